@@ -1,0 +1,181 @@
+//! Which addresses requests may dial.
+//!
+//! The check sits in the client's own resolver, so that the address checked is the address dialled
+//! (no rebinding between the two). A host that is an address never reaches a resolver: it is checked by itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// What may be dialled: `delivery.allow_http`, `delivery.allow_networks`.
+#[derive(Debug, Clone)]
+pub struct AddressPolicy {
+    /// Whether `http://` is allowed beside `https://`.
+    pub allow_http: bool,
+    /// Networks that are allowed although they aren't public.
+    pub allow_networks: Vec<IpNet>,
+}
+
+/// An address or URL that requests may not go to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Blocked {
+    /// Neither https nor, where allowed, http.
+    #[error("the scheme {0}: is not allowed; allowed is https:// (http:// only where delivery.allow_http is true)")]
+    Scheme(String),
+    /// A URL without a host.
+    #[error("has no host; allowed is a URL like https://example.com/hooks")]
+    NoHost,
+    /// Credentials in a URL would be logged and shown.
+    #[error("must not contain a user name or password")]
+    Credentials,
+    /// Not a public address.
+    #[error("the address {0} is not public; it is allowed only where delivery.allow_networks contains it")]
+    Address(IpAddr),
+}
+
+impl AddressPolicy {
+    /// Whether a request may go to `url` as far as can be told without resolving its host.
+    ///
+    /// # Errors
+    /// [`Blocked`] says what is wrong and what is allowed.
+    pub fn check_url(&self, url: &Url) -> Result<(), Blocked> {
+        if url.scheme() != "https" && !(self.allow_http && url.scheme() == "http") {
+            return Err(Blocked::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Blocked::Credentials);
+        }
+        match url.host() {
+            None => Err(Blocked::NoHost),
+            Some(Host::Domain(_)) => Ok(()),
+            Some(Host::Ipv4(address)) => self.check(address.into()),
+            Some(Host::Ipv6(address)) => self.check(address.into()),
+        }
+    }
+
+    /// Whether `address` may be dialled.
+    ///
+    /// # Errors
+    /// [`Blocked::Address`] where it may not.
+    pub fn check(&self, address: IpAddr) -> Result<(), Blocked> {
+        let address = address.to_canonical();
+        if self.allow_networks.iter().any(|network| network.contains(&address)) || is_public(address) {
+            return Ok(());
+        }
+        Err(Blocked::Address(address))
+    }
+}
+
+/// The IANA special-purpose registries' "globally reachable" (RFC 6890), multicast excluded.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(a == 0
+        || a == 10
+        || a == 127
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 169 && b == 254)
+        || (a == 172 && (16..32).contains(&b))
+        || (a == 192 && b == 168)
+        || (a == 192 && b == 0 && (c == 0 || c == 2))
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19))
+        || (a == 198 && b == 51 && c == 100)
+        || (a == 203 && b == 0 && c == 113)
+        || a >= 224)
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    // Global unicast is 2000::/3; out of it come documentation, Teredo and ORCHID (2001::/23, 2001:db8::/32,
+    // 3fff::/20) and 6to4, which embeds an IPv4 address (2002::/16).
+    (segments[0] & 0xe000) == 0x2000
+        && !(segments[0] == 0x2001 && segments[1] < 0x0200)
+        && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
+        && segments[0] != 0x2002
+        && !(segments[0] == 0x3fff && segments[1] < 0x1000)
+}
+
+/// Resolves names and refuses those of which any address is blocked.
+#[derive(Debug, Clone)]
+pub struct GuardedResolver(pub AddressPolicy);
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NotResolved)?.collect();
+            // One forbidden address is enough: a name that answers with both is rebinding.
+            for address in &found {
+                policy.check(address.ip())?;
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The host's name has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the host's name can't be resolved: {0}")]
+pub struct NotResolved(std::io::Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(networks: &[&str]) -> AddressPolicy {
+        AddressPolicy { allow_http: false, allow_networks: networks.iter().map(|n| n.parse().unwrap()).collect() }
+    }
+
+    #[test]
+    fn only_public_addresses_may_be_dialled() {
+        for blocked in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "169.254.169.254",
+            "192.168.0.1",
+            "172.16.0.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "224.0.0.1",
+        ] {
+            assert!(policy(&[]).check(blocked.parse().unwrap()).is_err(), "{blocked}");
+        }
+        for public in ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "172.32.0.1"] {
+            assert!(policy(&[]).check(public.parse().unwrap()).is_ok(), "{public}");
+        }
+    }
+
+    #[test]
+    fn a_private_network_is_allowed_by_name_only() {
+        let policy = policy(&["127.0.0.0/8"]);
+        assert!(policy.check("127.0.0.1".parse().unwrap()).is_ok());
+        assert!(policy.check("::ffff:127.0.0.1".parse().unwrap()).is_ok());
+        assert!(policy.check("10.0.0.1".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_url_is_https_without_credentials_and_with_an_allowed_host() {
+        let check = |url: &str| policy(&[]).check_url(&url.parse().unwrap());
+        assert_eq!(check("https://example.com/hook"), Ok(()));
+        assert!(matches!(check("http://example.com/"), Err(Blocked::Scheme(_))));
+        assert!(matches!(check("https://[::1]/"), Err(Blocked::Address(_))));
+        assert!(matches!(check("https://2130706433/"), Err(Blocked::Address(_))));
+        assert_eq!(check("https://me:pw@example.com/"), Err(Blocked::Credentials));
+    }
+}

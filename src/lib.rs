@@ -1,0 +1,15 @@
+//! optio-webhooks: from a task transition in Kafka to a signed request, retried, dead-lettered, committed.
+//!
+//! The modules are the way of an event: [`event`] is what comes in, [`webhook`] who wants it, [`delivery`] one event
+//! for one webhook; [`pipeline`] joins the stages. `docs/architecture.md` tells the whole story.
+
+pub mod config;
+pub mod delivery;
+pub mod event;
+pub mod http;
+pub mod pipeline;
+pub mod record;
+pub mod schedule;
+pub mod signature;
+pub mod topics;
+pub mod webhook;

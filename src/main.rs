@@ -1,0 +1,3 @@
+//! The life of the process.
+
+fn main() {}

@@ -1,0 +1,130 @@
+//! The note that travels in a commit's metadata: which offsets above the watermark are settled.
+//!
+//! `1:` and base64 of variable-length integers: the timestamp of the record at the watermark, then for
+//! each run of settled offsets its distance from the last and its length. A new owner trusts the note only
+//! if the record at the watermark has that timestamp: a topic that was deleted and made anew has other records.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
+use super::offsets::Watermark;
+
+/// Brokers refuse commits with more metadata (`offset.metadata.max.bytes`).
+pub const METADATA_MAX: usize = 4_096;
+const VERSION: &str = "1:";
+/// Base64 makes four bytes of three.
+const BYTES_MAX: usize = (METADATA_MAX - VERSION.len()) / 4 * 3;
+
+/// What a predecessor knew of offsets above its watermark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitNote {
+    /// Timestamp of the record at the watermark, Unix milliseconds.
+    pub stamp_ms: i64,
+    /// Runs of settled offsets (first, last), ascending.
+    pub settled: Vec<(i64, i64)>,
+}
+
+/// The note for a commit; empty where nothing is settled above. What doesn't fit is left off from the top.
+#[must_use]
+pub fn encode(watermark: &Watermark) -> String {
+    let Some(stamp_ms) = watermark.stamp_ms.filter(|_| !watermark.settled_above.is_empty()) else {
+        return String::new();
+    };
+    let mut bytes = Vec::with_capacity(64);
+    put(&mut bytes, stamp_ms.cast_unsigned());
+    let mut at = watermark.offset;
+    for (first, last) in &watermark.settled_above {
+        let before = bytes.len();
+        put(&mut bytes, (first - at).cast_unsigned());
+        put(&mut bytes, (last - first).cast_unsigned());
+        if bytes.len() > BYTES_MAX {
+            bytes.truncate(before);
+            break;
+        }
+        at = *last;
+    }
+    format!("{VERSION}{}", STANDARD_NO_PAD.encode(bytes))
+}
+
+/// Reads the note of a commit at `offset`; None if it is empty or not one of ours.
+#[must_use]
+pub fn decode(metadata: &str, offset: i64) -> Option<CommitNote> {
+    let bytes = STANDARD_NO_PAD.decode(metadata.strip_prefix(VERSION)?).ok()?;
+    let mut rest = bytes.as_slice();
+    let stamp_ms = take(&mut rest)?.cast_signed();
+    let mut settled = Vec::new();
+    let mut at = offset;
+    while !rest.is_empty() {
+        let first = at.checked_add(take(&mut rest)?.cast_signed())?;
+        let last = first.checked_add(take(&mut rest)?.cast_signed())?;
+        settled.push((first, last));
+        at = last;
+    }
+    Some(CommitNote { stamp_ms, settled })
+}
+
+impl CommitNote {
+    /// Whether the note says that `offset` is settled.
+    #[must_use]
+    pub fn is_settled(&self, offset: i64) -> bool {
+        let at = self.settled.partition_point(|(_, last)| *last < offset);
+        self.settled.get(at).is_some_and(|(first, _)| *first <= offset)
+    }
+}
+
+/// LEB128.
+fn put(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push((value as u8) | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_note_of_someone_else_is_ignored() {
+        assert_eq!(decode("", 5), None);
+        assert_eq!(decode("checkpoint", 5), None);
+        assert_eq!(decode("1:!!", 5), None);
+        assert_eq!(decode("1:gA", 5), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_note_says_what_was_settled_and_fits_a_commit(
+            offset in 0_i64..1 << 40, stamp in 0_i64..1 << 42, steps in prop::collection::vec((1_i64..100_000, 0_i64..1_000), 1..3_000),
+        ) {
+            let mut settled_above = Vec::new();
+            let mut at = offset;
+            for (gap, length) in steps {
+                settled_above.push((at + gap, at + gap + length));
+                at += gap + length + 1;
+            }
+            let note = encode(&Watermark { offset, stamp_ms: Some(stamp), settled_above: settled_above.clone() });
+            prop_assert!(note.len() <= METADATA_MAX);
+            let read = decode(&note, offset).unwrap();
+            prop_assert_eq!(read.stamp_ms, stamp);
+            // A prefix: what doesn't fit is left off, never bent.
+            prop_assert!(!read.settled.is_empty() && settled_above.starts_with(&read.settled));
+            prop_assert!(!read.is_settled(offset) && read.is_settled(read.settled[0].0));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Whose turn it is at one endpoint: so many requests at once, and first attempts of a task one after another.
+
+use std::collections::{HashMap, VecDeque};
+
+/// What a lane asks of the things it queues.
+pub trait Queued {
+    /// First attempts with the same key keep their order; None for those that needn't.
+    fn order_key(&self) -> Option<u64>;
+}
+
+/// One endpoint's requests in flight and those that wait for their turn.
+#[derive(Debug)]
+pub struct Lane<T> {
+    in_flight: usize,
+    /// Ready to go once there is a place.
+    ready: VecDeque<T>,
+    /// For each task with a first attempt ready or in flight: the ones behind it.
+    behind: HashMap<u64, VecDeque<T>>,
+    waiting: usize,
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self { in_flight: 0, ready: VecDeque::new(), behind: HashMap::new(), waiting: 0 }
+    }
+}
+
+impl<T: Queued> Lane<T> {
+    /// Queues `item`; gives it back if `queue_max` wait already.
+    ///
+    /// # Errors
+    /// The item itself, where the lane is saturated.
+    pub fn admit(&mut self, item: T, queue_max: usize) -> Result<(), T> {
+        if self.waiting >= queue_max {
+            return Err(item);
+        }
+        self.waiting += 1;
+        if let Some(key) = item.order_key() {
+            if let Some(behind) = self.behind.get_mut(&key) {
+                behind.push_back(item);
+                return Ok(());
+            }
+            self.behind.insert(key, VecDeque::new());
+        }
+        self.ready.push_back(item);
+        Ok(())
+    }
+
+    /// Takes the next one whose turn it is; its place is held until [`Lane::finished`].
+    pub fn next(&mut self, in_flight_max: usize) -> Option<T> {
+        if self.in_flight >= in_flight_max {
+            return None;
+        }
+        let item = self.ready.pop_front()?;
+        self.waiting -= 1;
+        self.in_flight += 1;
+        Some(item)
+    }
+
+    /// The one with that key is done, however it went: the next of its task may go.
+    pub fn finished(&mut self, order_key: Option<u64>) {
+        debug_assert!(self.in_flight > 0, "only what was started finishes");
+        self.in_flight -= 1;
+        let Some(key) = order_key else { return };
+        match self.behind.get_mut(&key).and_then(VecDeque::pop_front) {
+            // The oldest of a task goes first: it has waited longest.
+            Some(next) => self.ready.push_back(next),
+            None => drop(self.behind.remove(&key)),
+        }
+    }
+
+    /// Nothing in flight, nothing waiting: the lane can be forgotten.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.waiting == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, PartialEq, Clone, Copy)]
+    struct Item(Option<u64>, usize);
+    impl Queued for Item {
+        fn order_key(&self) -> Option<u64> {
+            self.0
+        }
+    }
+
+    #[test]
+    fn first_attempts_of_a_task_go_one_after_another_and_others_pass_them() {
+        let mut lane = Lane::default();
+        for item in [Item(Some(1), 0), Item(Some(1), 1), Item(Some(2), 2), Item(None, 3)] {
+            lane.admit(item, 10).unwrap();
+        }
+        assert_eq!(
+            [lane.next(9), lane.next(9), lane.next(9), lane.next(9)].map(|i| i.map(|i| i.1)),
+            [Some(0), Some(2), Some(3), None]
+        );
+        lane.finished(Some(1));
+        assert_eq!(lane.next(9), Some(Item(Some(1), 1)));
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_item_back() {
+        let mut lane = Lane::default();
+        lane.admit(Item(None, 0), 1).unwrap();
+        assert_eq!(lane.admit(Item(None, 1), 1), Err(Item(None, 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn all_go_in_the_order_of_their_task_and_never_more_at_once_than_allowed(
+            keys in prop::collection::vec(prop::option::of(0_u64..4), 1..100), limit in 1_usize..5, picks in prop::collection::vec(any::<prop::sample::Index>(), 100),
+        ) {
+            let mut lane = Lane::default();
+            for (at, key) in keys.iter().enumerate() {
+                lane.admit(Item(*key, at), 1_000).unwrap();
+            }
+            let (mut running, mut done): (Vec<Item>, Vec<Item>) = (vec![], vec![]);
+            let mut picks = picks.into_iter();
+            loop {
+                while let Some(item) = lane.next(limit) {
+                    prop_assert!(item.0.is_none() || running.iter().all(|other| other.0 != item.0));
+                    running.push(item);
+                }
+                prop_assert!(running.len() <= limit);
+                let Some(pick) = picks.next().filter(|_| !running.is_empty()) else { break };
+                let item = running.swap_remove(pick.index(running.len()));
+                lane.finished(item.0);
+                done.push(item);
+            }
+            prop_assert_eq!(done.len(), keys.len());
+            prop_assert!(lane.is_idle() && lane.behind.is_empty());
+            for key in 0..4 {
+                let order: Vec<usize> = done.iter().filter(|i| i.0 == Some(key)).map(|i| i.1).collect();
+                prop_assert!(order.is_sorted());
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How a delivery travels through retry and dead-letter topics (contract section 4): headers of UTF-8 strings.
+
+use rdkafka::message::{BorrowedHeaders, Header, Headers as _, OwnedHeaders};
+
+use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
+use crate::event::EventType;
+use crate::webhook::WebhookId;
+
+/// Why the last try didn't deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastError {
+    /// `optio-last-error`
+    pub code: Option<FailureCode>,
+    /// `optio-last-status`
+    pub status: Option<u16>,
+}
+
+/// A record of a retry tier that isn't one: it goes to the dead-letter topic as `malformed`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {header} is missing or can't be read")]
+pub struct BadHeader {
+    header: &'static str,
+}
+
+/// The headers that every retry and dead-letter record of a delivery has, for `due_at_ms`.
+#[must_use]
+pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(18);
+    let mut put = |key: &str, value: &str| {
+        let taken = std::mem::take(&mut headers);
+        headers = taken.insert(Header { key, value: Some(value) });
+    };
+    put("optio-delivery-id", &delivery.id.to_string());
+    put("optio-webhook-id", &delivery.webhook_id.to_string());
+    put("optio-event", delivery.event_type.as_str());
+    put("optio-event-id", &delivery.event_id);
+    put("optio-task-id", &delivery.task_id);
+    put("optio-attempts", &delivery.attempts.to_string());
+    put("optio-deferrals", &delivery.deferrals.to_string());
+    if let Some(due_at_ms) = due_at_ms {
+        put("optio-due-at", &due_at_ms.to_string());
+    }
+    put("optio-first-seen-at", &delivery.first_seen_at_ms.to_string());
+    if let Some(code) = last.code {
+        put("optio-last-error", code.as_str());
+    }
+    if let Some(status) = last.status {
+        put("optio-last-status", &status.to_string());
+    }
+    put("optio-source-topic", &delivery.source.topic);
+    put("optio-source-partition", &delivery.source.partition.to_string());
+    put("optio-source-offset", &delivery.source.offset.to_string());
+    if delivery.replays > 0 {
+        put("optio-replays", &delivery.replays.to_string());
+    }
+    if let Some(traceparent) = &delivery.traceparent {
+        put("traceparent", traceparent);
+    }
+    headers
+}
+
+/// What a dead letter says beside that.
+#[must_use]
+pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64) -> OwnedHeaders {
+    headers
+        .insert(Header { key: "optio-dead-reason", value: Some(reason.as_str()) })
+        .insert(Header { key: "optio-dead-detail", value: Some(detail) })
+        .insert(Header { key: "optio-dead-at", value: Some(&at_ms.to_string()) })
+}
+
+/// Where a record that couldn't be read stood, for its dead letter.
+#[must_use]
+pub fn source(headers: OwnedHeaders, source: &Source) -> OwnedHeaders {
+    headers
+        .insert(Header { key: "optio-source-topic", value: Some(&*source.topic) })
+        .insert(Header { key: "optio-source-partition", value: Some(&source.partition.to_string()) })
+        .insert(Header { key: "optio-source-offset", value: Some(&source.offset.to_string()) })
+}
+
+/// Reads a record of a retry tier: the delivery, and when it is due (Unix milliseconds).
+///
+/// # Errors
+/// [`BadHeader`] names the first one that is missing or can't be read.
+pub fn read(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadHeader> {
+    let find = |name: &'static str| {
+        let headers = headers?;
+        let found = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(found.value?).ok()
+    };
+    let text = |name| find(name).ok_or(BadHeader { header: name });
+    let number = |name| text(name)?.parse::<i64>().map_err(|_| BadHeader { header: name });
+    let count = |name| text(name)?.parse::<u32>().map_err(|_| BadHeader { header: name });
+    let delivery = Delivery {
+        id: DeliveryId(text("optio-delivery-id")?.parse().map_err(|_| BadHeader { header: "optio-delivery-id" })?),
+        webhook_id: WebhookId(text("optio-webhook-id")?.parse().map_err(|_| BadHeader { header: "optio-webhook-id" })?),
+        event_type: EventType::named(text("optio-event")?).ok_or(BadHeader { header: "optio-event" })?,
+        event_id: text("optio-event-id")?.to_owned(),
+        task_id: text("optio-task-id")?.to_owned(),
+        body: bytes::Bytes::copy_from_slice(value),
+        attempts: count("optio-attempts")?,
+        deferrals: count("optio-deferrals").unwrap_or(0),
+        first_seen_at_ms: number("optio-first-seen-at")?,
+        source: Source {
+            topic: text("optio-source-topic")?.into(),
+            partition: i32::try_from(number("optio-source-partition")?)
+                .map_err(|_| BadHeader { header: "optio-source-partition" })?,
+            offset: number("optio-source-offset")?,
+        },
+        replays: count("optio-replays").unwrap_or(0),
+        traceparent: find("traceparent").map(str::to_owned),
+    };
+    let last = LastError {
+        code: find("optio-last-error").and_then(|code| serde_json::from_value(code.into()).ok()),
+        status: find("optio-last-status").and_then(|status| status.parse().ok()),
+    };
+    Ok((delivery, number("optio-due-at")?, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::tests::sample;
+
+    #[test]
+    fn a_delivery_comes_back_from_a_record_as_it_was() {
+        let mut delivery = sample();
+        delivery.attempts = 3;
+        delivery.deferrals = 2;
+        delivery.replays = 1;
+        delivery.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
+        let last = LastError { code: Some(FailureCode::Status), status: Some(503) };
+        let headers = headers(&delivery, Some(77), last);
+        assert_eq!(read(&delivery.body, Some(headers.as_borrowed())), Ok((delivery, 77, last)));
+    }
+
+    #[test]
+    fn a_record_without_our_headers_is_refused_with_the_first_that_is_missing() {
+        assert_eq!(read(b"{}", None).unwrap_err().to_string(), "header optio-delivery-id is missing or can't be read");
+    }
+}

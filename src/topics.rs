@@ -1,0 +1,184 @@
+//! The topics' names and what they must be able to hold (contract section 1).
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::schedule::Schedule;
+
+/// Names that follow from `kafka.topic` and `kafka.group`.
+#[derive(Debug, Clone)]
+pub struct Names {
+    topic: String,
+    group: String,
+}
+
+impl Names {
+    /// The names that the settings ask for.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self { topic: config.kafka.topic.clone(), group: config.kafka.group.clone() }
+    }
+
+    /// Where task transitions come from.
+    #[must_use]
+    pub fn events(&self) -> &str {
+        &self.topic
+    }
+
+    /// Tier `tier`, from 1.
+    #[must_use]
+    pub fn retry(&self, tier: u32) -> String {
+        format!("{}.retry.{tier}", self.topic)
+    }
+
+    /// The tier that a topic is, if it is one.
+    #[must_use]
+    pub fn tier_of(&self, topic: &str) -> Option<u32> {
+        let number = topic.strip_prefix(&self.topic)?.strip_prefix(".retry.")?;
+        number.parse().ok().filter(|tier| *tier >= 1 && self.retry(*tier) == topic)
+    }
+
+    /// What won't be tried again by itself.
+    #[must_use]
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dlq", self.topic)
+    }
+
+    /// Reads the events.
+    #[must_use]
+    pub fn events_group(&self) -> &str {
+        &self.group
+    }
+
+    /// Reads the retry tiers.
+    #[must_use]
+    pub fn retry_group(&self) -> String {
+        format!("{}.retry", self.group)
+    }
+}
+
+/// A topic that the program needs.
+#[derive(Debug, Clone)]
+pub struct Needed {
+    /// Its name.
+    pub name: String,
+    /// What is set when the program creates it.
+    pub settings: Vec<(&'static str, String)>,
+    /// What must hold of one that is there.
+    pub holds: Holds,
+}
+
+/// What a topic is trusted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Events: their producers decide.
+    Events,
+    /// Deliveries that wait up to so long.
+    Waiting(Duration),
+    /// Dead letters.
+    DeadLetters,
+}
+
+/// Bytes that our headers may add to a record.
+const HEADERS_MAX: u64 = 64 << 10;
+/// Kafka's default `max.message.bytes`, with which event topics are made.
+const MESSAGE_MAX: u64 = 1 << 20;
+
+/// Every topic that the settings ask for.
+#[must_use]
+pub fn needed(config: &Config) -> Vec<Needed> {
+    let names = Names::new(config);
+    let schedule = Schedule::new(&config.delivery);
+    let forever = || ("retention.bytes", "-1".to_owned());
+    let mut topics = vec![Needed { name: names.events().to_owned(), settings: vec![], holds: Holds::Events }];
+    for tier in 1..=schedule.tiers() {
+        let wait = longest_wait(&schedule, tier, config);
+        let retention = wait + config.topics.retry_retention_margin;
+        topics.push(Needed {
+            name: names.retry(tier),
+            settings: vec![
+                ("retention.ms", retention.as_millis().to_string()),
+                forever(),
+                ("cleanup.policy", "delete".to_owned()),
+            ],
+            holds: Holds::Waiting(wait),
+        });
+    }
+    topics.push(Needed {
+        name: names.dead_letters(),
+        settings: vec![
+            ("retention.ms", config.topics.dead_letter_retention.as_millis().to_string()),
+            forever(),
+            ("cleanup.policy", "delete".to_owned()),
+            // A malformed record as large as its topic allows must fit together with our headers.
+            ("max.message.bytes", (MESSAGE_MAX * 8 + HEADERS_MAX).to_string()),
+        ],
+        holds: Holds::DeadLetters,
+    });
+    topics
+}
+
+/// The longest that a record may wait in tier `tier`: its delay, or what a Retry-After asks for.
+fn longest_wait(schedule: &Schedule, tier: u32, config: &Config) -> Duration {
+    schedule.longest(tier).unwrap_or_default().max(config.delivery.retry_after_max)
+}
+
+impl Needed {
+    /// Why a topic with these settings would lose data; None if it wouldn't.
+    #[must_use]
+    pub fn objection(&self, setting: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let number = |key: &str| setting(key).and_then(|value| value.parse::<i64>().ok());
+        if self.holds == Holds::Events {
+            return None;
+        }
+        if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
+            return Some(format!(
+                "topic {}: cleanup.policy = {policy} would drop records of the same webhook; allowed is delete",
+                self.name
+            ));
+        }
+        if let Some(bytes) = number("retention.bytes").filter(|bytes| *bytes >= 0) {
+            return Some(format!(
+                "topic {}: retention.bytes = {bytes} would drop records that wait; allowed is -1",
+                self.name
+            ));
+        }
+        let Holds::Waiting(wait) = self.holds else { return None };
+        let shortest = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let retention = number("retention.ms").filter(|retention| (0..shortest).contains(retention))?;
+        Some(format!(
+            "topic {}: retention.ms = {retention} is shorter than the wait it must hold; allowed is {shortest} or more, or -1",
+            self.name
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_from_topic_and_group() {
+        let names = Names::new(&Config::built_in());
+        assert_eq!(names.retry(3), "task-events.retry.3");
+        assert_eq!(names.dead_letters(), "task-events.dlq");
+        assert_eq!(names.retry_group(), "optio-webhooks.retry");
+        assert_eq!(names.tier_of("task-events.retry.12"), Some(12));
+        assert_eq!(names.tier_of("task-events.retry.012"), None);
+        assert_eq!(names.tier_of("task-events.dlq"), None);
+        assert_eq!(needed(&Config::built_in()).len(), 9);
+    }
+
+    #[test]
+    fn a_topic_that_would_lose_what_waits_is_objected_to() {
+        let tier = needed(&Config::built_in()).swap_remove(1);
+        let with = |key: &'static str, value: &'static str| {
+            tier.objection(move |asked| (asked == key).then(|| value.to_owned()))
+        };
+        assert!(with("retention.ms", "1000").unwrap().contains("retention.ms = 1000"));
+        assert!(with("cleanup.policy", "compact,delete").is_some());
+        assert!(with("retention.bytes", "1000000").is_some());
+        assert_eq!(with("retention.ms", "-1"), None);
+        assert_eq!(with("retention.ms", "604800000"), None);
+    }
+}
