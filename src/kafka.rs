@@ -1,0 +1,4 @@
+//! Clients of the broker, and the topics on it.
+
+pub mod admin;
+pub mod clients;

@@ -1,0 +1,84 @@
+//! Consumers and producers as the settings ask for; `kafka.properties` has the last word.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use crate::config::{BadConfig, Config};
+
+/// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
+const READ_AHEAD_KIB: &str = "8192";
+const READ_AHEAD_RECORDS: &str = "2000";
+
+fn client(config: &Config, ours: &[(&str, &str)]) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set_log_level(RDKafkaLogLevel::Warning);
+    client.set("bootstrap.servers", &config.kafka.brokers);
+    client.set("client.id", "optio-webhooks");
+    client.set("reconnect.backoff.max.ms", "2000");
+    for (key, value) in ours {
+        client.set(*key, *value);
+    }
+    for (key, value) in &config.kafka.properties {
+        client.set(key, value);
+    }
+    client
+}
+
+/// A consumer's configuration for `group`.
+#[must_use]
+pub fn consumer(config: &Config, group: &str) -> ClientConfig {
+    let mut ours = vec![
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        // A group that is new, or whose offsets were lost, begins at the oldest record: nothing is skipped.
+        ("auto.offset.reset", "earliest"),
+        ("queued.max.messages.kbytes", READ_AHEAD_KIB),
+        ("queued.min.messages", READ_AHEAD_RECORDS),
+        ("fetch.message.max.bytes", "1048576"),
+        ("fetch.max.bytes", "8388608"),
+        ("fetch.wait.max.ms", "100"),
+    ];
+    // The new protocol refuses the classic one's properties (KIP-848).
+    if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+        ours.push(("partition.assignment.strategy", "cooperative-sticky"));
+        ours.push(("session.timeout.ms", "20000"));
+    }
+    let mut client = client(config, &ours);
+    client.set("group.id", group);
+    client
+}
+
+/// The producer's configuration: every hand-off is acknowledged by all replicas, tried until it is, and written once.
+#[must_use]
+pub fn producer(config: &Config) -> ClientConfig {
+    client(
+        config,
+        &[
+            ("acks", "all"),
+            ("enable.idempotence", "true"),
+            // Without an end: a hand-off holds its offset until it is made.
+            ("message.timeout.ms", "0"),
+            ("linger.ms", "2"),
+            ("message.max.bytes", "16777216"),
+            ("compression.type", "lz4"),
+        ],
+    )
+}
+
+/// Names a property that librdkafka refuses.
+///
+/// # Errors
+/// The property's key and value, and librdkafka's word on it.
+pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
+    for (key, value) in &config.kafka.properties {
+        let mut probe = ClientConfig::new();
+        probe.set(key, value);
+        if let Err(KafkaError::ClientConfig(_, description, key, value)) = probe.create_native_config() {
+            return Err(BadConfig(format!(
+                "kafka.properties.{key:?} = {value:?}: {description}; allowed are librdkafka's properties and values"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! One plain thread that owns a consumer and polls it: records in, offsets out.
+//!
+//! Rebalances run on this thread, inside of `poll`; waiting there for tokio's tasks is safe, since none of
+//! them runs on it.
+
+mod intake;
+mod rebalance;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Batch;
+use super::partition::Partition;
+pub use intake::Intake;
+use rebalance::Rebalances;
+
+/// Longest that a poll waits: how soon a commit, a pause or the end is noticed.
+const POLL_MAX: Duration = Duration::from_millis(50);
+/// How long a full pipeline is waited for before consumption is paused: a pause drops what was read ahead.
+const PAUSE_AFTER: Duration = Duration::from_millis(200);
+
+/// Told when a commit went through, to trim the marks below it.
+pub type Trim = Box<dyn Fn(&Partition, String) + Send + Sync>;
+
+/// What a poll thread needs.
+pub struct Setup {
+    /// The consumer's configuration.
+    pub client: ClientConfig,
+    /// What to subscribe to.
+    pub topics: Vec<String>,
+    /// `kafka.commit_interval`
+    pub commit_interval: Duration,
+    /// `kafka.open_offsets_max`
+    pub open_offsets_max: usize,
+    /// `worker.drain_timeout`
+    pub drain_timeout: Duration,
+    /// Where records go.
+    pub batches: mpsc::Sender<Batch>,
+    /// Told when marks can be trimmed.
+    pub trim: Trim,
+    /// Ends the thread, after a drain.
+    pub stop: CancellationToken,
+}
+
+/// Starts the thread. Its result is how many deliveries were still in flight when the drain's time was over.
+///
+/// # Errors
+/// Where the consumer can't be made.
+pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHandle<usize>> {
+    let context = Rebalances::new(setup.drain_timeout, setup.trim);
+    let consumer: BaseConsumer<Rebalances> = setup.client.create_with_context(context).context("kafka consumer")?;
+    let topics: Vec<&str> = setup.topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).context("kafka consumer: subscribe")?;
+    let runtime = tokio::runtime::Handle::current();
+    let thread = Consume {
+        consumer,
+        intake,
+        runtime,
+        batches: setup.batches,
+        pending: Batch::new(),
+        blocked: false,
+        commit_interval: setup.commit_interval,
+        open_offsets_max: setup.open_offsets_max,
+        drain_timeout: setup.drain_timeout,
+        stop: setup.stop,
+    };
+    let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || thread.run());
+    handle.context("a thread for the consumer")
+}
+
+struct Consume {
+    consumer: BaseConsumer<Rebalances>,
+    intake: Intake,
+    runtime: tokio::runtime::Handle,
+    batches: mpsc::Sender<Batch>,
+    /// What the pipeline had no room for yet.
+    pending: Batch,
+    /// The pipeline had no room for long: everything is paused.
+    blocked: bool,
+    commit_interval: Duration,
+    open_offsets_max: usize,
+    drain_timeout: Duration,
+    stop: CancellationToken,
+}
+
+/// Records that are handed over at once: a wake-up for each would cost more than the record.
+const BATCH_MAX: usize = 64;
+
+impl Consume {
+    fn run(mut self) -> usize {
+        let mut last_commit = Instant::now();
+        while !self.stop.is_cancelled() {
+            self.read();
+            self.hand_over();
+            self.regulate();
+            if last_commit.elapsed() >= self.commit_interval {
+                self.commit();
+                last_commit = Instant::now();
+            }
+        }
+        let left = self.consumer.context().finish(&self.consumer, self.drain_timeout);
+        // Dropping the consumer leaves the group; what is still assigned is closed by now.
+        self.consumer.unsubscribe();
+        left
+    }
+
+    /// Reads until a batch is full or nothing more is there.
+    fn read(&mut self) {
+        let mut wait = if self.blocked { Duration::from_millis(10) } else { self.intake.wait(POLL_MAX) };
+        while self.pending.len() < BATCH_MAX {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    let Some(partition) = self.consumer.context().partition(&message) else { continue };
+                    self.intake.take(&message, &partition, &mut self.pending);
+                }
+                Some(Err(error)) => report(&error),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        self.intake.release(BATCH_MAX, &mut self.pending);
+    }
+
+    /// Hands the batch over, waiting a moment where the pipeline is full.
+    fn hand_over(&mut self) {
+        if self.pending.is_empty() {
+            self.blocked = false;
+            return;
+        }
+        let patience = if self.blocked { Duration::from_millis(10) } else { PAUSE_AFTER };
+        let batches = &self.batches;
+        let room = match batches.try_reserve() {
+            Ok(room) => Some(room),
+            Err(_) => self.runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await.ok()?.ok() }),
+        };
+        self.blocked = room.is_none();
+        if let Some(room) = room {
+            room.send(std::mem::take(&mut self.pending));
+        }
+    }
+
+    /// Pauses what may not read on and resumes what may.
+    fn regulate(&mut self) {
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        let partitions = self.consumer.context().partitions();
+        self.intake.forget_closed();
+        for partition in partitions {
+            let wanted = self.blocked || self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max;
+            if partition.paused.swap(wanted, Ordering::Relaxed) != wanted {
+                let list = if wanted { &mut pause } else { &mut resume };
+                list.add_partition(&partition.topic, partition.number);
+            }
+        }
+        for (list, change) in [(pause, "pause"), (resume, "resume")] {
+            if list.count() == 0 {
+                continue;
+            }
+            let done = if change == "pause" { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+            tracing::debug!(partitions = list.count(), change, "consumption regulated");
+            if let Err(error) = done {
+                tracing::warn!(%error, change, "consumption can't be regulated");
+            }
+        }
+    }
+
+    fn commit(&self) {
+        self.consumer.context().commit(&self.consumer, CommitMode::Async);
+    }
+}
+
+/// librdkafka reconnects by itself; what it says is passed on once, at a level that fits.
+fn report(error: &KafkaError) {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+            tracing::warn!(%error, "kafka is away: consumption goes on when it is back");
+        }
+        _ => tracing::error!(%error, "kafka consumer"),
+    }
+}
+
+/// Shared by the thread and its rebalances.
+type Assigned = Arc<Partition>;
+
+/// Reads the retry tiers of these settings.
+#[must_use]
+pub fn intake_for_retries(config: &crate::config::Config) -> Intake {
+    let schedule = crate::schedule::Schedule::new(&config.delivery);
+    let names = crate::topics::Names::new(config);
+    Intake::Retries(intake::Retries::new(names, schedule, config.delivery.retry.window_max))
+}

@@ -1,0 +1,135 @@
+//! What a poll thread makes of its records: events are decoded, retries wait until they are due.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers as _, OwnedHeaders};
+
+use super::Assigned;
+use crate::delivery::{DeadReason, Delivery, now_ms};
+use crate::event::{Decoded, Position, Undecodable, decode};
+use crate::pipeline::partition::{Partition, Receipt};
+use crate::pipeline::window::Window;
+use crate::pipeline::{Batch, Incoming, Unreadable};
+use crate::record::{self, LastError};
+use crate::schedule::Schedule;
+use crate::topics::Names;
+
+/// What kind of records a thread reads.
+pub enum Intake {
+    /// Task transitions.
+    Events {
+        /// `delivery.payload_max`
+        payload_max: usize,
+    },
+    /// Retry tiers.
+    Retries(Retries),
+}
+
+type Waiting = (Box<Delivery>, LastError, Arc<Receipt>);
+
+/// The windows of the tiers' partitions.
+pub struct Retries {
+    names: Names,
+    schedule: Schedule,
+    window_max: usize,
+    windows: HashMap<*const Partition, (Assigned, Window<Waiting>)>,
+}
+
+impl Retries {
+    /// For the tiers of `schedule`.
+    #[must_use]
+    pub fn new(names: Names, schedule: Schedule, window_max: usize) -> Self {
+        Self { names, schedule, window_max, windows: HashMap::new() }
+    }
+
+    fn window(&mut self, partition: &Assigned) -> &mut Window<Waiting> {
+        let (names, schedule, window_max) = (&self.names, &self.schedule, self.window_max);
+        let (_, window) = self.windows.entry(Arc::as_ptr(partition)).or_insert_with(|| {
+            // A tier that the settings don't know any more may hold anything: nothing is assumed of it.
+            let shortest = names.tier_of(&partition.topic).and_then(|tier| schedule.shortest(tier)).unwrap_or_default();
+            (partition.clone(), Window::new(window_max, shortest))
+        });
+        window
+    }
+}
+
+impl Intake {
+    /// How long a poll may wait.
+    pub(super) fn wait(&self, longest: Duration) -> Duration {
+        let Self::Retries(retries) = self else { return longest };
+        let next = retries.windows.values().filter_map(|(_, window)| window.next_due_ms()).min();
+        next.map_or(longest, |due| Duration::from_millis(u64::try_from(due - now_ms()).unwrap_or(0)).min(longest))
+    }
+
+    /// A record was read.
+    pub(super) fn take(&mut self, message: &BorrowedMessage<'_>, partition: &Assigned, ready: &mut Batch) {
+        let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
+        let Some(receipt) = partition.open(message.offset(), timestamp_ms) else { return };
+        match self {
+            Self::Events { payload_max } => {
+                let at = Position { topic: &partition.topic, partition: partition.number, offset: message.offset(), timestamp_ms };
+                let incoming = match decode(message.payload(), at, *payload_max) {
+                    Ok(Decoded::Event(event)) => Incoming::Event { event, traceparent: traceparent(message) },
+                    Ok(Decoded::Nothing) => Incoming::Nothing,
+                    Err(error @ Undecodable::Malformed(_)) => unreadable(message, DeadReason::Malformed, error.to_string()),
+                    Err(error @ Undecodable::TooLarge { .. }) => unreadable(message, DeadReason::TooLarge, error.to_string()),
+                };
+                ready.push((incoming, receipt));
+            }
+            Self::Retries(retries) => match record::read(message.payload().unwrap_or_default(), message.headers()) {
+                Ok((delivery, due_at_ms, last)) => {
+                    let window = retries.window(partition);
+                    window.insert(due_at_ms, message.offset(), timestamp_ms, (Box::new(delivery), last, receipt));
+                }
+                Err(error) => ready.push((unreadable(message, DeadReason::Malformed, error.to_string()), receipt)),
+            },
+        }
+    }
+
+    /// Moves what is due, and what is too far off, to `ready`, as long as that has fewer than `max`.
+    pub(super) fn release(&mut self, max: usize, ready: &mut Batch) {
+        let Self::Retries(retries) = self else { return };
+        let now = now_ms();
+        for (_, window) in retries.windows.values_mut() {
+            while ready.len() < max {
+                let Some((delivery, last, receipt)) = window.pop_due(now) else { break };
+                ready.push((Incoming::Due { delivery, last }, receipt));
+            }
+            while ready.len() < max {
+                let Some((due_at_ms, (delivery, last, receipt))) = window.pop_far(now) else { break };
+                ready.push((Incoming::Far { delivery, last, due_at_ms }, receipt));
+            }
+        }
+    }
+
+    /// Whether a partition may not read on.
+    pub(super) fn is_full(&self, partition: &Assigned) -> bool {
+        let Self::Retries(retries) = self else { return false };
+        retries.windows.get(&Arc::as_ptr(partition)).is_some_and(|(_, window)| window.is_full())
+    }
+
+    /// Forgets what waits of partitions that aren't ours any more.
+    pub(super) fn forget_closed(&mut self) {
+        if let Self::Retries(retries) = self {
+            retries.windows.retain(|_, (partition, _)| !partition.is_closed());
+        }
+    }
+}
+
+fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
+    let header = message.headers()?.iter().find(|header| header.key == "traceparent")?;
+    std::str::from_utf8(header.value?).ok().map(str::to_owned)
+}
+
+fn unreadable(message: &BorrowedMessage<'_>, reason: DeadReason, detail: String) -> Incoming {
+    Incoming::Unreadable(Box::new(Unreadable {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach),
+        reason,
+        detail,
+    }))
+}

@@ -1,0 +1,277 @@
+//! One partition for as long as it is assigned: what is open, what is in flight, and the end of it.
+//!
+//! Each assignment makes a new [`Partition`]; a completion belongs to the one that it was started under, so
+//! what finishes after a revoke can't touch the offsets of the next owner, be it this very process.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::OnceCell;
+
+use super::commit_note::{self, CommitNote};
+use super::offsets::OpenOffsets;
+use crate::store::marks::{Entry, Loaded};
+
+/// One assignment of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number.
+    pub number: i32,
+    /// What a crashed predecessor settled above its commit; loaded before the first record is looked at.
+    pub predecessor: OnceCell<Loaded>,
+    /// Whether consumption of it is paused; only the poll thread changes it.
+    pub paused: AtomicBool,
+    state: Mutex<State>,
+    /// Told when nothing is in flight any more.
+    quiet: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    offsets: OpenOffsets,
+    /// Raised when the log turned out to be made anew: receipts from before count no more.
+    generation: u64,
+    /// Started and not settled yet.
+    in_flight: usize,
+    /// Nothing is started any more.
+    draining: bool,
+    /// Nothing is settled any more.
+    closed: bool,
+    note: Option<CommitNote>,
+    committed: Option<(i64, String)>,
+    /// Entries in the stream of marks, oldest first.
+    entries: VecDeque<Entry>,
+}
+
+impl Partition {
+    /// Newly assigned; `note` came with the committed offset.
+    #[must_use]
+    pub fn new(topic: Arc<str>, number: i32, note: Option<CommitNote>) -> Self {
+        Self {
+            topic,
+            number,
+            predecessor: OnceCell::new(),
+            paused: AtomicBool::new(false),
+            state: Mutex::new(State { note, ..State::default() }),
+            quiet: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds a partition's state")
+    }
+
+    /// A record was read. None if the note of a predecessor says that it is settled already.
+    pub fn open(self: &Arc<Self>, offset: i64, timestamp_ms: i64) -> Option<Arc<Receipt>> {
+        let mut state = self.state();
+        if !state.offsets.open(offset, timestamp_ms) {
+            tracing::warn!(topic = %self.topic, partition = self.number, offset, "the log begins anew: offsets known of it are forgotten");
+            state.offsets = OpenOffsets::default();
+            state.generation += 1;
+            state.note = None;
+            let opened = state.offsets.open(offset, timestamp_ms);
+            debug_assert!(opened, "the first offset always opens");
+        }
+        // The note speaks of this log only if the record at the watermark, the first one read, is the same.
+        if state.offsets.len() == 1 && state.committed.is_none() && state.note.as_ref().is_some_and(|note| !note.is_settled(offset) && note.stamp_ms != timestamp_ms && note.settled.first().is_none_or(|(first, _)| offset < *first)) {
+            state.note = None;
+        }
+        if state.note.as_ref().is_some_and(|note| note.is_settled(offset)) {
+            state.offsets.settle(offset);
+            return None;
+        }
+        let generation = state.generation;
+        Some(Arc::new(Receipt { partition: self.clone(), generation, offset, timestamp_ms, open: AtomicUsize::new(1) }))
+    }
+
+    fn settle(&self, generation: u64, offset: i64) {
+        let mut state = self.state();
+        if !state.closed && state.generation == generation {
+            state.offsets.settle(offset);
+        }
+    }
+
+    /// Records between the watermark and the last one read.
+    #[must_use]
+    pub fn open_offsets(&self) -> usize {
+        self.state().offsets.len()
+    }
+
+    /// What to commit, with its note, if that has changed since the last commit.
+    #[must_use]
+    pub fn to_commit(&self) -> Option<(i64, String)> {
+        let state = self.state();
+        if state.closed {
+            return None;
+        }
+        let watermark = state.offsets.commit()?;
+        let commit = (watermark.offset, commit_note::encode(&watermark));
+        (state.committed.as_ref() != Some(&commit)).then_some(commit)
+    }
+
+    /// The broker has the commit. Gives the stream id up to which marks can be trimmed.
+    pub fn committed(&self, offset: i64, note: String) -> Option<String> {
+        let mut state = self.state();
+        state.committed = Some((offset, note));
+        let mut passed = None;
+        while state.entries.front().is_some_and(|entry| entry.highest < offset) {
+            passed = state.entries.pop_front().map(|entry| entry.id);
+        }
+        passed
+    }
+
+    /// An entry was added to the stream of marks.
+    pub fn marked(&self, entry: Entry) {
+        self.state().entries.push_back(entry);
+    }
+
+    /// Nothing is started any more.
+    pub fn drain(&self) {
+        self.state().draining = true;
+    }
+
+    /// Waits until nothing is in flight, no longer than `deadline`; how much still is.
+    pub fn wait_until_quiet(&self, deadline: Instant) -> usize {
+        let mut state = self.state();
+        while state.in_flight > 0 {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            state = self.quiet.wait_timeout(state, left).expect("nothing panics while it holds a partition's state").0;
+        }
+        state.in_flight
+    }
+
+    /// What finishes from now on is ignored.
+    pub fn close(&self) {
+        self.state().closed = true;
+    }
+
+    /// Whether it isn't ours any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+}
+
+/// A record that was read: its offset stays open until every part of it is settled.
+///
+/// Dropping it settles nothing: then the offset stays, and the record comes again.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Where it stands.
+    pub partition: Arc<Partition>,
+    generation: u64,
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp, Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// Parts not settled yet; one of them stands for "not fanned out yet".
+    open: AtomicUsize,
+}
+
+impl Receipt {
+    /// One more part to settle.
+    pub fn add(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One part's fate is durable.
+    pub fn settle(&self) {
+        // Acquire and release: the last one must see all others settled.
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.partition.settle(self.generation, self.offset);
+        }
+    }
+
+    /// Begins work on it that a drain waits for; None while it drains: then nothing may be started.
+    #[must_use]
+    pub fn start(&self) -> Option<InFlight> {
+        let mut state = self.partition.state();
+        if state.draining || state.closed {
+            return None;
+        }
+        state.in_flight += 1;
+        Some(InFlight { partition: self.partition.clone() })
+    }
+}
+
+/// Something that a drain waits for, until it is dropped.
+#[derive(Debug)]
+pub struct InFlight {
+    partition: Arc<Partition>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut state = self.partition.state();
+        state.in_flight -= 1;
+        if state.in_flight == 0 {
+            self.partition.quiet.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(note: Option<CommitNote>) -> Arc<Partition> {
+        Arc::new(Partition::new("t".into(), 0, note))
+    }
+
+    #[test]
+    fn an_offset_is_committed_when_every_part_of_its_record_is_settled() {
+        let partition = partition(None);
+        let receipt = partition.open(5, 0).unwrap();
+        receipt.add();
+        receipt.settle();
+        assert_eq!(partition.to_commit(), Some((5, String::new())));
+        receipt.settle();
+        assert_eq!(partition.to_commit(), Some((6, String::new())));
+    }
+
+    #[test]
+    fn what_finishes_after_a_revoke_is_ignored() {
+        let partition = partition(None);
+        let receipt = partition.open(5, 0).unwrap();
+        partition.close();
+        receipt.settle();
+        assert_eq!(partition.to_commit(), None);
+        assert!(receipt.start().is_none());
+    }
+
+    #[test]
+    fn a_drain_starts_nothing_and_waits_for_what_is_in_flight() {
+        let partition = partition(None);
+        let receipt = partition.open(5, 0).unwrap();
+        let in_flight = receipt.start().unwrap();
+        partition.drain();
+        assert!(receipt.start().is_none());
+        assert_eq!(partition.wait_until_quiet(Instant::now()), 1);
+        drop(in_flight);
+        assert_eq!(partition.wait_until_quiet(Instant::now()), 0);
+    }
+
+    #[test]
+    fn a_predecessors_note_is_believed_only_of_the_same_log() {
+        let note = CommitNote { stamp_ms: 77, settled: vec![(6, 7)] };
+        let same = partition(Some(note.clone()));
+        assert!(same.open(5, 77).is_some() && same.open(6, 80).is_none() && same.open(8, 90).is_some());
+        let anew = partition(Some(note));
+        assert!(anew.open(5, 78).is_some() && anew.open(6, 80).is_some());
+    }
+
+    #[test]
+    fn a_log_made_anew_forgets_what_was_known_of_it() {
+        let partition = partition(None);
+        let old = partition.open(50, 0).unwrap();
+        let new = partition.open(0, 9).unwrap();
+        old.settle();
+        assert_eq!(partition.to_commit().unwrap().0, 0);
+        new.settle();
+        assert_eq!(partition.to_commit().unwrap().0, 1);
+    }
+}

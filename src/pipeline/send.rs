@@ -1,0 +1,101 @@
+//! One attempt: the request of contract section 3, and what it came to.
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use tokio::time::Instant;
+
+use crate::config;
+use crate::delivery::{Attempt, Delivery, FailureCode, now_ms, retry_after};
+use crate::http::client::{failure_code, policy};
+use crate::signature;
+use crate::store::log::RESPONSE_BODY_MAX;
+use crate::webhook::Webhook;
+
+/// Sends attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
+pub async fn attempt(
+    client: &reqwest::Client,
+    webhook: &Webhook,
+    delivery: &Delivery,
+    settings: &config::Delivery,
+) -> Attempt {
+    let started = Instant::now();
+    let mut attempt = Attempt {
+        failure: None,
+        status: None,
+        response_body: String::new(),
+        duration: std::time::Duration::ZERO,
+        retry_after: None,
+        ended_at_ms: 0,
+    };
+    // An address as host never reaches the guarded resolver; the settings may have changed since it was saved.
+    if policy(settings).check_url(&webhook.url).is_err() {
+        attempt.failure = Some(FailureCode::AddressBlocked);
+    } else {
+        let request = client
+            .post(webhook.url.clone())
+            .headers(headers(webhook, delivery, now_ms() / 1_000))
+            .body(delivery.body.clone());
+        attempt.failure = exchange(request, &mut attempt, settings.response_body_max).await.err();
+    }
+    attempt.duration = started.elapsed();
+    attempt.ended_at_ms = now_ms();
+    attempt
+}
+
+async fn exchange(request: reqwest::RequestBuilder, attempt: &mut Attempt, body_max: usize) -> Result<(), FailureCode> {
+    let mut response = request.send().await.map_err(|error| failure_code(&error))?;
+    let status = response.status();
+    attempt.status = Some(status.as_u16());
+    attempt.retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| retry_after(value, now_ms()));
+    let mut body = Vec::new();
+    // What is over the bound stays unread: an endless body can't hold the attempt.
+    let read = loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                let room = body_max - body.len();
+                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if body.len() >= body_max {
+                    break Ok(());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) if error.is_timeout() => break Err(FailureCode::Timeout),
+            Err(_) => break Err(FailureCode::Body),
+        }
+    };
+    attempt.response_body = String::from_utf8_lossy(&body).chars().take(RESPONSE_BODY_MAX).collect();
+    if status.is_success() {
+        read
+    } else if status.is_redirection() {
+        Err(FailureCode::Redirect)
+    } else {
+        Err(FailureCode::Status)
+    }
+}
+
+/// The headers of contract section 3; signatures only where there is a secret.
+fn headers(webhook: &Webhook, delivery: &Delivery, timestamp_s: i64) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(10);
+    let mut put = |name: &'static str, value: String| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("x-optio-event", delivery.event_type.as_str().to_owned());
+    put("x-optio-delivery", delivery.id.to_string());
+    put("x-optio-attempt", (delivery.attempts + 1).to_string());
+    if let Some(secret) = &webhook.secret {
+        put("x-optio-signature", signature::optio(secret, &delivery.body));
+        put("webhook-id", delivery.id.to_string());
+        put("webhook-timestamp", timestamp_s.to_string());
+        put("webhook-signature", signature::standard(secret, delivery.id, timestamp_s, &delivery.body));
+    }
+    if let Some(traceparent) = &delivery.traceparent {
+        put("traceparent", traceparent.clone());
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers
+}

@@ -1,0 +1,163 @@
+//! Making fates durable: the delivery log and the marks in one batch, then the offsets.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::aio::ConnectionManager;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::Permits;
+use super::partition::{InFlight, Partition, Receipt};
+use crate::config;
+use crate::delivery::{Attempt, Delivery, Fate};
+use crate::schedule::Reconnect;
+use crate::store::Keys;
+use crate::store::log;
+use crate::store::marks::{self, Entry, Mark};
+use crate::webhook::WebhookId;
+
+/// Settlements that go into one batch, and that may wait for one.
+const BATCH_MAX: usize = 256;
+const WAITING_MAX: usize = 4_096;
+/// Marks of a partition that nobody owns any more go away after this, in seconds.
+const MARKS_EXPIRE_S: i64 = 7 * 86_400;
+
+/// One part of a record whose fate is known.
+#[derive(Debug)]
+pub struct Settlement {
+    mark: Mark,
+    log: Option<(WebhookId, Vec<u8>, Bytes)>,
+    receipt: Arc<Receipt>,
+    in_flight: InFlight,
+    permits: Option<Permits>,
+}
+
+impl Settlement {
+    /// After an attempt: it goes into the log.
+    #[must_use]
+    pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, receipt: Arc<Receipt>, in_flight: InFlight, permits: Permits) -> Self {
+        let entry = (delivery.webhook_id, log::meta(delivery, attempt, fate), delivery.body.clone());
+        Self { log: Some(entry), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
+    }
+
+    /// Without an attempt.
+    #[must_use]
+    pub fn silent(id: Uuid, receipt: Arc<Receipt>, in_flight: InFlight, permits: Option<Permits>) -> Self {
+        Self { mark: Mark::of(id, receipt.offset, receipt.timestamp_ms), log: None, receipt, in_flight, permits }
+    }
+}
+
+/// Takes settlements.
+#[derive(Clone)]
+pub struct Settler {
+    waiting: mpsc::Sender<Settlement>,
+}
+
+impl Settler {
+    /// Hands one over; it is settled with the next batch.
+    pub async fn settle(&self, settlement: Settlement) {
+        if self.waiting.send(settlement).await.is_err() {
+            tracing::debug!("the process ends: an offset stays open");
+        }
+    }
+}
+
+/// Starts the task that settles. It ends when every [`Settler`] is gone.
+#[must_use]
+pub fn start(connection: ConnectionManager, keys: Keys, groups: Groups, log: config::Log) -> Settler {
+    let (waiting, batches) = mpsc::channel(WAITING_MAX);
+    tokio::spawn(Batches { connection, keys, groups, log }.run(batches));
+    Settler { waiting }
+}
+
+/// Which group reads a topic; marks are kept per group.
+#[derive(Debug, Clone)]
+pub struct Groups(pub crate::topics::Names);
+
+impl Groups {
+    /// The key of a partition's marks.
+    #[must_use]
+    pub fn marks_key(&self, keys: &Keys, partition: &Partition) -> String {
+        let group = match self.0.tier_of(&partition.topic) {
+            Some(_) => self.0.retry_group(),
+            None => self.0.events_group().to_owned(),
+        };
+        keys.marks(&group, &partition.topic, partition.number)
+    }
+}
+
+struct Batches {
+    connection: ConnectionManager,
+    keys: Keys,
+    groups: Groups,
+    log: config::Log,
+}
+
+impl Batches {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Settlement>) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        // What arrives while a batch is on its way makes up the next one: batches grow with the load.
+        while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            self.write(&batch).await;
+            // Record first, release second: a crash between the two repeats a delivery, the other order loses one.
+            for settlement in batch.drain(..) {
+                settlement.receipt.settle();
+                drop(settlement.in_flight);
+                drop(settlement.permits);
+            }
+        }
+    }
+
+    /// Writes until Redis has it.
+    async fn write(&mut self, batch: &[Settlement]) {
+        let (pipe, marked) = self.pipeline(batch);
+        let mut reconnect = Reconnect::default();
+        loop {
+            match pipe.query_async::<Vec<String>>(&mut self.connection).await {
+                Ok(ids) => {
+                    debug_assert_eq!(ids.len(), marked.len());
+                    for (id, (partition, highest)) in ids.into_iter().zip(marked) {
+                        partition.marked(Entry { id, highest });
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, settlements = batch.len(), "attempts can't be recorded; tried again, their offsets stay");
+                    reconnect.wait().await;
+                }
+            }
+        }
+    }
+
+    fn pipeline(&self, batch: &[Settlement]) -> (redis::Pipeline, Vec<(Arc<Partition>, i64)>) {
+        let mut pipe = redis::pipe();
+        let mut logs: Vec<WebhookId> = Vec::new();
+        let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
+        for settlement in batch {
+            if let Some((webhook, meta, body)) = &settlement.log {
+                pipe.cmd("XADD").arg(self.keys.log(*webhook)).arg("MAXLEN").arg("~").arg(self.log.entries_max);
+                pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(body.as_ref()).ignore();
+                logs.push(*webhook);
+            }
+            let partition = &settlement.receipt.partition;
+            let (_, highest, marks) = partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
+            *highest = (*highest).max(settlement.receipt.offset);
+            marks.push(settlement.mark);
+        }
+        logs.sort_unstable();
+        logs.dedup();
+        for webhook in logs {
+            pipe.cmd("PEXPIRE").arg(self.keys.log(webhook)).arg(self.log.age_max.as_millis() as u64).ignore();
+        }
+        let mut marked = Vec::with_capacity(partitions.len());
+        for (partition, highest, marks) in partitions.into_values() {
+            let key = self.groups.marks_key(&self.keys, partition);
+            pipe.cmd("XADD").arg(&key).arg("*").arg("m").arg(marks::encode(highest, &marks));
+            pipe.cmd("EXPIRE").arg(&key).arg(MARKS_EXPIRE_S).ignore();
+            marked.push((partition.clone(), highest));
+        }
+        (pipe, marked)
+    }
+}

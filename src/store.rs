@@ -1,0 +1,45 @@
+//! What Redis holds: the webhooks, the delivery log, the marks of what is settled.
+
+pub mod connection;
+pub mod log;
+pub mod marks;
+pub mod snapshot;
+pub mod webhooks;
+
+/// Names of keys in Redis; every one begins with `redis.prefix`.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: std::sync::Arc<str>,
+}
+
+impl Keys {
+    /// For `redis.prefix`.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// Hash: webhook id → JSON.
+    #[must_use]
+    pub fn webhooks(&self) -> String {
+        format!("{}webhooks", self.prefix)
+    }
+
+    /// Counter: raised by every change of a webhook. Also the channel that tells of it.
+    #[must_use]
+    pub fn webhooks_version(&self) -> String {
+        format!("{}webhooks:version", self.prefix)
+    }
+
+    /// Stream: a webhook's delivery log.
+    #[must_use]
+    pub fn log(&self, webhook: crate::webhook::WebhookId) -> String {
+        format!("{}log:{webhook}", self.prefix)
+    }
+
+    /// Stream: what is settled of a partition above its commit.
+    #[must_use]
+    pub fn marks(&self, group: &str, topic: &str, partition: i32) -> String {
+        format!("{}settled:{group}:{topic}:{partition}", self.prefix)
+    }
+}

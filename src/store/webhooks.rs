@@ -1,0 +1,90 @@
+//! The webhooks in Redis: each change raises a version and is announced, in one transaction.
+
+use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
+
+use super::Keys;
+use crate::webhook::{Webhook, WebhookId};
+
+/// The webhooks as they stand in Redis.
+#[derive(Clone)]
+pub struct WebhookStore {
+    connection: ConnectionManager,
+    keys: Keys,
+}
+
+impl WebhookStore {
+    /// Over `connection`.
+    #[must_use]
+    pub fn new(connection: ConnectionManager, keys: Keys) -> Self {
+        Self { connection, keys }
+    }
+
+    /// Adds or replaces one. Workers see it by their next message.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn put(&self, webhook: &Webhook) -> redis::RedisResult<()> {
+        let json = serde_json::to_string(webhook).expect("a webhook always serializes");
+        let mut pipe = redis::pipe();
+        pipe.atomic().hset(self.keys.webhooks(), webhook.id.to_string(), json).ignore();
+        self.announce(pipe).await
+    }
+
+    /// Removes one; whether it was there. Nothing more is sent to it.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn remove(&self, id: WebhookId) -> redis::RedisResult<bool> {
+        if self.get(id).await?.is_none() {
+            return Ok(false);
+        }
+        let mut pipe = redis::pipe();
+        pipe.atomic().hdel(self.keys.webhooks(), id.to_string()).ignore().del(self.keys.log(id)).ignore();
+        self.announce(pipe).await?;
+        Ok(true)
+    }
+
+    async fn announce(&self, mut pipe: redis::Pipeline) -> redis::RedisResult<()> {
+        let version = self.keys.webhooks_version();
+        pipe.incr(&version, 1).ignore().publish(&version, "changed").ignore();
+        pipe.query_async(&mut self.connection.clone()).await
+    }
+
+    /// The one with that id.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn get(&self, id: WebhookId) -> redis::RedisResult<Option<Webhook>> {
+        let json: Option<String> = self.connection.clone().hget(self.keys.webhooks(), id.to_string()).await?;
+        Ok(json.and_then(|json| read(&json)))
+    }
+
+    /// All of them, oldest first, and the version they were at least at.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn all(&self) -> redis::RedisResult<(u64, Vec<Webhook>)> {
+        // The version first: a change in between is read again, never missed.
+        let version = self.version().await?;
+        let values: Vec<String> = self.connection.clone().hvals(self.keys.webhooks()).await?;
+        let mut webhooks: Vec<Webhook> = values.iter().filter_map(|json| read(json)).collect();
+        webhooks.sort_by(|a, b| (&a.created_at, a.id).cmp(&(&b.created_at, b.id)));
+        Ok((version, webhooks))
+    }
+
+    /// Raised by every change.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn version(&self) -> redis::RedisResult<u64> {
+        let version: Option<u64> = self.connection.clone().get(self.keys.webhooks_version()).await?;
+        Ok(version.unwrap_or(0))
+    }
+}
+
+fn read(json: &str) -> Option<Webhook> {
+    serde_json::from_str(json)
+        .inspect_err(|error| tracing::error!(%error, "a webhook in redis can't be read and gets nothing"))
+        .ok()
+}

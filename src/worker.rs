@@ -1,0 +1,121 @@
+//! The worker: both consumers, the pipeline between them, and an orderly end.
+
+pub mod health;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::http;
+use crate::kafka::{admin, clients};
+use crate::pipeline::consume::intake_for_retries;
+use crate::pipeline::consume::{self, Intake, Setup, Trim};
+use crate::pipeline::fan_out::{self, Predecessors};
+use crate::pipeline::hand_off::HandOff;
+use crate::pipeline::settle::{self, Groups};
+use crate::pipeline::{Batch, Pipeline};
+use crate::store::snapshot::{self, Snapshots};
+use crate::store::webhooks::WebhookStore;
+use crate::store::{Keys, connection};
+use crate::topics::Names;
+
+/// Batches between a poll thread and its fan-out.
+const BATCHES_MAX: usize = 4;
+
+/// A worker that runs.
+pub struct Worker {
+    threads: Vec<JoinHandle<usize>>,
+    stop: CancellationToken,
+    /// Ends what must outlive the drain.
+    stop_after: CancellationToken,
+    /// For readiness.
+    pub snapshots: Snapshots,
+}
+
+impl Worker {
+    /// Starts both consumers. `retry_topics` are the tiers to read.
+    ///
+    /// # Errors
+    /// Where a client can't be made.
+    pub fn start(config: &Arc<Config>, retry_topics: Vec<String>) -> anyhow::Result<Self> {
+        let (stop, stop_after) = (CancellationToken::new(), CancellationToken::new());
+        let (client, redis) = connection::open(&config.redis).context("redis.url")?;
+        let keys = Keys::new(&config.redis.prefix);
+        let names = Names::new(config);
+        let groups = Groups(names.clone());
+        let store = WebhookStore::new(redis.clone(), keys.clone());
+        let snapshots = snapshot::keep(client, store, keys.clone(), config.webhooks.staleness_max, stop_after.clone());
+        let settler = settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone());
+        let producer = clients::producer(config).create().context("kafka producer")?;
+        let hand_off = HandOff::new(producer, names.clone());
+        let http_client = http::client::new(&config.delivery).context("http client")?;
+        let pipeline = Arc::new(Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler));
+        let predecessors = Predecessors { connection: redis.clone(), keys: keys.clone(), groups: groups.clone() };
+
+        let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
+            let (batches, receiver) = mpsc::channel::<Batch>(BATCHES_MAX);
+            tokio::spawn(fan_out::run(pipeline.clone(), predecessors.clone(), receiver));
+            let setup = Setup {
+                client: clients::consumer(config, group),
+                topics,
+                commit_interval: config.kafka.commit_interval,
+                open_offsets_max: config.kafka.open_offsets_max,
+                drain_timeout: config.worker.drain_timeout,
+                batches,
+                trim: trim(redis.clone(), keys.clone(), groups.clone()),
+                stop: stop.clone(),
+            };
+            consume::start(name, setup, intake)
+        };
+        let events = Intake::Events { payload_max: config.delivery.payload_max };
+        let mut threads = vec![start("events", names.events_group(), vec![names.events().to_owned()], events)?];
+        if !retry_topics.is_empty() {
+            threads.push(start("retries", &names.retry_group(), retry_topics, intake_for_retries(config))?);
+        }
+        Ok(Self { threads, stop, stop_after, snapshots })
+    }
+
+    /// Checks the topics, then starts.
+    ///
+    /// # Errors
+    /// [`admin::TopicsProblem`] where a topic would lose data, or where the broker stays away.
+    pub async fn prepare(config: &Config) -> Result<Vec<String>, admin::TopicsProblem> {
+        let topics = admin::Topics::new(config)?;
+        topics.prepare(config.topics.create).await?;
+        Ok(topics.tiers().await?)
+    }
+
+    /// Stops starting, finishes what is in flight, commits, leaves both groups. How much was given up.
+    pub async fn drain(self) -> usize {
+        self.stop.cancel();
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
+        });
+        let left = joined.await.unwrap_or(0);
+        self.stop_after.cancel();
+        left
+    }
+}
+
+/// Trims marks in the background: one that stays only takes room.
+fn trim(redis: redis::aio::ConnectionManager, keys: Keys, groups: Groups) -> Trim {
+    let runtime = tokio::runtime::Handle::current();
+    Box::new(move |partition, passed| {
+        let key = groups.marks_key(&keys, partition);
+        let mut redis = redis.clone();
+        runtime.spawn(async move {
+            let mut pipe = redis::pipe();
+            pipe.cmd("XTRIM").arg(&key).arg("MINID").arg(&passed).ignore();
+            // MINID keeps the entry itself, which is passed as well.
+            pipe.cmd("XDEL").arg(&key).arg(&passed).ignore();
+            if let Err(error) = pipe.query_async::<()>(&mut redis).await {
+                tracing::debug!(%error, key, "marks can't be trimmed");
+            }
+        });
+    })
+}
