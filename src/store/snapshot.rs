@@ -64,13 +64,15 @@ pub struct Snapshots {
 impl Snapshots {
     /// The snapshot, as soon as it is confirmed to be current; waits while Redis is away. Cancel safe.
     pub async fn current(&self) -> Arc<Snapshot> {
-        if let Some(snapshot) = self.fresh(&self.confirmed.borrow()) {
+        let now = self.fresh(&self.confirmed.borrow());
+        if let Some(snapshot) = now {
             return snapshot;
         }
         let mut changes = self.confirmed.clone();
         let is_fresh = |confirmed: &Confirmed| self.fresh(confirmed).is_some();
-        match changes.wait_for(is_fresh).await {
-            Ok(confirmed) => confirmed.snapshot.clone(),
+        let next = changes.wait_for(is_fresh).await.map(|confirmed| confirmed.snapshot.clone());
+        match next {
+            Ok(snapshot) => snapshot,
             // The keeper is gone: the process ends, and nothing more may be sent.
             Err(_) => std::future::pending().await,
         }

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, OwnedHeaders};
 use super::Assigned;
 use crate::delivery::{DeadReason, Delivery, now_ms};
 use crate::event::{Decoded, Position, Undecodable, decode};
-use crate::pipeline::partition::{Partition, Receipt};
+use crate::pipeline::partition::Receipt;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Batch, Incoming, Unreadable};
 use crate::record::{self, LastError};
@@ -35,7 +35,8 @@ pub struct Retries {
     names: Names,
     schedule: Schedule,
     window_max: usize,
-    windows: HashMap<*const Partition, (Assigned, Window<Waiting>)>,
+    /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
+    windows: HashMap<usize, (Assigned, Window<Waiting>)>,
 }
 
 impl Retries {
@@ -47,7 +48,7 @@ impl Retries {
 
     fn window(&mut self, partition: &Assigned) -> &mut Window<Waiting> {
         let (names, schedule, window_max) = (&self.names, &self.schedule, self.window_max);
-        let (_, window) = self.windows.entry(Arc::as_ptr(partition)).or_insert_with(|| {
+        let (_, window) = self.windows.entry(Arc::as_ptr(partition).addr()).or_insert_with(|| {
             // A tier that the settings don't know any more may hold anything: nothing is assumed of it.
             let shortest = names.tier_of(&partition.topic).and_then(|tier| schedule.shortest(tier)).unwrap_or_default();
             (partition.clone(), Window::new(window_max, shortest))
@@ -108,7 +109,7 @@ impl Intake {
     /// Whether a partition may not read on.
     pub(super) fn is_full(&self, partition: &Assigned) -> bool {
         let Self::Retries(retries) = self else { return false };
-        retries.windows.get(&Arc::as_ptr(partition)).is_some_and(|(_, window)| window.is_full())
+        retries.windows.get(&Arc::as_ptr(partition).addr()).is_some_and(|(_, window)| window.is_full())
     }
 
     /// Forgets what waits of partitions that aren't ours any more.
