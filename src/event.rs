@@ -1,5 +1,7 @@
 //! A task transition as it comes in, named, and the payload that webhooks get of it.
 
+pub mod sample;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

@@ -3,8 +3,10 @@
 //! The modules are the way of an event: [`event`] is what comes in, [`webhook`] who wants it, [`delivery`] one event
 //! for one webhook; [`pipeline`] joins the stages. `docs/architecture.md` tells the whole story.
 
+pub mod cli;
 pub mod config;
 pub mod delivery;
+pub mod dev;
 pub mod event;
 pub mod http;
 pub mod kafka;
@@ -14,5 +16,6 @@ pub mod schedule;
 pub mod signature;
 pub mod store;
 pub mod topics;
+pub mod trial;
 pub mod webhook;
 pub mod worker;

@@ -1,3 +1,7 @@
-//! The life of the process.
+//! The program: the verbs of `optio-webhooks --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    optio_webhooks::cli::main()
+}

@@ -4,6 +4,7 @@ pub mod health;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
@@ -26,10 +27,15 @@ use crate::topics::Names;
 /// Batches between a poll thread and its fan-out.
 const BATCHES_MAX: usize = 4;
 
+/// How long the consumers may take to leave their groups after a drain.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+
 /// A worker that runs.
 pub struct Worker {
     threads: Vec<JoinHandle<usize>>,
     stop: CancellationToken,
+    /// Cancelled when any part that must live has ended.
+    ended: CancellationToken,
     /// Ends what must outlive the drain.
     stop_after: CancellationToken,
     /// For readiness.
@@ -42,7 +48,7 @@ impl Worker {
     /// # Errors
     /// Where a client can't be made.
     pub fn start(config: &Arc<Config>, retry_topics: Vec<String>) -> anyhow::Result<Self> {
-        let (stop, stop_after) = (CancellationToken::new(), CancellationToken::new());
+        let [stop, stop_after, ended] = std::array::from_fn(|_| CancellationToken::new());
         let (client, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
         let names = Names::new(config);
@@ -58,7 +64,11 @@ impl Worker {
 
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
             let (batches, receiver) = mpsc::channel::<Batch>(BATCHES_MAX);
-            tokio::spawn(fan_out::run(pipeline.clone(), predecessors.clone(), receiver));
+            let (fan_out, guard) = (fan_out::run(pipeline.clone(), predecessors.clone(), receiver), ended.clone().drop_guard());
+            tokio::spawn(async move {
+                let _guard = guard;
+                fan_out.await;
+            });
             let setup = Setup {
                 client: clients::consumer(config, group),
                 topics,
@@ -68,6 +78,7 @@ impl Worker {
                 batches,
                 trim: trim(redis.clone(), keys.clone(), groups.clone()),
                 stop: stop.clone(),
+                ended: ended.clone().drop_guard(),
             };
             consume::start(name, setup, intake)
         };
@@ -76,7 +87,7 @@ impl Worker {
         if !retry_topics.is_empty() {
             threads.push(start("retries", &names.retry_group(), retry_topics, intake_for_retries(config))?);
         }
-        Ok(Self { threads, stop, stop_after, snapshots })
+        Ok(Self { threads, stop, ended, stop_after, snapshots })
     }
 
     /// Checks the topics, then starts.
@@ -89,14 +100,26 @@ impl Worker {
         Ok(topics.tiers().await?)
     }
 
+    /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// Stops starting, finishes what is in flight, commits, leaves both groups. How much was given up.
-    pub async fn drain(self) -> usize {
+    pub async fn drain(self, config: &Config) -> usize {
         self.stop.cancel();
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
         });
-        let left = joined.await.unwrap_or(0);
+        // Closing a consumer can hang (rust-rdkafka 509): by then everything is committed, and the end needn't wait.
+        let left = match tokio::time::timeout(config.worker.drain_timeout + CLOSE_MAX, joined).await {
+            Ok(left) => left.unwrap_or(0),
+            Err(_) => {
+                tracing::warn!("a consumer doesn't close; the group will notice by its session timeout");
+                0
+            }
+        };
         self.stop_after.cancel();
         left
     }

@@ -17,9 +17,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// What stands in the way of starting.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicsProblem {
-    /// A topic would lose data; one line each.
+    /// Topics that are missing, would lose data or may not be created; one line each.
     #[error("{0}")]
-    WouldLose(String),
+    Unfit(String),
     /// The broker can't be asked.
     #[error(transparent)]
     Away(#[from] anyhow::Error),
@@ -36,11 +36,23 @@ pub struct Found {
     pub objection: Option<String>,
 }
 
+impl Found {
+    /// What an operator must mend before the worker can run on it.
+    #[must_use]
+    pub fn problem(self) -> Option<String> {
+        let missing = || {
+            format!("topic {} is missing; `optio-webhooks topics create` or topics.create = true makes it", self.topic)
+        };
+        if self.partitions.is_none() { Some(missing()) } else { self.objection }
+    }
+}
+
 /// Asks the broker.
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,
     needed: Vec<Needed>,
     names: Names,
+    brokers: String,
     partitions: i32,
     replication_factor: i32,
 }
@@ -55,6 +67,7 @@ impl Topics {
             admin: clients::producer(config).create().context("kafka client")?,
             needed: needed(config),
             names: Names::new(config),
+            brokers: config.kafka.brokers.clone(),
             partitions: config.topics.partitions,
             replication_factor: config.topics.replication_factor,
         })
@@ -63,7 +76,7 @@ impl Topics {
     async fn partitions(&self) -> anyhow::Result<HashMap<String, usize>> {
         // Blocks on the network; a thread of its own waits for it.
         let metadata = tokio::task::block_in_place(|| self.admin.inner().fetch_metadata(None, ANSWER_MAX))
-            .context("kafka.brokers don't answer")?;
+            .with_context(|| format!("kafka.brokers = {} don't answer", self.brokers))?;
         Ok(metadata
             .topics()
             .iter()
@@ -99,8 +112,8 @@ impl Topics {
     /// Creates what is missing; the names of what was created.
     ///
     /// # Errors
-    /// Where the broker refuses.
-    pub async fn create(&self) -> anyhow::Result<Vec<String>> {
+    /// [`TopicsProblem::Unfit`] where the broker refuses.
+    pub async fn create(&self) -> Result<Vec<String>, TopicsProblem> {
         let there = self.partitions().await?;
         let missing: Vec<&Needed> = self.needed.iter().filter(|needed| !there.contains_key(&needed.name)).collect();
         if missing.is_empty() {
@@ -113,12 +126,18 @@ impl Topics {
         let topics: Vec<NewTopic<'_>> = topics.collect();
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX)).request_timeout(Some(ANSWER_MAX));
         let mut created = Vec::new();
-        for result in self.admin.create_topics(&topics, &options).await? {
+        let answers = self.admin.create_topics(&topics, &options).await.context("topics can't be created")?;
+        for result in answers {
             match result {
                 Ok(name) => created.push(name),
                 // Another worker was faster.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, code)) => anyhow::bail!("topic {name} can't be created: {code}"),
+                Err((name, RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::NotController)) => {
+                    return Err(anyhow::anyhow!("topic {name} wasn't created in time").into());
+                }
+                Err((name, code)) => return Err(TopicsProblem::Unfit(format!(
+                    "topic {name} can't be created: {code}; see topics.partitions and topics.replication_factor"
+                ))),
             }
         }
         Ok(created)
@@ -135,15 +154,10 @@ impl Topics {
             }
         }
         let found = self.check().await?;
-        let mut problems: Vec<String> = found.iter().filter_map(|found| found.objection.clone()).collect();
         // One that was made a moment ago may not be in the metadata yet; with `create` it is known to be there.
-        if !create {
-            let missing = found.iter().filter(|found| found.partitions.is_none());
-            problems.extend(missing.map(|found| {
-                format!("topic {} is missing; `optio-webhooks topics create` or topics.create = true makes it", found.topic)
-            }));
-        }
-        if problems.is_empty() { Ok(()) } else { Err(TopicsProblem::WouldLose(problems.join("\n"))) }
+        let counts = |found: &Found| !create || found.partitions.is_some();
+        let problems: Vec<String> = found.into_iter().filter(counts).filter_map(Found::problem).collect();
+        if problems.is_empty() { Ok(()) } else { Err(TopicsProblem::Unfit(problems.join("\n"))) }
     }
 
     /// Retry tiers beyond the ones that the settings ask for: an earlier configuration left them, perhaps with

@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Batch;
 use super::partition::Partition;
@@ -51,6 +51,8 @@ pub struct Setup {
     pub trim: Trim,
     /// Ends the thread, after a drain.
     pub stop: CancellationToken,
+    /// Dropped when the thread ends, however it does.
+    pub ended: DropGuard,
 }
 
 /// Starts the thread. Its result is how many deliveries were still in flight when the drain's time was over.
@@ -74,8 +76,12 @@ pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHan
         open_offsets_max: setup.open_offsets_max,
         drain_timeout: setup.drain_timeout,
         stop: setup.stop,
+        is_fatal: false,
     };
-    let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || thread.run());
+    let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _ended = setup.ended;
+        thread.run()
+    });
     handle.context("a thread for the consumer")
 }
 
@@ -92,6 +98,8 @@ struct Consume {
     open_offsets_max: usize,
     drain_timeout: Duration,
     stop: CancellationToken,
+    /// librdkafka gave up on this consumer: only a new process can go on.
+    is_fatal: bool,
 }
 
 /// Records that are handed over at once: a wake-up for each would cost more than the record.
@@ -100,7 +108,7 @@ const BATCH_MAX: usize = 64;
 impl Consume {
     fn run(mut self) -> usize {
         let mut last_commit = Instant::now();
-        while !self.stop.is_cancelled() {
+        while !self.stop.is_cancelled() && !self.is_fatal {
             self.read();
             self.hand_over();
             self.regulate();
@@ -124,7 +132,10 @@ impl Consume {
                     let Some(partition) = self.consumer.context().partition(&message) else { continue };
                     self.intake.take(&message, &partition, &mut self.pending);
                 }
-                Some(Err(error)) => report(&error),
+                Some(Err(error)) => {
+                    self.is_fatal |= matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal));
+                    report(&error);
+                }
                 None => break,
             }
             wait = Duration::ZERO;

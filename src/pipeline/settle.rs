@@ -1,7 +1,8 @@
 //! Making fates durable: the delivery log and the marks in one batch, then the offsets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use redis::aio::ConnectionManager;
@@ -11,10 +12,10 @@ use uuid::Uuid;
 use super::Permits;
 use super::partition::{InFlight, Partition, Receipt};
 use crate::config;
-use crate::delivery::{Attempt, Delivery, Fate};
+use crate::delivery::{Attempt, Delivery, Fate, now_ms};
 use crate::schedule::Reconnect;
 use crate::store::Keys;
-use crate::store::log;
+use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Entry, Mark};
 use crate::webhook::WebhookId;
 
@@ -38,7 +39,7 @@ impl Settlement {
     /// After an attempt: it goes into the log.
     #[must_use]
     pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, receipt: Arc<Receipt>, in_flight: InFlight, permits: Permits) -> Self {
-        let entry = (delivery.webhook_id, log::meta(delivery, attempt, fate), delivery.body.clone());
+        let entry = (delivery.webhook_id, Logged::new(delivery, attempt, fate).to_json(), delivery.body.clone());
         Self { log: Some(entry), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
     }
 
@@ -68,7 +69,7 @@ impl Settler {
 #[must_use]
 pub fn start(connection: ConnectionManager, keys: Keys, groups: Groups, log: config::Log) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(Batches { connection, keys, groups, log }.run(batches));
+    tokio::spawn(Batches { connection, keys, groups, log, cut: HashSet::new(), cut_since: Instant::now() }.run(batches));
     Settler { waiting }
 }
 
@@ -93,6 +94,9 @@ struct Batches {
     keys: Keys,
     groups: Groups,
     log: config::Log,
+    /// Webhooks whose log was cut by age since.
+    cut: HashSet<WebhookId>,
+    cut_since: Instant,
 }
 
 impl Batches {
@@ -131,25 +135,25 @@ impl Batches {
         }
     }
 
-    fn pipeline(&self, batch: &[Settlement]) -> (redis::Pipeline, Vec<(Arc<Partition>, i64)>) {
+    fn pipeline(&mut self, batch: &[Settlement]) -> (redis::Pipeline, Vec<(Arc<Partition>, i64)>) {
         let mut pipe = redis::pipe();
-        let mut logs: Vec<WebhookId> = Vec::new();
+        if self.cut_since.elapsed() >= log::TRIM_INTERVAL {
+            self.cut.clear();
+            self.cut_since = Instant::now();
+        }
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
         for settlement in batch {
             if let Some((webhook, meta, body)) = &settlement.log {
-                pipe.cmd("XADD").arg(self.keys.log(*webhook)).arg("MAXLEN").arg("~").arg(self.log.entries_max);
-                pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(body.as_ref()).ignore();
-                logs.push(*webhook);
+                log::append(&mut pipe, &self.keys, *webhook, meta, body, &self.log);
+                pipe.ignore();
+                if self.cut.insert(*webhook) {
+                    log::trim(&mut pipe, &self.keys, *webhook, now_ms(), &self.log);
+                }
             }
             let partition = &settlement.receipt.partition;
             let (_, highest, marks) = partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
             *highest = (*highest).max(settlement.receipt.offset);
             marks.push(settlement.mark);
-        }
-        logs.sort_unstable();
-        logs.dedup();
-        for webhook in logs {
-            pipe.cmd("PEXPIRE").arg(self.keys.log(webhook)).arg(self.log.age_max.as_millis() as u64).ignore();
         }
         let mut marked = Vec::with_capacity(partitions.len());
         for (partition, highest, marks) in partitions.into_values() {

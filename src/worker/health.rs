@@ -1,7 +1,7 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it can deliver.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -19,22 +19,53 @@ use crate::store::snapshot::Snapshots;
 /// How often the broker is asked, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What readiness depends on beside the broker.
+#[derive(Default)]
+pub struct Readiness {
+    snapshots: OnceLock<Snapshots>,
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// The worker runs.
+    pub fn started(&self, snapshots: Snapshots) {
+        let _ = self.snapshots.set(snapshots);
+    }
+
+    /// It takes nothing more.
+    pub fn draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn worker(&self) -> &'static str {
+        match (self.draining.load(Ordering::Relaxed), self.snapshots.get()) {
+            (true, _) => "draining",
+            (false, None) => "starting",
+            (false, Some(_)) => "ok",
+        }
+    }
+
+    fn redis(&self) -> &'static str {
+        if self.snapshots.get().is_some_and(Snapshots::is_fresh) { "ok" } else { "away" }
+    }
+}
+
 /// Serves until the process ends. Where it listens.
 ///
 /// # Errors
 /// Where `admin.listen` can't be bound or a client can't be made.
-pub async fn serve(config: &Config, snapshots: Snapshots) -> anyhow::Result<SocketAddr> {
+pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
     let kafka = probe_kafka(config)?;
     let ready = move || {
-        let (kafka, redis) = (kafka.load(Ordering::Relaxed), snapshots.is_fresh());
-        async move {
-            let word = |up| if up { "ok" } else { "away" };
-            let status = if kafka && redis { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, format!("kafka: {}\nredis: {}\n", word(kafka), word(redis)))
-        }
+        let kafka = if kafka.load(Ordering::Relaxed) { "ok" } else { "away" };
+        let parts = [("worker", readiness.worker()), ("kafka", kafka), ("redis", readiness.redis())];
+        let is_ready = parts.iter().all(|(_, state)| *state == "ok");
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let body: String = parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect();
+        async move { (status, body) }
     };
     let routes = Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready));
     let address = listener.local_addr()?;

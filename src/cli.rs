@@ -1,0 +1,183 @@
+//! The command line: one verb per file, and what each exit code means.
+
+mod dev;
+mod emit;
+mod listen;
+mod run;
+mod settings;
+mod topics;
+mod webhooks;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{BadConfig, Config};
+use crate::kafka::admin::TopicsProblem;
+
+const AFTER_HELP: &str = "\
+Configuration: built-in defaults (`config show`), then --config FILE, then environment variables
+OPTIO_WEBHOOKS__SECTION__KEY, e.g. OPTIO_WEBHOOKS__KAFKA__BROKERS=kafka:9092.
+
+Try it without Kafka or Docker:    optio-webhooks dev
+Against a running Kafka and Redis: optio-webhooks run
+
+Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.";
+
+/// Delivers Optio's task transitions to webhooks: signed, retried, inspectable.
+#[derive(Parser)]
+#[command(name = "optio-webhooks", version, max_term_width = 110, after_help = AFTER_HELP)]
+struct Arguments {
+    /// TOML file over the built-in defaults.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How log lines look; RUST_LOG chooses which (default: info).
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Deliver: consume task transitions, send requests, retry, dead-letter, commit.
+    Run(run::Run),
+    /// Show everything at work on this machine: in-process broker, private Redis, worker, receiver, sample events.
+    Dev(dev::Dev),
+    /// Compare the topics that are there with what is needed, or create what is missing.
+    #[command(subcommand)]
+    Topics(topics::Topics),
+    /// List, add, show, update, remove and test webhooks.
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
+    /// Write task transitions to the events' topic.
+    Emit(emit::Emit),
+    /// Receive webhook requests on this machine, verify their signatures and print them.
+    Listen(listen::Listen),
+    /// Show or check the configuration.
+    #[command(subcommand)]
+    Config(settings::Settings),
+}
+
+/// Why a verb failed; each has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The arguments make no sense: 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration can't be used: 78 (`EX_CONFIG` of sysexits.h).
+    #[error(transparent)]
+    Config(#[from] BadConfig),
+    /// Something went wrong at run time: 1.
+    #[error("{0:#}")]
+    Run(#[from] anyhow::Error),
+}
+
+impl From<redis::RedisError> for Failure {
+    fn from(error: redis::RedisError) -> Self {
+        Self::Run(anyhow::Error::new(error).context("redis"))
+    }
+}
+
+impl From<TopicsProblem> for Failure {
+    fn from(problem: TopicsProblem) -> Self {
+        match problem {
+            TopicsProblem::Unfit(sentences) => Self::Config(BadConfig(sentences)),
+            TopicsProblem::Away(error) => Self::Run(error),
+        }
+    }
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Run(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+        })
+    }
+}
+
+/// Runs the verb of the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let default = match arguments.verb {
+        Verb::Run(_) => "info",
+        // The story tells it; the in-process broker's end is no news.
+        Verb::Dev(_) => "error,librdkafka=off,rdkafka=off",
+        _ => "warn",
+    };
+    start_logging(arguments.log_format, default);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("optio-webhooks: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = runtime.block_on(verb(arguments));
+    // What still waits (a broker that doesn't answer) must not hold the end.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("optio-webhooks: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+async fn verb(arguments: Arguments) -> Result<(), Failure> {
+    let load = || {
+        let config = Config::load(arguments.config.as_deref())?;
+        crate::kafka::clients::check_properties(&config)?;
+        Ok::<_, BadConfig>(config)
+    };
+    match arguments.verb {
+        Verb::Run(verb) => verb.run(load()?).await,
+        Verb::Dev(verb) => verb.run().await,
+        Verb::Topics(verb) => verb.run(&load()?).await,
+        Verb::Webhooks(verb) => verb.run(&load()?).await,
+        Verb::Emit(verb) => verb.run(&load()?).await,
+        Verb::Listen(verb) => verb.run().await,
+        Verb::Config(verb) => verb.run(&load()?),
+    }
+}
+
+fn start_logging(format: LogFormat, default: &str) {
+    use std::io::IsTerminal as _;
+
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}
+
+/// One line on standard output; a reader that left (`| head`) ends the program quietly.
+fn say(line: &str) {
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Pretty JSON on standard output.
+fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    say(&serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?);
+    Ok(())
+}

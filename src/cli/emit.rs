@@ -1,0 +1,126 @@
+//! `emit`: writes task transitions to the events' topic.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::util::Timeout;
+use serde_json::{Deserializer, Value};
+use uuid::Uuid;
+
+use super::{Failure, say};
+use crate::config::Config;
+use crate::delivery::now_ms;
+use crate::event::{Decoded, EventType, Position, decode, sample};
+use crate::kafka::clients;
+
+/// `optio-webhooks emit`
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  optio-webhooks emit --event task.completed
+  optio-webhooks emit --event task.failed --title 'Fix login' --count 100
+  optio-webhooks emit --file transitions.ndjson
+  cat transition.json | optio-webhooks emit --file -")]
+pub struct Emit {
+    /// Write a sample transition that leads to this event.
+    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    event: Option<EventType>,
+    /// Whose transition; a new id by default.
+    #[arg(long, requires = "event")]
+    task_id: Option<Uuid>,
+    /// The task's title.
+    #[arg(long, requires = "event", default_value = "Fix login redirect after checkout")]
+    title: String,
+    /// How many, each of a new task unless --task-id is given.
+    #[arg(long, requires = "event", default_value_t = 1)]
+    count: u32,
+    /// Write the transitions in this file instead, one JSON object after another; "-" reads standard input.
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Write them even if they can't be read as transitions.
+    #[arg(long, requires = "file")]
+    unchecked: bool,
+}
+
+/// How long the broker may take to acknowledge.
+const ACKNOWLEDGE_MAX_MS: &str = "15000";
+/// Records on their way at once.
+const WINDOW: usize = 1_000;
+
+impl Emit {
+    /// Writes all or says which one couldn't be.
+    pub async fn run(self, config: &Config) -> Result<(), Failure> {
+        let transitions = match &self.file {
+            Some(_) => self.from_file(config)?,
+            None => self.samples(),
+        };
+        let producer: FutureProducer =
+            clients::producer(config).set("message.timeout.ms", ACKNOWLEDGE_MAX_MS).create().context("kafka producer")?;
+        let quiet = transitions.len() > 20;
+        for window in transitions.chunks(WINDOW) {
+            let mut sent = Vec::with_capacity(window.len());
+            for transition in window {
+                let (key, value) = (key(transition), transition.to_string());
+                let record = FutureRecord::to(&config.kafka.topic).key(&key).payload(&value);
+                let acknowledged = producer.send_result(record).map_err(|(error, _)| anyhow::Error::new(error))?;
+                sent.push((key, acknowledged));
+            }
+            for (key, acknowledged) in sent {
+                let at = acknowledged
+                    .await
+                    .context("the producer ended")?
+                    .map_err(|(error, _)| anyhow::Error::new(error))
+                    .with_context(|| format!("kafka.brokers = {} didn't take it within 15 s", config.kafka.brokers))?;
+                if !quiet {
+                    say(&format!("task {key} written to {} partition {} offset {}", config.kafka.topic, at.partition, at.offset));
+                }
+            }
+        }
+        if quiet {
+            say(&format!("{} transitions written to {}", transitions.len(), config.kafka.topic));
+        }
+        rdkafka::producer::Producer::flush(&producer, Timeout::After(std::time::Duration::from_secs(1)))
+            .map_err(anyhow::Error::new)?;
+        Ok(())
+    }
+
+    fn samples(&self) -> Vec<Value> {
+        let event = self.event.expect("clap requires --event without --file");
+        let task = || self.task_id.unwrap_or_else(Uuid::now_v7);
+        (0..self.count).map(|_| sample::transition(event, task(), &self.title, now_ms())).collect()
+    }
+
+    fn from_file(&self, config: &Config) -> Result<Vec<Value>, Failure> {
+        let path = self.file.as_ref().expect("called with --file");
+        let mut text = String::new();
+        if path.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text).context("standard input")?;
+        } else {
+            text = std::fs::read_to_string(path).with_context(|| format!("--file {}", path.display()))?;
+        }
+        let mut transitions = Vec::new();
+        for (index, value) in Deserializer::from_str(&text).into_iter::<Value>().enumerate() {
+            let number = index + 1;
+            let refused = |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
+            let value = value.map_err(|error| refused(error.to_string()))?;
+            let at = Position { topic: &config.kafka.topic, partition: 0, offset: 0, timestamp_ms: now_ms() };
+            let read = decode(Some(value.to_string().as_bytes()), at, config.delivery.payload_max);
+            match read {
+                Err(error) if !self.unchecked => return Err(refused(error.to_string())),
+                Ok(Decoded::Nothing) => eprintln!("transition {number}: a state that no webhook is told of"),
+                _ => {}
+            }
+            transitions.push(value);
+        }
+        if transitions.is_empty() {
+            return Err(Failure::Usage("the input has no transitions".to_owned()));
+        }
+        Ok(transitions)
+    }
+}
+
+/// Transitions of one task share a partition, and so keep their order.
+fn key(transition: &Value) -> String {
+    transition["taskId"].as_str().unwrap_or_default().to_owned()
+}

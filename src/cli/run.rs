@@ -1,0 +1,108 @@
+//! `run`: the life of the worker's process.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Failure;
+use crate::config::Config;
+use crate::kafka::admin::TopicsProblem;
+use crate::schedule::Reconnect;
+use crate::worker::Worker;
+use crate::worker::health::{self, Readiness};
+
+/// `optio-webhooks run`
+#[derive(clap::Args)]
+#[command(after_help = "SIGTERM or Ctrl-C drains: nothing new is started, what is in flight is finished within \
+worker.drain_timeout, offsets are committed. A second signal stops at once.")]
+pub struct Run {
+    /// Run only this part; both by default.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Deliveries, with /healthz and /readyz.
+    Worker,
+    /// The admin server.
+    Admin,
+}
+
+impl Run {
+    /// Until a signal, or until a part of it fails.
+    pub async fn run(self, config: Config) -> Result<(), Failure> {
+        let config = Arc::new(config);
+        let mut signals = Signals::new()?;
+        let readiness = Arc::new(Readiness::default());
+        let address = health::serve(&config, readiness.clone()).await?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
+        if self.only == Some(Part::Admin) {
+            signals.next().await;
+            return Ok(());
+        }
+        let retry_topics = tokio::select! {
+            retry_topics = topics(&config) => retry_topics?,
+            () = signals.next() => return Ok(()),
+        };
+        let worker = Worker::start(&config, retry_topics)?;
+        readiness.started(worker.snapshots.clone());
+        let failed = tokio::select! {
+            () = signals.next() => false,
+            () = worker.ended() => true,
+        };
+        readiness.draining();
+        tracing::info!(timeout_s = config.worker.drain_timeout.as_secs(), "draining");
+        let left = tokio::select! {
+            left = worker.drain(&config) => left,
+            () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal: what was in flight may be repeated").into()),
+        };
+        if failed {
+            return Err(anyhow::anyhow!("the worker ended by itself; the log says why").into());
+        }
+        if left > 0 {
+            return Err(anyhow::anyhow!("{left} deliveries were still in flight after worker.drain_timeout; they may be repeated").into());
+        }
+        tracing::info!("drained");
+        Ok(())
+    }
+}
+
+/// Waits for the broker; topics that would lose data are refused.
+async fn topics(config: &Config) -> Result<Vec<String>, Failure> {
+    let mut reconnect = Reconnect::default();
+    loop {
+        match Worker::prepare(config).await {
+            Ok(tiers) => return Ok(tiers),
+            Err(TopicsProblem::Away(error)) => {
+                tracing::warn!(error = format!("{error:#}"), brokers = config.kafka.brokers, "kafka is away: tried again");
+                reconnect.wait().await;
+            }
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM can't be caught")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT can't be caught")?,
+        })
+    }
+
+    /// The next one. Cancel safe.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `topics check|create`: what is there against what is needed.
+
+use super::{Failure, say};
+use crate::config::{BadConfig, Config};
+use crate::kafka::admin;
+
+/// `optio-webhooks topics`
+#[derive(clap::Subcommand)]
+pub enum Topics {
+    /// Say of each topic whether it is there and whether it would lose data; exits with 78 where one would.
+    Check {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create what is missing, with settings that lose nothing.
+    Create,
+}
+
+impl Topics {
+    /// Asks the broker.
+    pub async fn run(self, config: &Config) -> Result<(), Failure> {
+        let topics = admin::Topics::new(config)?;
+        match self {
+            Self::Create => {
+                let created = topics.create().await?;
+                for topic in &created {
+                    say(&format!("created  {topic}"));
+                }
+                if created.is_empty() {
+                    say("nothing to create: every topic is there");
+                }
+                Ok(())
+            }
+            Self::Check { json } => {
+                let found = topics.check().await?;
+                if json {
+                    super::say_json(&serde_json::json!({ "topics": found }))?;
+                } else {
+                    for found in &found {
+                        say(&line(found));
+                    }
+                }
+                let problems: Vec<String> = found.into_iter().filter_map(admin::Found::problem).collect();
+                if problems.is_empty() { Ok(()) } else { Err(BadConfig(problems.join("\n")).into()) }
+            }
+        }
+    }
+}
+
+fn line(found: &admin::Found) -> String {
+    let state = match (found.partitions, &found.objection) {
+        (None, _) => "missing",
+        (Some(_), Some(_)) => "unfit",
+        (Some(_), None) => "ok",
+    };
+    let partitions = found.partitions.map_or(String::new(), |count| format!("{count} partitions"));
+    format!("{state:<8} {:<32} {partitions}", found.topic).trim_end().to_owned()
+}

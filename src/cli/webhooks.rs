@@ -1,0 +1,268 @@
+//! `webhooks …`: subscriptions, without the web page.
+
+use std::io::Read as _;
+
+use anyhow::Context as _;
+use serde_json::json;
+use url::Url;
+use uuid::Uuid;
+
+use super::{Failure, say, say_json};
+use crate::config::Config;
+use crate::delivery::now_ms;
+use crate::event::{EventType, rfc3339};
+use crate::http::client::policy;
+use crate::store::webhooks::WebhookStore;
+use crate::store::{Keys, connection};
+use crate::trial;
+use crate::webhook::{PayloadFormat, Webhook, WebhookId};
+
+/// `optio-webhooks webhooks`
+#[derive(clap::Subcommand)]
+pub enum Webhooks {
+    /// All of them, oldest first.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Add one; it gets every event from now on.
+    Add(Add),
+    /// One of them.
+    Show {
+        /// Its id.
+        id: WebhookId,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change one; what isn't given stays.
+    Update(Update),
+    /// Remove one: nothing more is sent to it, pending retries included. Its delivery log goes with it.
+    Remove {
+        /// Its id.
+        id: WebhookId,
+    },
+    /// Send it a sample event now and show the result; exits with 1 where the endpoint didn't take it.
+    Test {
+        /// Its id.
+        id: WebhookId,
+        /// What to send; by default the first that it subscribes to.
+        #[arg(long)]
+        event: Option<EventType>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// How results look.
+#[derive(clap::Args)]
+pub struct Output {
+    /// As JSON, in the API's shapes.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `webhooks add`
+#[derive(clap::Args)]
+pub struct Add {
+    /// Where requests go; https:// unless delivery.allow_http is true.
+    #[arg(long)]
+    url: Url,
+    /// What to be told of, separated by commas.
+    #[arg(long, required = true, value_delimiter = ',')]
+    events: Vec<EventType>,
+    #[command(flatten)]
+    secret: Secret,
+    /// For people.
+    #[arg(long)]
+    description: Option<String>,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `webhooks update`
+#[derive(clap::Args)]
+pub struct Update {
+    /// Its id.
+    id: WebhookId,
+    /// Where requests go.
+    #[arg(long)]
+    url: Option<Url>,
+    /// What to be told of, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    events: Option<Vec<EventType>>,
+    #[command(flatten)]
+    secret: Secret,
+    /// Requests are not signed any more.
+    #[arg(long, conflicts_with_all = ["secret", "secret_stdin"])]
+    no_secret: bool,
+    /// For people.
+    #[arg(long)]
+    description: Option<String>,
+    /// false: nothing is sent, and what waits is dropped. true: send again.
+    #[arg(long)]
+    active: Option<bool>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(clap::Args)]
+struct Secret {
+    /// Signs every request. Other users of this machine can see arguments: see --secret-stdin.
+    #[arg(long, conflicts_with = "secret_stdin")]
+    secret: Option<String>,
+    /// Read the secret from standard input, up to the first line's end.
+    #[arg(long)]
+    secret_stdin: bool,
+}
+
+impl Secret {
+    fn read(self) -> anyhow::Result<Option<String>> {
+        if !self.secret_stdin {
+            return Ok(self.secret);
+        }
+        let mut text = String::new();
+        std::io::stdin().take(4_096).read_to_string(&mut text).context("the secret can't be read from standard input")?;
+        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+    }
+}
+
+impl Webhooks {
+    /// Asks Redis.
+    pub async fn run(self, config: &Config) -> Result<(), Failure> {
+        let (_, redis) = connection::open(&config.redis)?;
+        let store = WebhookStore::new(redis.clone(), Keys::new(&config.redis.prefix));
+        match self {
+            Self::List { output } => list(&store, &output).await,
+            Self::Add(add) => add.run(&store, config).await,
+            Self::Show { id, output } => show(&find(&store, id).await?, &output),
+            Self::Update(update) => update.run(&store, config).await,
+            Self::Remove { id } => {
+                if !store.remove(id).await? {
+                    return Err(unknown(id));
+                }
+                say(&format!("removed {id}: nothing more is sent to it"));
+                Ok(())
+            }
+            Self::Test { id, event, output } => {
+                let webhook = find(&store, id).await?;
+                test(config, redis, &webhook, event, &output).await
+            }
+        }
+    }
+}
+
+impl Add {
+    async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
+        let now = rfc3339(now_ms());
+        let webhook = Webhook {
+            id: WebhookId(Uuid::now_v7()),
+            url: self.url,
+            events: distinct(self.events),
+            secret: self.secret.read()?,
+            description: self.description,
+            active: true,
+            disabled_reason: None,
+            format: PayloadFormat::Optio,
+            created_at: now.clone(),
+            updated_at: now,
+        };
+        put(store, config, &webhook).await?;
+        show(&webhook, &self.output)
+    }
+}
+
+impl Update {
+    async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
+        let mut webhook = find(store, self.id).await?;
+        webhook.url = self.url.unwrap_or(webhook.url);
+        webhook.events = self.events.map_or(webhook.events, distinct);
+        webhook.secret = if self.no_secret { None } else { self.secret.read()?.or(webhook.secret) };
+        webhook.description = self.description.or(webhook.description);
+        if let Some(active) = self.active {
+            webhook.active = active;
+            webhook.disabled_reason = None;
+        }
+        webhook.updated_at = rfc3339(now_ms());
+        put(store, config, &webhook).await?;
+        show(&webhook, &self.output)
+    }
+}
+
+fn distinct(mut events: Vec<EventType>) -> Vec<EventType> {
+    events.sort_unstable();
+    events.dedup();
+    events
+}
+
+async fn put(store: &WebhookStore, config: &Config, webhook: &Webhook) -> Result<(), Failure> {
+    webhook.check(&policy(&config.delivery)).map_err(|problem| Failure::Usage(problem.to_string()))?;
+    Ok(store.put(webhook).await?)
+}
+
+async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
+    store.get(id).await?.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: WebhookId) -> Failure {
+    anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into()
+}
+
+async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
+    let (_, webhooks) = store.all().await?;
+    let shown: Vec<Webhook> = webhooks.iter().map(Webhook::shown).collect();
+    if output.json {
+        return say_json(&json!({ "webhooks": shown }));
+    }
+    for webhook in &shown {
+        say(&line(webhook));
+    }
+    if shown.is_empty() {
+        say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");
+    }
+    Ok(())
+}
+
+fn show(webhook: &Webhook, output: &Output) -> Result<(), Failure> {
+    if output.json {
+        return say_json(&json!({ "webhook": webhook.shown() }));
+    }
+    say(&line(&webhook.shown()));
+    Ok(())
+}
+
+fn line(webhook: &Webhook) -> String {
+    let events: Vec<&str> = webhook.events.iter().map(|event| event.as_str()).collect();
+    let state = match (&webhook.disabled_reason, webhook.active) {
+        (Some(reason), false) => format!("disabled ({reason})"),
+        (None, false) => "inactive".to_owned(),
+        (_, true) => "active".to_owned(),
+    };
+    let signed = if webhook.secret.is_some() { "signed" } else { "unsigned" };
+    let description = webhook.description.as_deref().map_or(String::new(), |text| format!("  {text}"));
+    format!("{}  {state:<8}  {signed:<8}  {}  {}{description}", webhook.id, webhook.url, events.join(","))
+}
+
+async fn test(
+    config: &Config,
+    redis: redis::aio::ConnectionManager,
+    webhook: &Webhook,
+    event: Option<EventType>,
+    output: &Output,
+) -> Result<(), Failure> {
+    let event = event.unwrap_or(webhook.events[0]);
+    let trial = trial::send(config, redis, webhook, event).await?;
+    let delivery = trial.shown();
+    let logged = &delivery.logged;
+    let came_to = match (logged.error, logged.status_code) {
+        (None, Some(status)) => format!("delivered: {status}"),
+        (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
+        (Some(code), None) => format!("failed: {}", code.as_str()),
+        (None, None) => unreachable!("an attempt without a failure has a status"),
+    };
+    if output.json {
+        say_json(&json!({ "delivery": delivery }))?;
+    } else {
+        say(&format!("{event} to {}: {came_to} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
+    }
+    if logged.success { Ok(()) } else { Err(anyhow::anyhow!("the endpoint didn't take it: {came_to}").into()) }
+}

@@ -1,0 +1,4 @@
+//! The parts of the embedded system that `dev` and `listen` are made of.
+
+pub mod receiver;
+pub mod redis_server;

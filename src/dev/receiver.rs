@@ -1,0 +1,122 @@
+//! A receiver as the seed page asks its readers to write one: verify first, then answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::signature;
+
+/// Bytes of a request's body that are taken.
+const BODY_MAX: usize = 4 << 20;
+/// Arrivals that nobody has looked at yet; beyond that, requests wait.
+const ARRIVALS_MAX: usize = 10_000;
+
+/// One request that arrived.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The path that was asked for.
+    pub path: String,
+    /// `X-Optio-Event`
+    pub event: String,
+    /// `X-Optio-Delivery`
+    pub delivery: String,
+    /// `X-Optio-Attempt`
+    pub attempt: u32,
+    /// Whether the signature is right; None where there is no secret to check it with.
+    pub verified: Option<bool>,
+    /// What it was answered with.
+    pub status: u16,
+    /// As it came.
+    pub body: Bytes,
+}
+
+impl Arrival {
+    /// For people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let signature = match self.verified {
+            Some(true) => "signature ok",
+            Some(false) => "SIGNATURE WRONG",
+            None => "signature not checked",
+        };
+        let Self { path, event, delivery, attempt, status, .. } = self;
+        format!("{event:<20} attempt {attempt}  delivery {delivery}  {path}  {signature}  -> {status}")
+    }
+}
+
+/// How a request is answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer(StatusCode);
+
+impl Answer {
+    /// With that status; 500 where it isn't one.
+    #[must_use]
+    pub fn status(status: u16) -> Self {
+        Self(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+    }
+}
+
+/// A receiver that listens until the process ends.
+pub struct Receiver {
+    /// Where.
+    pub address: SocketAddr,
+}
+
+struct Shared {
+    secret: Option<String>,
+    answer: Box<dyn Fn(&Arrival) -> Answer + Send + Sync>,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+impl Receiver {
+    /// Listens at `address`; each request is verified with `secret` and answered by `answer`, or 401.
+    ///
+    /// # Errors
+    /// Where `address` can't be listened on.
+    pub async fn start(
+        address: SocketAddr,
+        secret: Option<String>,
+        answer: impl Fn(&Arrival) -> Answer + Send + Sync + 'static,
+    ) -> anyhow::Result<(Self, mpsc::Receiver<Arrival>)> {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("{address} can't be listened on"))?;
+        let address = listener.local_addr()?;
+        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let shared = Shared { secret, answer: Box::new(answer), arrivals: sender };
+        let router = Router::new().fallback(take).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(Arc::new(shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok((Self { address }, arrivals))
+    }
+}
+
+async fn take(State(shared): State<Arc<Shared>>, request: Request) -> impl IntoResponse {
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else { return StatusCode::PAYLOAD_TOO_LARGE };
+    let header = |name: &str| text(&head.headers, name);
+    let signature = header("x-optio-signature");
+    let mut arrival = Arrival {
+        path: head.uri.path().to_owned(),
+        event: header("x-optio-event"),
+        delivery: header("x-optio-delivery"),
+        attempt: header("x-optio-attempt").parse().unwrap_or(0),
+        verified: shared.secret.as_ref().map(|secret| signature::verify_optio(secret, &body, &signature)),
+        status: 0,
+        body,
+    };
+    let status = if arrival.verified == Some(false) { StatusCode::UNAUTHORIZED } else { (shared.answer)(&arrival).0 };
+    arrival.status = status.as_u16();
+    // Nobody looks any more: the request is answered all the same.
+    let _ = shared.arrivals.send(arrival).await;
+    status
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,58 @@
+//! Task transitions to try things with: what `emit`, `dev` and `webhooks test` write.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{EventType, rfc3339};
+
+/// A transition of contract section 2 that leads to `event`.
+#[must_use]
+pub fn transition(event: EventType, task_id: Uuid, title: &str, now_ms: i64) -> Value {
+    let (from, to, task_type) = match event {
+        EventType::TaskCompleted => ("pr_opened", "completed", "coding"),
+        EventType::TaskFailed => ("running", "failed", "coding"),
+        EventType::TaskNeedsAttention => ("pr_opened", "needs_attention", "coding"),
+        EventType::TaskPrOpened => ("running", "pr_opened", "coding"),
+        EventType::ReviewCompleted => ("running", "completed", "review"),
+    };
+    let failed = event == EventType::TaskFailed;
+    let pr_number = (!failed).then_some(142);
+    json!({
+        "type": "task:state_changed",
+        "id": Uuid::now_v7(),
+        "taskId": task_id,
+        "fromState": from,
+        "toState": to,
+        "timestamp": rfc3339(now_ms),
+        "task": {
+            "id": task_id,
+            "title": title,
+            "state": to,
+            "taskType": task_type,
+            "repoUrl": "https://github.com/acme/backend",
+            "prUrl": pr_number.map(|number| format!("https://github.com/acme/backend/pull/{number}")),
+            "prNumber": pr_number,
+            "agentType": "claude-code",
+            "costUsd": "0.84",
+            "errorMessage": failed.then_some("the agent exited with code 1"),
+            "createdAt": rfc3339(now_ms - 754_000),
+            "completedAt": (to == "completed").then(|| rfc3339(now_ms)),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Decoded, Position, decode};
+    use super::*;
+
+    #[test]
+    fn every_sample_is_read_as_the_event_that_it_is_made_for() {
+        for event in EventType::ALL {
+            let value = transition(event, Uuid::from_u128(7), "Fix it", 1_700_000_000_000).to_string();
+            let at = Position { topic: "t", partition: 0, offset: 0, timestamp_ms: 0 };
+            let Ok(Decoded::Event(read)) = decode(Some(value.as_bytes()), at, 10_000) else { panic!("{event:?}") };
+            assert_eq!((read.event_type, read.task_id), (event, Uuid::from_u128(7).to_string()));
+        }
+    }
+}
