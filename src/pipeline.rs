@@ -19,7 +19,7 @@ use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{DeadReason, Delivery, Fate, FatePolicy, FailureCode, now_ms};
+use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms};
 use crate::event::Event;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshots;
@@ -100,7 +100,13 @@ pub struct Pipeline {
 impl Pipeline {
     /// Joined from its parts.
     #[must_use]
-    pub fn new(config: Arc<Config>, snapshots: Snapshots, client: reqwest::Client, hand_off: HandOff, settler: Settler) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        snapshots: Snapshots,
+        client: reqwest::Client,
+        hand_off: HandOff,
+        settler: Settler,
+    ) -> Self {
         let in_flight_max = config.worker.in_flight_max;
         let retries = (in_flight_max * config.worker.retry_share / 100).max(1);
         let policy = FatePolicy {
@@ -175,7 +181,10 @@ impl Pipeline {
         let Some(in_flight) = open.receipt.start() else { return };
         let Some(webhook) = webhook else {
             tracing::debug!(delivery = %open.delivery.id, webhook = %webhook_id, "dropped: the webhook is gone or disabled");
-            return self.settler.settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
+            return self
+                .settler
+                .settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits)))
+                .await;
         };
         let attempt = send::attempt(&self.client, &webhook, &open.delivery, &self.config.delivery).await;
         drop(turn);
@@ -185,7 +194,9 @@ impl Pipeline {
         next.attempts += 1;
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
         self.hand_over(&next, fate, last).await;
-        self.settler.settle(Settlement::attempted(&open.delivery, &attempt, fate, open.receipt, in_flight, open.permits)).await;
+        self.settler
+            .settle(Settlement::attempted(&open.delivery, &attempt, fate, open.receipt, in_flight, open.permits))
+            .await;
     }
 
     /// Writes a delivery to where it waits or rests.
@@ -238,4 +249,3 @@ impl Drop for Turn {
 
 /// A batch of records from a consumer, each with its receipt.
 pub type Batch = Vec<(Incoming, Arc<Receipt>)>;
-

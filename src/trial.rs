@@ -37,7 +37,12 @@ impl Trial {
 ///
 /// # Errors
 /// Where the client can't be made or the log can't be written.
-pub async fn send(config: &Config, mut redis: ConnectionManager, webhook: &Webhook, event: EventType) -> anyhow::Result<Trial> {
+pub async fn send(
+    config: &Config,
+    mut redis: ConnectionManager,
+    webhook: &Webhook,
+    event: EventType,
+) -> anyhow::Result<Trial> {
     let delivery = sample_delivery(webhook, event);
     let client = http::client::new(&config.delivery)?;
     let attempt = send::attempt(&client, webhook, &delivery, &config.delivery).await;

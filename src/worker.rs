@@ -64,7 +64,8 @@ impl Worker {
 
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
             let (batches, receiver) = mpsc::channel::<Batch>(BATCHES_MAX);
-            let (fan_out, guard) = (fan_out::run(pipeline.clone(), predecessors.clone(), receiver), ended.clone().drop_guard());
+            let (fan_out, guard) =
+                (fan_out::run(pipeline.clone(), predecessors.clone(), receiver), ended.clone().drop_guard());
             tokio::spawn(async move {
                 let _guard = guard;
                 fan_out.await;
@@ -109,9 +110,8 @@ impl Worker {
     pub async fn drain(self, config: &Config) -> usize {
         self.stop.cancel();
         let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || {
-            threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
-        });
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum());
         // Closing a consumer can hang (rust-rdkafka 509): by then everything is committed, and the end needn't wait.
         let left = match tokio::time::timeout(config.worker.drain_timeout + CLOSE_MAX, joined).await {
             Ok(left) => left.unwrap_or(0),

@@ -128,7 +128,9 @@ struct Seen {
 
 impl Story {
     async fn begin(config: &Arc<Config>) -> anyhow::Result<Self> {
-        say("optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n");
+        say(
+            "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",
+        );
         let (sender, happenings) = mpsc::channel(1_000);
         let receiver = listen(sender.clone()).await?;
         subscribe_webhooks(config, &receiver).await?;
@@ -169,7 +171,11 @@ impl Story {
             }
         }
         say(&seen.summary());
-        if seen.is_as_it_should_be(&self.config) { Ok(()) } else { Err(anyhow::anyhow!("the story didn't come out as it should")) }
+        if seen.is_as_it_should_be(&self.config) {
+            Ok(())
+        } else {
+            Err(anyhow::anyhow!("the story didn't come out as it should"))
+        }
     }
 
     /// Goes on showing what happens.
@@ -224,11 +230,18 @@ impl Seen {
     }
 
     fn summary(&self) -> String {
-        let signatures = if self.wrong_signatures == 0 { "all verified".to_owned() } else { format!("{} WRONG", self.wrong_signatures) };
+        let signatures = if self.wrong_signatures == 0 {
+            "all verified".to_owned()
+        } else {
+            format!("{} WRONG", self.wrong_signatures)
+        };
         let delivered: u32 = self.delivered.values().sum();
         format!(
             "\n  {} events, {} attempts (signatures: {signatures}), {delivered} delivered, retries: {}, dead letters: {}",
-            EventType::ALL.len(), self.attempts, self.retries, self.dead
+            EventType::ALL.len(),
+            self.attempts,
+            self.retries,
+            self.dead
         )
     }
 }
@@ -302,17 +315,24 @@ fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening>) -
             let Ok(record) = consumer.recv().await else { continue };
             let header = |name: &str| {
                 let found = record.headers().and_then(|headers| headers.iter().find(|header| header.key == name));
-                found.and_then(|header| header.value).map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
+                found
+                    .and_then(|header| header.value)
+                    .map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
             };
             let delivery = header("optio-delivery-id");
             let happening = match names.tier_of(record.topic()) {
                 Some(tier) => Happening::Waits {
                     tier,
                     delivery,
-                    wait_ms: header("optio-due-at").parse::<i64>().unwrap_or(0) - record.timestamp().to_millis().unwrap_or(0),
+                    wait_ms: header("optio-due-at").parse::<i64>().unwrap_or(0)
+                        - record.timestamp().to_millis().unwrap_or(0),
                     error: format!("{} {}", header("optio-last-error"), header("optio-last-status")).trim().to_owned(),
                 },
-                None => Happening::Dead { delivery, reason: header("optio-dead-reason"), detail: header("optio-dead-detail") },
+                None => Happening::Dead {
+                    delivery,
+                    reason: header("optio-dead-reason"),
+                    detail: header("optio-dead-detail"),
+                },
             };
             if happenings.send(happening).await.is_err() {
                 return;

@@ -55,8 +55,10 @@ impl Emit {
             Some(_) => self.from_file(config)?,
             None => self.samples(),
         };
-        let producer: FutureProducer =
-            clients::producer(config).set("message.timeout.ms", ACKNOWLEDGE_MAX_MS).create().context("kafka producer")?;
+        let producer: FutureProducer = clients::producer(config)
+            .set("message.timeout.ms", ACKNOWLEDGE_MAX_MS)
+            .create()
+            .context("kafka producer")?;
         let quiet = transitions.len() > 20;
         for window in transitions.chunks(WINDOW) {
             let mut sent = Vec::with_capacity(window.len());
@@ -73,7 +75,10 @@ impl Emit {
                     .map_err(|(error, _)| anyhow::Error::new(error))
                     .with_context(|| format!("kafka.brokers = {} didn't take it within 15 s", config.kafka.brokers))?;
                 if !quiet {
-                    say(&format!("task {key} written to {} partition {} offset {}", config.kafka.topic, at.partition, at.offset));
+                    say(&format!(
+                        "task {key} written to {} partition {} offset {}",
+                        config.kafka.topic, at.partition, at.offset
+                    ));
                 }
             }
         }
@@ -102,7 +107,8 @@ impl Emit {
         let mut transitions = Vec::new();
         for (index, value) in Deserializer::from_str(&text).into_iter::<Value>().enumerate() {
             let number = index + 1;
-            let refused = |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
+            let refused =
+                |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
             let value = value.map_err(|error| refused(error.to_string()))?;
             let at = Position { topic: &config.kafka.topic, partition: 0, offset: 0, timestamp_ms: now_ms() };
             let read = decode(Some(value.to_string().as_bytes()), at, config.delivery.payload_max);

@@ -62,7 +62,10 @@ impl Run {
             return Err(anyhow::anyhow!("the worker ended by itself; the log says why").into());
         }
         if left > 0 {
-            return Err(anyhow::anyhow!("{left} deliveries were still in flight after worker.drain_timeout; they may be repeated").into());
+            return Err(anyhow::anyhow!(
+                "{left} deliveries were still in flight after worker.drain_timeout; they may be repeated"
+            )
+            .into());
         }
         tracing::info!("drained");
         Ok(())
@@ -76,7 +79,11 @@ async fn topics(config: &Config) -> Result<Vec<String>, Failure> {
         match Worker::prepare(config).await {
             Ok(tiers) => return Ok(tiers),
             Err(TopicsProblem::Away(error)) => {
-                tracing::warn!(error = format!("{error:#}"), brokers = config.kafka.brokers, "kafka is away: tried again");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    brokers = config.kafka.brokers,
+                    "kafka is away: tried again"
+                );
                 reconnect.wait().await;
             }
             Err(problem) => return Err(problem.into()),

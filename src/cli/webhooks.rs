@@ -121,7 +121,10 @@ impl Secret {
             return Ok(self.secret);
         }
         let mut text = String::new();
-        std::io::stdin().take(4_096).read_to_string(&mut text).context("the secret can't be read from standard input")?;
+        std::io::stdin()
+            .take(4_096)
+            .read_to_string(&mut text)
+            .context("the secret can't be read from standard input")?;
         Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
     }
 }

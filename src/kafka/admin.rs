@@ -132,12 +132,19 @@ impl Topics {
                 Ok(name) => created.push(name),
                 // Another worker was faster.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::NotController)) => {
+                Err((
+                    name,
+                    RDKafkaErrorCode::RequestTimedOut
+                    | RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::NotController,
+                )) => {
                     return Err(anyhow::anyhow!("topic {name} wasn't created in time").into());
                 }
-                Err((name, code)) => return Err(TopicsProblem::Unfit(format!(
-                    "topic {name} can't be created: {code}; see topics.partitions and topics.replication_factor"
-                ))),
+                Err((name, code)) => {
+                    return Err(TopicsProblem::Unfit(format!(
+                        "topic {name} can't be created: {code}; see topics.partitions and topics.replication_factor"
+                    )));
+                }
             }
         }
         Ok(created)

@@ -153,7 +153,9 @@ impl Consume {
         let batches = &self.batches;
         let room = match batches.try_reserve() {
             Ok(room) => Some(room),
-            Err(_) => self.runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await.ok()?.ok() }),
+            Err(_) => {
+                self.runtime.block_on(async { tokio::time::timeout(patience, batches.reserve()).await.ok()?.ok() })
+            }
         };
         self.blocked = room.is_none();
         if let Some(room) = room {
@@ -167,7 +169,8 @@ impl Consume {
         let partitions = self.consumer.context().partitions();
         self.intake.forget_closed();
         for partition in partitions {
-            let wanted = self.blocked || self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max;
+            let wanted =
+                self.blocked || self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max;
             if partition.paused.swap(wanted, Ordering::Relaxed) != wanted {
                 let list = if wanted { &mut pause } else { &mut resume };
                 list.add_partition(&partition.topic, partition.number);

@@ -13,8 +13,8 @@ use crate::delivery::{Delivery, DeliveryId, Source};
 use crate::event::Event;
 use crate::record::LastError;
 use crate::schedule::Reconnect;
-use crate::store::marks::{self, Mark};
 use crate::store::Keys;
+use crate::store::marks::{self, Mark};
 use crate::store::snapshot::Snapshot;
 
 /// Loads what a predecessor settled.
@@ -81,7 +81,10 @@ pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batche
                     tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason = record.reason.as_str(), detail = record.detail, "dead-lettered");
                     tokio::spawn(async move {
                         pipeline.hand_off.unreadable(*record, &source).await;
-                        pipeline.settler.settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits))).await;
+                        pipeline
+                            .settler
+                            .settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits)))
+                            .await;
                     });
                 }
             }
@@ -93,7 +96,13 @@ fn source_of(receipt: &Receipt) -> Source {
     Source { topic: receipt.partition.topic.clone(), partition: receipt.partition.number, offset: receipt.offset }
 }
 
-async fn fan_out(pipeline: &Arc<Pipeline>, predecessors: &Predecessors, event: Event, traceparent: Option<String>, receipt: Arc<Receipt>) {
+async fn fan_out(
+    pipeline: &Arc<Pipeline>,
+    predecessors: &Predecessors,
+    event: Event,
+    traceparent: Option<String>,
+    receipt: Arc<Receipt>,
+) {
     let snapshot: Arc<Snapshot> = pipeline.snapshots.current().await;
     for webhook in snapshot.matching(event.event_type).iter() {
         let id = DeliveryId::of(&event.id, webhook.id);
@@ -126,7 +135,13 @@ async fn fan_out(pipeline: &Arc<Pipeline>, predecessors: &Predecessors, event: E
     receipt.settle();
 }
 
-async fn due(pipeline: &Arc<Pipeline>, predecessors: &Predecessors, delivery: Delivery, last: LastError, receipt: Arc<Receipt>) {
+async fn due(
+    pipeline: &Arc<Pipeline>,
+    predecessors: &Predecessors,
+    delivery: Delivery,
+    last: LastError,
+    receipt: Arc<Receipt>,
+) {
     if predecessors.settled(&receipt, delivery.id.0).await {
         return receipt.settle();
     }
@@ -136,7 +151,14 @@ async fn due(pipeline: &Arc<Pipeline>, predecessors: &Predecessors, delivery: De
 }
 
 /// Written again into the tier that fits what is left of its wait.
-async fn far(pipeline: &Arc<Pipeline>, predecessors: &Predecessors, delivery: Delivery, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
+async fn far(
+    pipeline: &Arc<Pipeline>,
+    predecessors: &Predecessors,
+    delivery: Delivery,
+    last: LastError,
+    due_at_ms: i64,
+    receipt: Arc<Receipt>,
+) {
     if predecessors.settled(&receipt, delivery.id.0).await {
         return receipt.settle();
     }

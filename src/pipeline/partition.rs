@@ -77,7 +77,14 @@ impl Partition {
             debug_assert!(opened, "the first offset always opens");
         }
         // The note speaks of this log only if the record at the watermark, the first one read, is the same.
-        if state.offsets.len() == 1 && state.committed.is_none() && state.note.as_ref().is_some_and(|note| !note.is_settled(offset) && note.stamp_ms != timestamp_ms && note.settled.first().is_none_or(|(first, _)| offset < *first)) {
+        if state.offsets.len() == 1
+            && state.committed.is_none()
+            && state.note.as_ref().is_some_and(|note| {
+                !note.is_settled(offset)
+                    && note.stamp_ms != timestamp_ms
+                    && note.settled.first().is_none_or(|(first, _)| offset < *first)
+            })
+        {
             state.note = None;
         }
         if state.note.as_ref().is_some_and(|note| note.is_settled(offset)) {

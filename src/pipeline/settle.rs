@@ -38,7 +38,14 @@ pub struct Settlement {
 impl Settlement {
     /// After an attempt: it goes into the log.
     #[must_use]
-    pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, receipt: Arc<Receipt>, in_flight: InFlight, permits: Permits) -> Self {
+    pub fn attempted(
+        delivery: &Delivery,
+        attempt: &Attempt,
+        fate: Fate,
+        receipt: Arc<Receipt>,
+        in_flight: InFlight,
+        permits: Permits,
+    ) -> Self {
         let entry = (delivery.webhook_id, Logged::new(delivery, attempt, fate).to_json(), delivery.body.clone());
         Self { log: Some(entry), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
     }
@@ -69,7 +76,9 @@ impl Settler {
 #[must_use]
 pub fn start(connection: ConnectionManager, keys: Keys, groups: Groups, log: config::Log) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(Batches { connection, keys, groups, log, cut: HashSet::new(), cut_since: Instant::now() }.run(batches));
+    tokio::spawn(
+        Batches { connection, keys, groups, log, cut: HashSet::new(), cut_since: Instant::now() }.run(batches),
+    );
     Settler { waiting }
 }
 
@@ -151,7 +160,8 @@ impl Batches {
                 }
             }
             let partition = &settlement.receipt.partition;
-            let (_, highest, marks) = partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
+            let (_, highest, marks) =
+                partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
             *highest = (*highest).max(settlement.receipt.offset);
             marks.push(settlement.mark);
         }

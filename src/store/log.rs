@@ -86,7 +86,14 @@ pub struct Shown<'a> {
 }
 
 /// Adds an entry; the answer is its id.
-pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, meta: &[u8], payload: &[u8], log: &config::Log) {
+pub fn append(
+    pipe: &mut redis::Pipeline,
+    keys: &Keys,
+    webhook: WebhookId,
+    meta: &[u8],
+    payload: &[u8],
+    log: &config::Log,
+) {
     pipe.cmd("XADD").arg(keys.log(webhook)).arg("MAXLEN").arg("~").arg(log.entries_max);
     pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(payload);
 }

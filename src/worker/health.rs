@@ -1,8 +1,8 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it can deliver.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;

@@ -71,12 +71,21 @@ impl Intake {
         let Some(receipt) = partition.open(message.offset(), timestamp_ms) else { return };
         match self {
             Self::Events { payload_max } => {
-                let at = Position { topic: &partition.topic, partition: partition.number, offset: message.offset(), timestamp_ms };
+                let at = Position {
+                    topic: &partition.topic,
+                    partition: partition.number,
+                    offset: message.offset(),
+                    timestamp_ms,
+                };
                 let incoming = match decode(message.payload(), at, *payload_max) {
                     Ok(Decoded::Event(event)) => Incoming::Event { event, traceparent: traceparent(message) },
                     Ok(Decoded::Nothing) => Incoming::Nothing,
-                    Err(error @ Undecodable::Malformed(_)) => unreadable(message, DeadReason::Malformed, error.to_string()),
-                    Err(error @ Undecodable::TooLarge { .. }) => unreadable(message, DeadReason::TooLarge, error.to_string()),
+                    Err(error @ Undecodable::Malformed(_)) => {
+                        unreadable(message, DeadReason::Malformed, error.to_string())
+                    }
+                    Err(error @ Undecodable::TooLarge { .. }) => {
+                        unreadable(message, DeadReason::TooLarge, error.to_string())
+                    }
                 };
                 ready.push((incoming, receipt));
             }

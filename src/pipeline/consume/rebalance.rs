@@ -130,7 +130,12 @@ impl Rebalances {
         left
     }
 
-    fn settle_and_commit(&self, consumer: &BaseConsumer<Self>, partitions: &[Assigned], drain_timeout: Duration) -> usize {
+    fn settle_and_commit(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: &[Assigned],
+        drain_timeout: Duration,
+    ) -> usize {
         let deadline = Instant::now() + drain_timeout;
         let left = partitions.iter().map(|partition| partition.wait_until_quiet(deadline)).sum();
         if left > 0 {

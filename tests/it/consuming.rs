@@ -1,0 +1,113 @@
+//! What comes in: codecs, poison, groups, back-pressure.
+
+use std::time::Duration;
+
+use optio_webhooks::event::EventType;
+use optio_webhooks::kafka::clients;
+use rdkafka::Message as _;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use crate::harness::world::header;
+use crate::harness::{Reply, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_every_codec_are_read() {
+    let world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    for codec in codecs {
+        let producer: FutureProducer =
+            clients::producer(&world.config()).set("compression.type", codec).create().unwrap();
+        let mut transition = World::transition(EventType::TaskCompleted);
+        // Long enough that compressing it pays, else the producer sends it as it is.
+        transition["task"]["title"] = codec.repeat(500).into();
+        let value = transition.to_string();
+        let topic = world.config().kafka.topic;
+        let record = FutureRecord::<str, str>::to(&topic).payload(&value);
+        producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    }
+    world.receiver.arrived(codecs.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_on() {
+    let world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    let config = world.config();
+    let producer: FutureProducer = clients::producer(&config).create().unwrap();
+    let poison: &[u8] = b"\xff\x00 not json {";
+    let headers = OwnedHeaders::new().insert(Header { key: "theirs", value: Some(b"\xfe".as_slice()) });
+    let record =
+        FutureRecord::to(&config.kafka.topic).partition(0).key(b"\xfdkey".as_slice()).payload(poison).headers(headers);
+    let at = producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    let mut huge = World::transition(EventType::TaskFailed);
+    huge["task"]["title"] = "x".repeat(300_000).into();
+    world.write("k", Some(huge.to_string().as_bytes())).await;
+    world.write("k", Some(br#"{"taskId": "t", "toState": "completed", "task": {}}"#)).await;
+    world.write("k", None).await;
+    world.write("k", Some(br#"{"taskId": "t", "toState": "queued", "task": {"title": "x"}}"#)).await;
+    world.write("k", Some(World::transition(EventType::TaskCompleted).to_string().as_bytes())).await;
+
+    world.receiver.arrived(1).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 1);
+    let dead = world.dead_letters();
+    assert_eq!(dead.len(), 3);
+    let of_offset =
+        |offset: i64| dead.iter().find(|dead| header(dead, "optio-source-offset") == offset.to_string()).unwrap();
+    let untouched = of_offset(at.offset);
+    assert_eq!((untouched.key(), untouched.payload()), (Some(b"\xfdkey".as_slice()), Some(poison)));
+    let theirs = {
+        use rdkafka::message::Headers as _;
+        untouched.headers().unwrap().iter().find(|header| header.key == "theirs").unwrap().value.unwrap().to_vec()
+    };
+    assert_eq!(theirs, b"\xfe");
+    assert_eq!(header(untouched, "optio-dead-reason"), "malformed");
+    assert_eq!(header(untouched, "optio-source-partition"), "0");
+    assert!(!header(untouched, "optio-dead-detail").is_empty() && !header(untouched, "optio-dead-at").is_empty());
+    assert_eq!(header(of_offset(at.offset + 1), "optio-dead-reason"), "too_large");
+    assert!(header(of_offset(at.offset + 2), "optio-dead-detail").contains("title"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_endpoint_pauses_consumption_without_leaving_the_group() {
+    let mut world =
+        World::with(&[("worker.in_flight_max", "4"), ("kafka.properties.max_poll_interval_ms", "6000")]).await;
+    world.set("delivery.timeout", "20s");
+    world.webhook("/", &EventType::ALL).await;
+    // Each holds its place for longer than the group would wait for a poll.
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(8)));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 500).await;
+    world.receiver.arrived(8).await;
+    assert!(world.receiver.count() <= 8, "never more at once than worker.in_flight_max");
+    world.receiver.answer(|_| Reply::status(200));
+    let deliveries = world.receiver.delivered(500).await;
+    assert!(deliveries.values().all(|count| *count == 1));
+    assert!(worker.terminate().await.success());
+    assert_eq!(worker.log().matches("partition assigned").count(), 2 + 6, "assigned once: 2 of events, 3 tiers of 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_new_group_protocol_and_static_membership_work_by_configuration() {
+    for (key, value) in
+        [("kafka.properties.group_protocol", "consumer"), ("kafka.properties.group_instance_id", "worker-1")]
+    {
+        let mut settings = vec![(key, value)];
+        if value == "consumer" {
+            settings.push(("kafka.properties.session_timeout_ms", "-"));
+        }
+        let world = World::with(&settings).await;
+        world.webhook("/", &EventType::ALL).await;
+        world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+        let mut worker = world.worker().await;
+        world.emit(EventType::TaskCompleted, 20).await;
+        world.receiver.arrived(40).await;
+        assert!(worker.terminate().await.success());
+        world.settled().await;
+        assert_eq!(world.receiver.count(), 40);
+    }
+}

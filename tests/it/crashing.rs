@@ -1,0 +1,116 @@
+//! What a crash repeats, and what a drain doesn't.
+
+use std::time::Duration;
+
+use optio_webhooks::event::EventType;
+
+use crate::harness::{Reply, World, eventually};
+
+fn repeats(world: &World) -> usize {
+    world.receiver.deliveries().values().map(|count| count - 1).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_all_arrive_and_no_more_is_repeated_than_was_in_flight() {
+    let in_flight_max = 100;
+    // Commits are rare: what keeps a restart from repeating is the marks, not luck.
+    let world = World::with(&[("worker.in_flight_max", "100"), ("kafka.commit_interval", "20s")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 5_000).await;
+    world.receiver.arrived(2_000).await;
+    worker.kill();
+    let _worker = world.worker().await;
+    world.receiver.delivered(5_000).await;
+    // What was in flight is repeated early on; give a wrong repeat every chance to arrive.
+    let mut worker = world.worker().await;
+    assert!(worker.terminate().await.success());
+    assert!(repeats(&world) <= in_flight_max, "{} repeats", repeats(&world));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_sigterm_in_the_middle_all_arrive_exactly_once() {
+    let world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 5_000).await;
+    world.receiver.arrived(2_000).await;
+    assert!(worker.terminate().await.success());
+    assert!(world.receiver.count() < 5_000, "it was in the middle");
+    let _worker = world.worker().await;
+    world.receiver.delivered(5_000).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 5_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_that_join_and_leave_under_load_deliver_each_exactly_once() {
+    let world = World::with(&[("topics.partitions", "4")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|request| {
+        let fails = request.attempt() == 1 && request.body.len() % 2 == 0;
+        Reply::status(if fails { 500 } else { 200 }).after(Duration::from_millis(5))
+    });
+    let mut first = world.worker().await;
+    let emit = async {
+        for _ in 0..20 {
+            world.emit(EventType::TaskCompleted, 250).await;
+        }
+    };
+    let workers = async {
+        world.receiver.arrived(300).await;
+        let mut second = world.worker().await;
+        world.receiver.arrived(1_500).await;
+        assert!(first.terminate().await.success());
+        let mut third = world.worker().await;
+        world.receiver.delivered(4_000).await;
+        assert!(second.terminate().await.success());
+        world.receiver.delivered(5_000).await;
+        world.settled().await;
+        assert!(third.terminate().await.success());
+    };
+    tokio::join!(emit, workers);
+    let mut seen = std::collections::HashSet::new();
+    for request in world.receiver.requests() {
+        assert!(seen.insert((request.delivery(), request.attempt())), "an attempt was repeated");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_and_made_again_loses_nothing() {
+    let world = World::with(&[("topics.partitions", "1")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 50).await;
+    world.receiver.delivered(50).await;
+    // Killed before its commit: the marks of the old topic's records stay.
+    worker.kill();
+    let config = world.config();
+    let admin: rdkafka::admin::AdminClient<_> = optio_webhooks::kafka::clients::producer(&config).create().unwrap();
+    admin.delete_topics(&[&config.kafka.topic], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    eventually("the topic is made again", async || {
+        let made = optio_webhooks::kafka::admin::Topics::new(&config).unwrap().create().await;
+        made.is_ok_and(|made| made == [config.kafka.topic.clone()]).then_some(())
+    })
+    .await;
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskFailed, 50).await;
+    world.receiver.delivered(100).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_stops_at_once() {
+    let world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(60)));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    world.receiver.arrived(1).await;
+    worker.signal("-TERM");
+    worker.readiness(false).await;
+    worker.signal("-INT");
+    assert_eq!(worker.exit().await.code(), Some(1));
+    assert!(worker.log().contains("second signal"));
+}

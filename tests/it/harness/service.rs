@@ -1,0 +1,64 @@
+//! A Kafka or a Redis of a test's own, to be stopped and started again.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub struct Service {
+    name: &'static str,
+    port: String,
+    folder: tempfile::TempDir,
+    /// Where it answers.
+    pub address: String,
+}
+
+impl Service {
+    pub fn kafka() -> Self {
+        Self::start("kafka")
+    }
+
+    pub fn redis() -> Self {
+        Self::start("redis")
+    }
+
+    fn start(name: &'static str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port_pair().to_string();
+        let mut service = Self { name, port, folder, address: String::new() };
+        service.address = service.call("start");
+        service
+    }
+
+    /// Stops it; its data stays.
+    pub fn halt(&self) {
+        self.call("halt");
+    }
+
+    /// Starts it again on its data.
+    pub fn resume(&self) {
+        self.call("resume");
+    }
+
+    fn call(&self, verb: &str) -> String {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(self.name);
+        let mut command = Command::new(&script);
+        command.args([verb, &self.port]).env("SERVICES_DIR", self.folder.path());
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {verb}: {errors}", script.display());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.call("stop");
+    }
+}
+
+/// Below the kernel's range for outgoing connections, so that nobody takes it while the service is away.
+fn free_port_pair() -> u16 {
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let start = 28_000 + (std::process::id() % 1_000) as u16 * 2 + rand::random::<u16>() % 500 * 4;
+    (start..32_000).step_by(2).find(|port| free(*port) && free(*port + 1)).expect("a free pair of ports")
+}

@@ -1,0 +1,95 @@
+//! A worker as a process of its own, as it runs in production.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+
+use super::eventually;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_optio-webhooks");
+
+pub struct Worker {
+    child: Child,
+    admin: String,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Worker {
+    /// Starts one; it may not be ready yet.
+    pub fn start(settings: &[(String, String)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let admin = format!("127.0.0.1:{port}");
+        let child = Command::new(PROGRAM)
+            .arg("run")
+            .envs(settings.iter().cloned())
+            .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", &admin)
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, admin, log, _folder: folder }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Status and body of an admin page; None where nobody answers.
+    pub async fn page(&self, path: &str) -> Option<(u16, String)> {
+        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Waits until the worker says that it is ready, or isn't.
+    pub async fn readiness(&mut self, ready: bool) {
+        let status = if ready { 200 } else { 503 };
+        eventually(&format!("/readyz {status}"), async || {
+            if let Ok(Some(exit)) = self.child.try_wait() {
+                panic!("the worker ended: {exit}\n{}", self.log());
+            }
+            self.page("/readyz").await.filter(|(is, _)| *is == status)
+        })
+        .await;
+    }
+
+    /// Peak of its memory.
+    pub fn memory_peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// SIGTERM, and its exit.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        self.exit().await
+    }
+
+    pub async fn exit(&mut self) -> ExitStatus {
+        eventually("the worker's exit", async || self.child.try_wait().unwrap()).await
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the worker's last lines:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
+}

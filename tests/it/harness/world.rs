@@ -1,0 +1,256 @@
+//! Topics, groups, keys and a receiver that no other test touches.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use optio_webhooks::config::Config;
+use optio_webhooks::delivery::now_ms;
+use optio_webhooks::event::{EventType, rfc3339, sample};
+use optio_webhooks::kafka::{admin, clients};
+use optio_webhooks::store::webhooks::WebhookStore;
+use optio_webhooks::store::{Keys, connection};
+use optio_webhooks::topics::Names;
+use optio_webhooks::webhook::{PayloadFormat, Webhook, WebhookId};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::OwnedMessage;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::eventually;
+use super::receiver::Receiver;
+use super::worker::Worker;
+
+pub const SECRET: &str = "a secret of the test's own";
+
+pub struct World {
+    settings: BTreeMap<String, String>,
+    pub receiver: Receiver,
+    pub redis: redis::aio::ConnectionManager,
+    producer: FutureProducer,
+}
+
+/// What is given to the environment of every process of a world.
+fn variable(key: &str) -> String {
+    format!("OPTIO_WEBHOOKS__{}", key.to_uppercase().replace('.', "__"))
+}
+
+fn from_environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `make test` brings up what tests need"))
+}
+
+impl World {
+    /// On the shared Kafka and Redis, with short delays and three tiers.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same with other settings.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let name = Uuid::now_v7().simple().to_string();
+        let own = |key: &str| settings.iter().find(|(k, _)| *k == key).map(|(_, value)| (*value).to_owned());
+        let mut all = BTreeMap::from([
+            ("kafka.brokers".to_owned(), own("kafka.brokers").unwrap_or_else(|| from_environment("KAFKA_BROKERS"))),
+            ("redis.url".to_owned(), own("redis.url").unwrap_or_else(|| from_environment("REDIS_URL"))),
+            ("kafka.topic".to_owned(), format!("task-events-{name}")),
+            ("kafka.group".to_owned(), format!("optio-webhooks-{name}")),
+            ("redis.prefix".to_owned(), format!("{name}:")),
+        ]);
+        for (key, value) in [
+            ("topics.partitions", "2"),
+            ("kafka.properties.session_timeout_ms", "6000"),
+            ("kafka.properties.fetch_wait_max_ms", "50"),
+            ("delivery.allow_http", "true"),
+            ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
+            ("delivery.attempts_max", "4"),
+            ("delivery.retry.initial", "200ms"),
+            ("delivery.retry.multiplier", "2"),
+        ] {
+            all.insert(key.to_owned(), value.to_owned());
+        }
+        for (key, value) in settings {
+            all.insert((*key).to_owned(), (*value).to_owned());
+        }
+        all.retain(|_, value| value != "-");
+        let config = config(&all);
+        admin::Topics::new(&config).unwrap().create().await.unwrap();
+        let redis = connection::open(&config.redis).unwrap().1;
+        let producer = clients::producer(&config).create().unwrap();
+        Self { settings: all, receiver: Receiver::start().await, redis, producer }
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.insert(key.to_owned(), value.to_owned());
+    }
+
+    pub fn config(&self) -> Config {
+        config(&self.settings)
+    }
+
+    pub fn names(&self) -> Names {
+        Names::new(&self.config())
+    }
+
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.settings.iter().map(|(key, value)| (variable(key), value.clone())).collect()
+    }
+
+    /// A worker that is ready.
+    pub async fn worker(&self) -> Worker {
+        let mut worker = Worker::start(&self.environment());
+        worker.readiness(true).await;
+        worker
+    }
+
+    pub fn store(&self) -> WebhookStore {
+        WebhookStore::new(self.redis.clone(), Keys::new(&self.settings["redis.prefix"]))
+    }
+
+    /// A signed webhook at `path` for `events`.
+    pub async fn webhook(&self, path: &str, events: &[EventType]) -> WebhookId {
+        let webhook = self.unsaved(path, events);
+        self.store().put(&webhook).await.unwrap();
+        webhook.id
+    }
+
+    pub fn unsaved(&self, path: &str, events: &[EventType]) -> Webhook {
+        let now = rfc3339(now_ms());
+        Webhook {
+            id: WebhookId(Uuid::now_v7()),
+            url: self.receiver.url(path).parse().unwrap(),
+            events: events.to_vec(),
+            secret: Some(SECRET.to_owned()),
+            description: None,
+            active: true,
+            disabled_reason: None,
+            format: PayloadFormat::Optio,
+            created_at: now.clone(),
+            updated_at: now,
+        }
+    }
+
+    /// A transition that leads to `event`.
+    pub fn transition(event: EventType) -> Value {
+        sample::transition(event, Uuid::now_v7(), "Fix login redirect after checkout", now_ms())
+    }
+
+    /// Writes `count` transitions that lead to `event`, each of another task.
+    pub async fn emit(&self, event: EventType, count: usize) {
+        let mut sent = Vec::with_capacity(count);
+        for _ in 0..count {
+            let value = Self::transition(event);
+            let key = value["taskId"].as_str().unwrap().to_owned();
+            let (topic, value) = (&self.settings["kafka.topic"], value.to_string());
+            let record = FutureRecord::to(topic).key(&key).payload(&value);
+            sent.push(self.producer.send_result(record).map_err(|(error, _)| error).unwrap());
+        }
+        for sent in sent {
+            sent.await.unwrap().map_err(|(error, _)| error).unwrap();
+        }
+    }
+
+    /// Writes bytes as they are to partition 0.
+    pub async fn write(&self, key: &str, value: Option<&[u8]>) {
+        let mut record = FutureRecord::<str, [u8]>::to(&self.settings["kafka.topic"]).key(key).partition(0);
+        record.payload = value;
+        self.producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    }
+
+    /// Waits until everything that was written is committed: by the events' group, and by the retry group.
+    pub async fn settled(&self) {
+        let names = self.names();
+        let tiers = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
+        self.committed(names.events_group(), vec![names.events().to_owned()]).await;
+        self.committed(&names.retry_group(), tiers).await;
+    }
+
+    /// Waits until `group` has committed all of `topics`.
+    pub async fn committed(&self, group: &str, topics: Vec<String>) {
+        let consumer: BaseConsumer = clients::consumer(&self.config(), group).create().unwrap();
+        eventually("everything is committed", async || {
+            tokio::task::block_in_place(|| topics.iter().all(|topic| lag(&consumer, topic) == 0)).then_some(())
+        })
+        .await;
+    }
+
+    /// Every record of `topic`, as it stands.
+    pub fn records(&self, topic: &str) -> Vec<OwnedMessage> {
+        tokio::task::block_in_place(|| {
+            let consumer: BaseConsumer = clients::consumer(&self.config(), "test-observer").create().unwrap();
+            let mut assignment = TopicPartitionList::new();
+            let mut left = 0;
+            for partition in partitions(&consumer, topic) {
+                let (low, high) = watermarks(&consumer, topic, partition);
+                left += high - low;
+                assignment.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+            }
+            consumer.assign(&assignment).unwrap();
+            let mut records = Vec::new();
+            while left > 0 {
+                if let Some(record) = consumer.poll(Duration::from_secs(10)) {
+                    records.push(record.unwrap().detach());
+                    left -= 1;
+                }
+            }
+            records
+        })
+    }
+
+    pub fn dead_letters(&self) -> Vec<OwnedMessage> {
+        self.records(&self.names().dead_letters())
+    }
+
+    /// Waits for that many dead letters.
+    pub async fn dead_lettered(&self, count: usize) -> Vec<OwnedMessage> {
+        eventually(&format!("{count} dead letters"), async || {
+            let dead = self.dead_letters();
+            (dead.len() >= count).then_some(dead)
+        })
+        .await
+    }
+}
+
+pub fn config(settings: &BTreeMap<String, String>) -> Config {
+    let mut figment = figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(
+        optio_webhooks::config::DEFAULT,
+    ));
+    for (key, value) in settings {
+        let value: figment::value::Value = value.parse().unwrap();
+        figment = figment.merge((key.as_str(), value));
+    }
+    figment.extract().unwrap()
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    metadata.topics()[0].partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect()
+}
+
+fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap()
+}
+
+fn lag(consumer: &BaseConsumer, topic: &str) -> i64 {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions(consumer, topic) {
+        list.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(list, Duration::from_secs(10)).unwrap();
+    let elements = committed.elements();
+    let lag = elements.iter().map(|element| {
+        let (low, high) = watermarks(consumer, topic, element.partition());
+        let Offset::Offset(offset) = element.offset() else { return high - low };
+        high - offset
+    });
+    lag.sum()
+}
+
+/// A header of a record, as text.
+pub fn header(record: &OwnedMessage, name: &str) -> String {
+    use rdkafka::Message as _;
+    use rdkafka::message::Headers as _;
+    let headers = record.headers().expect("our records have headers");
+    let found = headers.iter().find(|header| header.key == name);
+    found.and_then(|header| header.value).map_or(String::new(), |value| String::from_utf8(value.to_vec()).unwrap())
+}

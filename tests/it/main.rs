@@ -1,0 +1,11 @@
+//! The program against a real Kafka and a real Redis: `make test` brings both.
+
+mod harness;
+
+mod command_line;
+mod consuming;
+mod crashing;
+mod delivering;
+mod outages;
+mod retrying;
+mod signing;

@@ -1,0 +1,80 @@
+//! Signatures against implementations that aren't ours.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use optio_webhooks::delivery::DeliveryId;
+use optio_webhooks::signature;
+use uuid::Uuid;
+
+const BODIES: [&str; 3] = ["", r#"{"event":"task.completed"}"#, "ünïcödé ✓\n\0"];
+const SECRETS: [&str; 3] = ["s", "a secret with ünïcödé", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"];
+
+fn run(program: &str, arguments: &[&str], input: &[u8]) -> String {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{program}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The function of the page "Webhooks", word for word.
+const PAGE: &str = r#"
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { readFileSync } from "node:fs";
+
+function verifySignature(rawBody, signatureHeader, secret) {
+  const expected = "sha256=" + createHmac("sha256", secret)
+    .update(rawBody)
+    .digest("hex");
+
+  const sig = Buffer.from(signatureHeader);
+  const exp = Buffer.from(expected);
+
+  if (sig.length !== exp.length) return false;
+  return timingSafeEqual(sig, exp);
+}
+
+console.log(verifySignature(readFileSync(0), process.argv[1], process.argv[2]));
+"#;
+
+#[test]
+fn the_pages_own_function_takes_our_signature_and_no_other() {
+    for (body, secret) in BODIES.iter().zip(SECRETS) {
+        let ours = signature::optio(secret, body.as_bytes());
+        let verdict =
+            |header: &str| run("node", &["--input-type=module", "-e", PAGE, "--", header, secret], body.as_bytes());
+        assert_eq!(verdict(&ours), "true");
+        assert_eq!(verdict(&signature::optio("another", body.as_bytes())), "false");
+    }
+}
+
+#[test]
+fn openssl_computes_the_same_signature() {
+    for (body, secret) in BODIES.iter().zip(SECRETS) {
+        let key = format!("hexkey:{}", hex::encode(secret));
+        let theirs = run("openssl", &["dgst", "-sha256", "-mac", "HMAC", "-macopt", &key], body.as_bytes());
+        let digest = theirs.rsplit(' ').next().unwrap();
+        assert_eq!(signature::optio(secret, body.as_bytes()), format!("sha256={digest}"));
+    }
+}
+
+#[test]
+fn python_computes_the_same_standard_webhooks_signature() {
+    const PYTHON: &str = "
+import base64, hmac, sys
+secret, signed = sys.argv[1], sys.argv[2].encode() + sys.stdin.buffer.read()
+key = base64.b64decode(secret[6:]) if secret.startswith('whsec_') else secret.encode()
+print('v1,' + base64.b64encode(hmac.new(key, signed, 'sha256').digest()).decode())
+";
+    let id = DeliveryId(Uuid::from_u128(0x1234));
+    for (body, secret) in BODIES.iter().zip(SECRETS) {
+        let theirs = run("python3", &["-c", PYTHON, secret, &format!("{id}.1700000000.")], body.as_bytes());
+        assert_eq!(signature::standard(secret, id, 1_700_000_000, body.as_bytes()), theirs);
+    }
+}
