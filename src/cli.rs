@@ -148,7 +148,7 @@ async fn verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Webhooks(verb) => verb.run(&load()?).await,
         Verb::Emit(verb) => verb.run(&load()?).await,
         Verb::Listen(verb) => verb.run().await,
-        Verb::Config(verb) => verb.run(&load()?),
+        Verb::Config(verb) => verb.run(load),
     }
 }
 

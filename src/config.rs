@@ -15,6 +15,12 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 /// Environment variables that override settings begin with this.
 pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
+/// The environment variable that sets `key` (`section.key`).
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"))
+}
+
 /// The whole configuration in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +41,9 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
     pub brokers: String,
+    #[serde(deserialize_with = "text")]
     pub topic: String,
+    #[serde(deserialize_with = "text")]
     pub group: String,
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
@@ -62,6 +70,7 @@ pub struct Topics {
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     pub url: String,
+    #[serde(deserialize_with = "text")]
     pub prefix: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -172,7 +181,7 @@ impl Config {
         let config: Self = figment
             .merge(Env::prefixed(ENV_PREFIX).split("__"))
             .extract()
-            .map_err(|error| BadConfig(error.to_string()))?;
+            .map_err(|error| BadConfig(unreadable(error)))?;
         config.check()?;
         Ok(config)
     }
@@ -181,6 +190,20 @@ impl Config {
     #[must_use]
     pub fn built_in() -> Self {
         Figment::from(Toml::string(DEFAULT)).extract().expect("the built-in defaults are read by a test")
+    }
+
+    /// The defaults with other values for some keys (`section.key`), written as in environment variables.
+    ///
+    /// # Errors
+    /// [`BadConfig`] as [`Config::load`].
+    pub fn with<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadConfig> {
+        let defaults = Figment::from(Toml::string(DEFAULT));
+        let figment = values.into_iter().fold(defaults, |figment, (key, value)| {
+            figment.merge((key, value.parse::<figment::value::Value>().unwrap_or_else(|never| match never {})))
+        });
+        let config: Self = figment.extract().map_err(|error| BadConfig(unreadable(error)))?;
+        config.check()?;
+        Ok(config)
     }
 
     /// Holds every bound that a type can't.
@@ -384,6 +407,16 @@ impl Config {
         }
         shown
     }
+}
+
+/// Each key that can't be read: what it holds, what is expected, where it comes from.
+fn unreadable(errors: figment::Error) -> String {
+    let line = |error: figment::Error| {
+        let key = error.path.join(".").to_lowercase();
+        let source = error.metadata.as_ref().map_or("", |metadata| &metadata.name);
+        format!("{key}: {} (in {source}); `optio-webhooks config show --default` shows every key", error.kind)
+    };
+    errors.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Stands for every secret that is shown.

@@ -30,6 +30,9 @@ const POLL_MAX: Duration = Duration::from_millis(50);
 /// How long a full pipeline is waited for before consumption is paused: a pause drops what was read ahead.
 const PAUSE_AFTER: Duration = Duration::from_millis(200);
 
+/// How long each step waits while consumption is paused.
+const BLOCKED_WAIT: Duration = Duration::from_millis(10);
+
 /// Told when a commit went through, to trim the marks below it.
 pub type Trim = Box<dyn Fn(&Partition, String) + Send + Sync>;
 
@@ -123,20 +126,25 @@ impl Consume {
         left
     }
 
-    /// Reads until a batch is full or nothing more is there.
+    /// Reads until a batch is full or nothing more is there. Polls at least once, however full it is: a member
+    /// that doesn't poll is thrown out of its group, and while everything is paused a poll brings no record.
     fn read(&mut self) {
-        let mut wait = if self.blocked { Duration::from_millis(10) } else { self.intake.wait(POLL_MAX) };
-        while self.pending.len() < BATCH_MAX {
+        let mut wait = if self.blocked { BLOCKED_WAIT } else { self.intake.wait(POLL_MAX) };
+        loop {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    let Some(partition) = self.consumer.context().partition(&message) else { continue };
-                    self.intake.take(&message, &partition, &mut self.pending);
+                    if let Some(partition) = self.consumer.context().partition(&message) {
+                        self.intake.take(&message, &partition, &mut self.pending);
+                    }
                 }
                 Some(Err(error)) => {
                     self.is_fatal |= matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal));
                     report(&error);
                 }
                 None => break,
+            }
+            if self.pending.len() >= BATCH_MAX {
+                break;
             }
             wait = Duration::ZERO;
         }
@@ -149,7 +157,7 @@ impl Consume {
             self.blocked = false;
             return;
         }
-        let patience = if self.blocked { Duration::from_millis(10) } else { PAUSE_AFTER };
+        let patience = if self.blocked { BLOCKED_WAIT } else { PAUSE_AFTER };
         let batches = &self.batches;
         let room = match batches.try_reserve() {
             Ok(room) => Some(room),

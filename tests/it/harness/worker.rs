@@ -3,10 +3,16 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::LazyLock;
+
+use optio_webhooks::config::Config;
 
 use super::eventually;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_optio-webhooks");
+
+static CLIENT: LazyLock<reqwest::Client> =
+    LazyLock::new(|| optio_webhooks::http::client::new(&Config::built_in().delivery).unwrap());
 
 pub struct Worker {
     child: Child,
@@ -38,7 +44,7 @@ impl Worker {
 
     /// Status and body of an admin page; None where nobody answers.
     pub async fn page(&self, path: &str) -> Option<(u16, String)> {
-        let answer = reqwest::get(format!("http://{}{path}", self.admin)).await.ok()?;
+        let answer = CLIENT.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use optio_webhooks::config::Config;
+use optio_webhooks::config::{Config, variable};
 use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::{EventType, rfc3339, sample};
 use optio_webhooks::kafka::{admin, clients};
@@ -29,11 +29,6 @@ pub struct World {
     pub receiver: Receiver,
     pub redis: redis::aio::ConnectionManager,
     producer: FutureProducer,
-}
-
-/// What is given to the environment of every process of a world.
-fn variable(key: &str) -> String {
-    format!("OPTIO_WEBHOOKS__{}", key.to_uppercase().replace('.', "__"))
 }
 
 fn from_environment(name: &str) -> String {
@@ -211,15 +206,8 @@ impl World {
     }
 }
 
-pub fn config(settings: &BTreeMap<String, String>) -> Config {
-    let mut figment = figment::Figment::from(<figment::providers::Toml as figment::providers::Format>::string(
-        optio_webhooks::config::DEFAULT,
-    ));
-    for (key, value) in settings {
-        let value: figment::value::Value = value.parse().unwrap();
-        figment = figment.merge((key.as_str(), value));
-    }
-    figment.extract().unwrap()
+fn config(settings: &BTreeMap<String, String>) -> Config {
+    Config::with(settings.iter().map(|(key, value)| (key.as_str(), value.as_str()))).unwrap()
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {

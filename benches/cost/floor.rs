@@ -1,0 +1,84 @@
+//! The floor: a bare consumer that posts the same signed bodies with the same client, without bookkeeping.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use optio_webhooks::config::Config;
+use optio_webhooks::delivery::{DeliveryId, now_ms};
+use optio_webhooks::event::{Decoded, Event, Position, decode};
+use optio_webhooks::http::client;
+use optio_webhooks::kafka::clients;
+use optio_webhooks::signature;
+use rdkafka::Message as _;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::rig::process::Process;
+use crate::rig::world::SECRET;
+
+/// Starts it on `world`'s topic.
+pub fn start(config: &Config, at: SocketAddr, webhooks: usize) -> Process {
+    let arguments = [config.kafka.brokers.clone(), config.kafka.topic.clone(), at.to_string(), webhooks.to_string()];
+    Process::role("floor", &arguments)
+}
+
+/// The role `floor`.
+pub fn run(arguments: &[String]) {
+    let [brokers, topic, at, webhooks] = arguments else { panic!("four arguments") };
+    let settings = [
+        ("kafka.brokers", brokers.as_str()),
+        ("kafka.topic", topic),
+        ("kafka.properties.session_timeout_ms", "6000"),
+        ("delivery.allow_http", "true"),
+        ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
+    ];
+    let config = Config::with(settings).expect("good settings");
+    let urls: Vec<String> =
+        (0..webhooks.parse::<usize>().expect("a number")).map(|number| format!("http://{at}/{number}")).collect();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(post_all(&config, &urls));
+}
+
+async fn post_all(config: &Config, urls: &[String]) {
+    let consumer: StreamConsumer =
+        clients::consumer(config, &format!("floor-{}", config.kafka.topic)).create().expect("a consumer");
+    consumer.subscribe(&[&config.kafka.topic]).expect("subscribed");
+    let client = client::new(&config.delivery).expect("a client");
+    // As many at once as the worker sends to as many endpoints.
+    let places = Arc::new(Semaphore::new(config.delivery.endpoint_in_flight_max * urls.len()));
+    loop {
+        let Ok(record) = consumer.recv().await else { continue };
+        let at =
+            Position { topic: record.topic(), partition: record.partition(), offset: record.offset(), timestamp_ms: 0 };
+        let Ok(Decoded::Event(event)) = decode(record.payload(), at, config.delivery.payload_max) else {
+            panic!("not a sample")
+        };
+        let event = Arc::new(event);
+        for url in urls {
+            let place = places.clone().acquire_owned().await.expect("never closed");
+            let request = request(&client, url, &event);
+            tokio::spawn(async move {
+                let answer = request.send().await.expect("the receiver lives");
+                assert!(answer.status().is_success());
+                answer.bytes().await.expect("a body");
+                drop(place);
+            });
+        }
+    }
+}
+
+fn request(client: &reqwest::Client, url: &str, event: &Event) -> reqwest::RequestBuilder {
+    let id = DeliveryId(Uuid::new_v5(&Uuid::NAMESPACE_URL, event.id.as_bytes()));
+    let timestamp_s = now_ms() / 1_000;
+    client
+        .post(url)
+        .header("content-type", "application/json")
+        .header("x-optio-event", event.event_type.as_str())
+        .header("x-optio-delivery", id.to_string())
+        .header("x-optio-attempt", "1")
+        .header("x-optio-signature", signature::optio(SECRET, &event.body))
+        .header("webhook-id", id.to_string())
+        .header("webhook-timestamp", timestamp_s.to_string())
+        .header("webhook-signature", signature::standard(SECRET, id, timestamp_s, &event.body))
+        .body(event.body.clone())
+}

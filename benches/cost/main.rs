@@ -1,0 +1,107 @@
+//! What a delivery costs: the worker against a bare consumer that posts the same signed bodies with the same client.
+//!
+//! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench cost`. Both run
+//! in turns, in one run, on the same events; the ratios are what counts. Environment variables: `ROUNDS` (3),
+//! `EVENTS` per round (10000; four webhooks each), `WAITING` for the memory figure (500000).
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod floor;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use optio_webhooks::event::EventType;
+
+use rig::process::Process;
+use rig::receiver;
+use rig::world::World;
+
+const WEBHOOKS: usize = 4;
+
+/// What one run came to.
+struct Figures {
+    processor_us: f64,
+    rate: f64,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
+        Some("role=floor") => floor::run(&arguments[1..]),
+        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(compare()),
+    }
+}
+
+fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+async fn compare() {
+    let (rounds, events) = (setting("ROUNDS", 3), setting("EVENTS", 10_000));
+    let (mut cost, mut rate) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let bare = run(events, |world, at| floor::start(&world.config, at, WEBHOOKS)).await;
+        let worker = run(events, |world, _| world.worker()).await;
+        println!(
+            "round {round}: processor time per delivery {:.0} us against {:.0} us, rate {:.0}/s against {:.0}/s",
+            worker.processor_us, bare.processor_us, worker.rate, bare.rate
+        );
+        cost.push(worker.processor_us / bare.processor_us);
+        rate.push(worker.rate / bare.rate);
+    }
+    let waiting = setting("WAITING", 500_000);
+    let memory = memory(waiting).await;
+    println!();
+    println!("processor time per delivery, against the bare consumer: {:.2} (median of {rounds})", median(&mut cost));
+    println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
+    println!("peak memory with {waiting} events waiting:               {memory:.0} MiB");
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn paths() -> Vec<String> {
+    (0..WEBHOOKS).map(|number| format!("/{number}")).collect()
+}
+
+/// Delivers `events` events that wait already; from the first request to the last.
+async fn run(events: usize, start: impl FnOnce(&World, SocketAddr) -> Process) -> Figures {
+    let world = World::new(&[("kafka.properties.session_timeout_ms", "6000")]).await;
+    let at = receiver::free_address();
+    let _receiver = Process::role("receiver", &[at.to_string()]);
+    world.webhooks(at, &paths(), &[EventType::TaskCompleted]).await;
+    // A first one, so that start-up and group membership are over when the clock starts.
+    world.emit(EventType::TaskCompleted, 1).await;
+    let process = start(&world, at);
+    until(at, WEBHOOKS as u64).await;
+    let load = events * WEBHOOKS;
+    let (processor_before, began) = (process.processor_time(), Instant::now());
+    world.emit(EventType::TaskCompleted, events).await;
+    until(at, (load + WEBHOOKS) as u64).await;
+    let took = began.elapsed();
+    let processor = process.processor_time().saturating_sub(processor_before);
+    Figures { processor_us: processor.as_micros() as f64 / load as f64, rate: load as f64 / took.as_secs_f64() }
+}
+
+async fn until(at: SocketAddr, count: u64) {
+    while receiver::total(at) < count {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The worker's peak while `waiting` events wait, read after it delivered a fifth of them.
+async fn memory(waiting: usize) -> f64 {
+    let world = World::new(&[]).await;
+    let at = receiver::free_address();
+    let _receiver = Process::role("receiver", &[at.to_string()]);
+    world.webhooks(at, &paths()[..1], &[EventType::TaskCompleted]).await;
+    world.emit(EventType::TaskCompleted, waiting).await;
+    let worker = world.worker();
+    until(at, waiting as u64 / 5).await;
+    worker.memory_peak_mib()
+}

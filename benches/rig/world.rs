@@ -1,0 +1,108 @@
+//! Topics, groups and keys of one run, on the Kafka and Redis of `KAFKA_BROKERS` and `REDIS_URL`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+
+use optio_webhooks::config::{Config, variable};
+use optio_webhooks::delivery::now_ms;
+use optio_webhooks::event::{EventType, rfc3339, sample};
+use optio_webhooks::kafka::{admin, clients};
+use optio_webhooks::store::webhooks::WebhookStore;
+use optio_webhooks::store::{Keys, connection};
+use optio_webhooks::webhook::{PayloadFormat, Webhook, WebhookId};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use uuid::Uuid;
+
+use super::process::Process;
+
+pub const SECRET: &str = "a secret of the benchmark's own";
+
+pub struct World {
+    pub config: Arc<Config>,
+    environment: Vec<(String, String)>,
+}
+
+impl World {
+    /// With `settings` beside the defaults.
+    pub async fn new(settings: &[(&str, &str)]) -> Self {
+        let own = |name: &str| {
+            std::env::var(name)
+                .unwrap_or_else(|_| panic!("{name} is not set; `make bench` brings up what benchmarks need"))
+        };
+        let name = Uuid::now_v7().simple().to_string();
+        let mut environment = BTreeMap::from([
+            ("kafka.brokers", own("KAFKA_BROKERS")),
+            ("redis.url", own("REDIS_URL")),
+            ("kafka.topic", format!("bench-{name}")),
+            ("kafka.group", format!("bench-{name}")),
+            ("redis.prefix", format!("bench-{name}:")),
+            ("delivery.allow_http", "true".to_owned()),
+            ("delivery.allow_networks", r#"["127.0.0.0/8"]"#.to_owned()),
+        ]);
+        environment.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+        let config =
+            Config::with(environment.iter().map(|(key, value)| (*key, value.as_str()))).expect("good settings");
+        let config = Arc::new(config);
+        let environment = environment.into_iter().map(|(key, value)| (variable(key), value)).collect();
+        admin::Topics::new(&config).expect("a client").create().await.expect("topics");
+        Self { config, environment }
+    }
+
+    /// The worker, at work from now on.
+    pub fn worker(&self) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optio-webhooks"));
+        let admin = super::receiver::free_address();
+        command
+            .arg("run")
+            .envs(self.environment.iter().cloned())
+            .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", admin.to_string());
+        Process::start(command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned())))
+    }
+
+    /// A webhook for each path, for `event`.
+    pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) {
+        let store = WebhookStore::new(
+            connection::open(&self.config.redis).expect("a URL").1,
+            Keys::new(&self.config.redis.prefix),
+        );
+        for path in paths {
+            let now = rfc3339(now_ms());
+            let webhook = Webhook {
+                id: WebhookId(Uuid::now_v7()),
+                url: format!("http://{at}{path}").parse().expect("a URL"),
+                events: events.to_vec(),
+                secret: Some(SECRET.to_owned()),
+                description: None,
+                active: true,
+                disabled_reason: None,
+                format: PayloadFormat::Optio,
+                created_at: now.clone(),
+                updated_at: now,
+            };
+            store.put(&webhook).await.expect("redis");
+        }
+    }
+
+    /// Writes `count` transitions that lead to `event`, each of another task.
+    pub async fn emit(&self, event: EventType, count: usize) {
+        let producer: FutureProducer =
+            clients::producer(&self.config).set("linger.ms", "20").create().expect("a producer");
+        let mut left = count;
+        while left > 0 {
+            let window = left.min(20_000);
+            let mut sent = Vec::with_capacity(window);
+            for _ in 0..window {
+                let task = Uuid::now_v7();
+                let (key, value) = (task.to_string(), sample::transition(event, task, "Fix it", now_ms()).to_string());
+                let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
+                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+            }
+            for sent in sent {
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+            }
+            left -= window;
+        }
+    }
+}
