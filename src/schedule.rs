@@ -82,11 +82,11 @@ impl Default for Reconnect {
 impl Reconnect {
     /// Waits before the next try. Cancel safe: nothing but time is lost.
     pub async fn wait(&mut self) {
-        tokio::time::sleep(self.next()).await;
+        tokio::time::sleep(self.next_wait()).await;
     }
 
     /// How long to wait before the next try.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(RECONNECT_MAX)
     }
 }

@@ -95,13 +95,8 @@ impl Webhook {
             let all = EventType::ALL.map(EventType::as_str).join(", ");
             return bad("events", format!("at least one is needed, of {all}"));
         }
-        if let Some(secret) = &self.secret {
-            if secret.is_empty() || secret.len() > SECRET_MAX {
-                return bad(
-                    "secret",
-                    format!("1 to {SECRET_MAX} bytes are allowed; leave it out for unsigned requests"),
-                );
-            }
+        if self.secret.as_ref().is_some_and(|secret| secret.is_empty() || secret.len() > SECRET_MAX) {
+            return bad("secret", format!("1 to {SECRET_MAX} bytes are allowed; leave it out for unsigned requests"));
         }
         if self.description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_MAX) {
             return bad("description", format!("is longer than {DESCRIPTION_MAX} characters"));

@@ -77,19 +77,20 @@ async fn run(events: usize, start: impl FnOnce(&World, SocketAddr) -> Process) -
     world.webhooks(at, &paths(), &[EventType::TaskCompleted]).await;
     // A first one, so that start-up and group membership are over when the clock starts.
     world.emit(EventType::TaskCompleted, 1).await;
-    let process = start(&world, at);
-    until(at, WEBHOOKS as u64).await;
+    let mut process = start(&world, at);
+    until(at, WEBHOOKS as u64, &mut process).await;
     let load = events * WEBHOOKS;
     let (processor_before, began) = (process.processor_time(), Instant::now());
     world.emit(EventType::TaskCompleted, events).await;
-    until(at, (load + WEBHOOKS) as u64).await;
+    until(at, (load + WEBHOOKS) as u64, &mut process).await;
     let took = began.elapsed();
     let processor = process.processor_time().saturating_sub(processor_before);
     Figures { processor_us: processor.as_micros() as f64 / load as f64, rate: load as f64 / took.as_secs_f64() }
 }
 
-async fn until(at: SocketAddr, count: u64) {
+async fn until(at: SocketAddr, count: u64, process: &mut Process) {
     while receiver::total(at) < count {
+        process.assert_alive();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -101,7 +102,7 @@ async fn memory(waiting: usize) -> f64 {
     let _receiver = Process::role("receiver", &[at.to_string()]);
     world.webhooks(at, &paths()[..1], &[EventType::TaskCompleted]).await;
     world.emit(EventType::TaskCompleted, waiting).await;
-    let worker = world.worker();
-    until(at, waiting as u64 / 5).await;
+    let mut worker = world.worker();
+    until(at, waiting as u64 / 5, &mut worker).await;
     worker.memory_peak_mib()
 }

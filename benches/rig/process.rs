@@ -30,6 +30,13 @@ impl Process {
         Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
     }
 
+    /// Panics if it ended by itself: what is waited for would never come.
+    pub fn assert_alive(&mut self) {
+        if let Some(exit) = self.child.try_wait().expect("our own child") {
+            panic!("the process ended: {exit}");
+        }
+    }
+
     pub fn memory_peak_mib(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
         let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux counts the peak");

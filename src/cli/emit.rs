@@ -52,7 +52,7 @@ impl Emit {
     /// Writes all or says which one couldn't be.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let transitions = match &self.file {
-            Some(_) => self.from_file(config)?,
+            Some(_) => self.read_file(config)?,
             None => self.samples(),
         };
         let producer: FutureProducer = clients::producer(config)
@@ -96,7 +96,7 @@ impl Emit {
         (0..self.count).map(|_| sample::transition(event, task(), &self.title, now_ms())).collect()
     }
 
-    fn from_file(&self, config: &Config) -> Result<Vec<Value>, Failure> {
+    fn read_file(&self, config: &Config) -> Result<Vec<Value>, Failure> {
         let path = self.file.as_ref().expect("called with --file");
         let mut text = String::new();
         if path.as_os_str() == "-" {

@@ -12,8 +12,9 @@ use crate::delivery::FailureCode;
 /// Sent as `User-Agent` (contract section 3).
 pub const USER_AGENT: &str = concat!("Optio-Webhooks/", env!("CARGO_PKG_VERSION"));
 
-/// How long a connection is kept for the next request.
-const POOL_IDLE: Duration = Duration::from_secs(60);
+/// How long a connection is kept for the next request. Many webhooks may share a host, so their number per host
+/// has no bound of its own: it can't exceed what was in flight at once.
+const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// The client for these settings: pooled, guarded, never following redirects.
 ///
@@ -27,7 +28,6 @@ pub fn new(delivery: &config::Delivery) -> Result<reqwest::Client, reqwest::Erro
         .redirect(redirect::Policy::none())
         .timeout(delivery.timeout)
         .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(delivery.endpoint_in_flight_max)
         .tcp_nodelay(true)
         .retry(reqwest::retry::never())
         .dns_resolver(GuardedResolver(policy(delivery)));

@@ -87,7 +87,7 @@ impl OpenOffsets {
 
     /// Records between the watermark and the last one read, settled ones among them.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.seen.len()
     }
 }

@@ -77,7 +77,7 @@ impl Partition {
             debug_assert!(opened, "the first offset always opens");
         }
         // The note speaks of this log only if the record at the watermark, the first one read, is the same.
-        if state.offsets.len() == 1
+        if state.offsets.count() == 1
             && state.committed.is_none()
             && state.note.as_ref().is_some_and(|note| {
                 !note.is_settled(offset)
@@ -105,7 +105,7 @@ impl Partition {
     /// Records between the watermark and the last one read.
     #[must_use]
     pub fn open_offsets(&self) -> usize {
-        self.state().offsets.len()
+        self.state().offsets.count()
     }
 
     /// What to commit, with its note, if that has changed since the last commit.
