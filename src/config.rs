@@ -1,5 +1,7 @@
 //! Every setting: its unit, its bounds. Defaults stand in `config/default.toml`, which is built in.
 
+#![allow(missing_docs, reason = "each key is described in config/default.toml, where its users look")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,7 +26,6 @@ pub fn variable(key: &str) -> String {
 /// The whole configuration in force.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // each key is described in config/default.toml, where its users look
 pub struct Config {
     pub kafka: Kafka,
     pub topics: Topics,

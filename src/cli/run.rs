@@ -35,6 +35,7 @@ impl Run {
     pub async fn run(self, config: Config) -> Result<(), Failure> {
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
+        raise_open_files();
         let readiness = Arc::new(Readiness::default());
         let address = health::serve(&config, readiness.clone()).await?;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
@@ -69,6 +70,14 @@ impl Run {
         }
         tracing::info!("drained");
         Ok(())
+    }
+}
+
+/// Each endpoint keeps a connection or more: the usual soft limit of 1,024 open files is soon reached.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
 }
 

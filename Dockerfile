@@ -1,0 +1,19 @@
+FROM rust:1-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends libssl-dev pkg-config zlib1g-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+COPY config config
+COPY benches benches
+COPY tests tests
+RUN cargo build --release --locked --bin optio-webhooks
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 zlib1g && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --no-create-home optio
+COPY --from=build /build/target/release/optio-webhooks /usr/local/bin/optio-webhooks
+USER optio
+ENV OPTIO_WEBHOOKS__ADMIN__LISTEN=0.0.0.0:8080
+EXPOSE 8080
+ENTRYPOINT ["optio-webhooks"]
+CMD ["run"]
