@@ -92,6 +92,7 @@ pub struct Admin {
 pub struct Worker {
     pub in_flight_max: usize,
     pub retry_share: usize,
+    pub wide_share: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }
@@ -102,6 +103,8 @@ pub struct Worker {
 pub struct Webhooks {
     #[serde(with = "humantime_serde")]
     pub staleness_max: Duration,
+    #[serde(with = "humantime_serde")]
+    pub disable_after: Duration,
 }
 
 /// `delivery.ordering`
@@ -128,12 +131,15 @@ pub struct Delivery {
     pub retry_after_max: Duration,
     pub endpoint_in_flight_max: usize,
     pub endpoint_queue_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub endpoint_wait_max: Duration,
     pub response_body_max: usize,
     pub payload_max: usize,
     pub allow_http: bool,
     pub allow_networks: Vec<IpNet>,
     pub proxy: String,
     pub retry: Retry,
+    pub breaker: Breaker,
 }
 
 /// `[delivery.retry]`
@@ -147,6 +153,20 @@ pub struct Retry {
     pub max: Duration,
     pub jitter: f64,
     pub window_max: usize,
+}
+
+/// `[delivery.breaker]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    pub failure_ratio: f64,
+    pub attempts_min: u32,
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    #[serde(with = "humantime_serde")]
+    pub open_initial: Duration,
+    #[serde(with = "humantime_serde")]
+    pub open_max: Duration,
 }
 
 /// `[log]`
@@ -285,6 +305,12 @@ impl Config {
             "1 to 90 (percent)",
         );
         require(
+            (1..=90).contains(&worker.wide_share),
+            "worker.wide_share",
+            worker.wide_share.to_string(),
+            "1 to 90 (percent)",
+        );
+        require(
             (second..=second * 3600).contains(&worker.drain_timeout),
             "worker.drain_timeout",
             time(worker.drain_timeout),
@@ -295,6 +321,12 @@ impl Config {
             "webhooks.staleness_max",
             time(self.webhooks.staleness_max),
             "100ms to 60s",
+        );
+        require(
+            (second..=second * 86_400 * 365).contains(&self.webhooks.disable_after),
+            "webhooks.disable_after",
+            time(self.webhooks.disable_after),
+            "1s to 365days",
         );
         let delivery = &self.delivery;
         require(
@@ -334,6 +366,12 @@ impl Config {
             "1 to 1000000",
         );
         require(
+            (millisecond * 10..=second * 60).contains(&delivery.endpoint_wait_max),
+            "delivery.endpoint_wait_max",
+            time(delivery.endpoint_wait_max),
+            "10ms to 60s",
+        );
+        require(
             (2_000..=16 << 20).contains(&delivery.response_body_max),
             "delivery.response_body_max",
             delivery.response_body_max.to_string(),
@@ -350,6 +388,37 @@ impl Config {
             "delivery.proxy",
             format!("{:?}", masked_url(&delivery.proxy)),
             "a URL, or empty for none",
+        );
+        let breaker = &delivery.breaker;
+        require(
+            breaker.failure_ratio > 0.0 && breaker.failure_ratio <= 1.0,
+            "delivery.breaker.failure_ratio",
+            breaker.failure_ratio.to_string(),
+            "more than 0, up to 1",
+        );
+        require(
+            (1..=100_000).contains(&breaker.attempts_min),
+            "delivery.breaker.attempts_min",
+            breaker.attempts_min.to_string(),
+            "1 to 100000",
+        );
+        require(
+            (second..=second * 3_600).contains(&breaker.window),
+            "delivery.breaker.window",
+            time(breaker.window),
+            "1s to 1h",
+        );
+        require(
+            (millisecond * 10..=second * 86_400).contains(&breaker.open_initial),
+            "delivery.breaker.open_initial",
+            time(breaker.open_initial),
+            "10ms to 24h",
+        );
+        require(
+            breaker.open_max >= breaker.open_initial && breaker.open_max <= second * 86_400,
+            "delivery.breaker.open_max",
+            time(breaker.open_max),
+            "delivery.breaker.open_initial to 24h",
         );
         let retry = &delivery.retry;
         require(

@@ -175,7 +175,12 @@ pub enum Fate {
     },
     /// It is given up.
     Dead(DeadReason),
+    /// Its webhook is gone: nothing more becomes of it.
+    Dropped,
 }
+
+/// 410 Gone: the endpoint is no more and doesn't want to be asked again (RFC 9110, section 15.5.11).
+pub const GONE: u16 = 410;
 
 /// The bounds that decide a fate.
 #[derive(Debug, Clone)]
@@ -196,6 +201,10 @@ impl FatePolicy {
         if attempt.failure.is_none() {
             return Fate::Delivered;
         }
+        // 410 Gone disables the webhook (contract section 3), and that drops what is pending for it (section 4).
+        if attempt.status == Some(GONE) {
+            return Fate::Dropped;
+        }
         let made = delivery.attempts + 1;
         let Some(delay) = self.schedule.delay(made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
         // A Retry-After may lengthen the wait, never shorten it (contract section 3).
@@ -207,16 +216,28 @@ impl FatePolicy {
         Fate::Retry { tier: made, due_at_ms }
     }
 
-    /// What becomes of `delivery` when it is put off for `wait` without an attempt.
+    /// What becomes of `delivery` when it is put off without an attempt because its endpoint won't be asked for
+    /// `wait`. Each deferral of a delivery waits at least as long as the schedule's delay of that number, so that an
+    /// endpoint that stays away costs a handful of writes. `spread` is drawn from 0 to 1 and only lengthens, by
+    /// up to [`SPREAD`]: what was put off together doesn't come back together.
     #[must_use]
-    pub fn after_deferral(&self, delivery: &Delivery, wait: Duration, now_ms: i64) -> Fate {
+    pub fn after_deferral(&self, delivery: &Delivery, wait: Duration, now_ms: i64, spread: f64) -> Fate {
+        let number = (delivery.deferrals + 1).min(self.schedule.tiers());
+        let wait = wait.max(self.schedule.shortest(number).unwrap_or_default());
+        let wait = wait + wait.mul_f64(SPREAD * spread.clamp(0.0, 1.0));
         let due_at_ms = now_ms.saturating_add(millis(wait));
+        if self.schedule.tiers() == 0 {
+            return Fate::Dead(DeadReason::Exhausted);
+        }
         if due_at_ms - delivery.first_seen_at_ms > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
         }
         Fate::Retry { tier: self.schedule.tier_for(wait), due_at_ms }
     }
 }
+
+/// Share of its wait by which a deferral may be lengthened.
+pub const SPREAD: f64 = 0.5;
 
 /// Whole milliseconds, rounded up: a wait is never cut short.
 #[must_use]
@@ -307,7 +328,33 @@ pub(crate) mod tests {
         let mut delivery = sample();
         delivery.first_seen_at_ms = 2_000 - 72 * 3_600_000;
         assert_eq!(policy().after_attempt(&delivery, &failed(None), 0.0), Fate::Dead(DeadReason::Expired));
-        assert_eq!(policy().after_deferral(&delivery, Duration::from_secs(1), 2_000), Fate::Dead(DeadReason::Expired));
+        assert_eq!(
+            policy().after_deferral(&delivery, Duration::from_secs(1), 2_000, 0.0),
+            Fate::Dead(DeadReason::Expired)
+        );
+    }
+
+    #[test]
+    fn each_deferral_waits_longer_so_that_an_endpoint_that_stays_away_costs_few_writes() {
+        let policy = policy();
+        let mut delivery = Delivery { deferrals: 0, first_seen_at_ms: 0, ..sample() };
+        let (mut now_ms, mut writes_in_the_first_hour) = (0, 0);
+        while now_ms < 3_600_000 {
+            // The breaker alone would ask again every 30 seconds.
+            let fate = policy.after_deferral(&delivery, Duration::from_secs(30), now_ms, 0.0);
+            let Fate::Retry { due_at_ms, .. } = fate else { panic!("{fate:?}") };
+            assert!(due_at_ms >= now_ms + 30_000);
+            now_ms = due_at_ms;
+            delivery.deferrals += 1;
+            writes_in_the_first_hour += 1;
+        }
+        assert!(writes_in_the_first_hour <= 8, "{writes_in_the_first_hour}");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_gone_gets_nothing_more() {
+        let attempt = Attempt { status: Some(GONE), ..failed(None) };
+        assert_eq!(policy().after_attempt(&sample(), &attempt, 0.0), Fate::Dropped);
     }
 
     #[test]

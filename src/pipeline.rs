@@ -1,32 +1,41 @@
 //! The stages joined: consume, fan out, lane, send, hand off, settle, commit.
 
+pub mod breaker;
 pub mod commit_note;
 pub mod consume;
+pub mod endpoint;
+pub mod endpoints;
 pub mod fan_out;
 pub mod hand_off;
+pub mod health;
 pub mod lane;
 pub mod offsets;
+pub mod pace;
 pub mod partition;
+pub mod predecessors;
 pub mod send;
 pub mod settle;
 pub mod window;
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms};
+use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms};
 use crate::event::Event;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshots;
-use crate::webhook::WebhookId;
+use crate::webhook::{Webhook, WebhookId};
+use endpoint::{Deferral, Started};
+use endpoints::{Endpoints, Steps};
 use hand_off::HandOff;
-use lane::{Lane, Queued};
-use partition::Receipt;
+use health::Health;
+use lane::Queued;
+use partition::{InFlight, Receipt};
 use settle::{Settlement, Settler};
 
 /// What a consumer found in a record.
@@ -73,7 +82,7 @@ pub struct Open {
 #[derive(Debug)]
 pub struct Permits {
     _open: OwnedSemaphorePermit,
-    _retry: Option<OwnedSemaphorePermit>,
+    _shared: Option<OwnedSemaphorePermit>,
 }
 
 impl Queued for Open {
@@ -91,10 +100,23 @@ pub struct Pipeline {
     client: reqwest::Client,
     hand_off: HandOff,
     settler: Settler,
+    health: Health,
     policy: FatePolicy,
     places: Arc<Semaphore>,
     retry_places: Arc<Semaphore>,
-    lanes: Mutex<HashMap<WebhookId, Lane<Open>>>,
+    wide_places: Arc<Semaphore>,
+    endpoints: Endpoints<Open>,
+}
+
+/// How a delivery takes its place among the open ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// A first attempt.
+    First,
+    /// A first attempt of an event for very many webhooks.
+    Wide,
+    /// A later attempt.
+    Retry,
 }
 
 impl Pipeline {
@@ -106,9 +128,10 @@ impl Pipeline {
         client: reqwest::Client,
         hand_off: HandOff,
         settler: Settler,
+        health: Health,
     ) -> Self {
         let in_flight_max = config.worker.in_flight_max;
-        let retries = (in_flight_max * config.worker.retry_share / 100).max(1);
+        let share = |percent: usize| Arc::new(Semaphore::new((in_flight_max * percent / 100).max(1)));
         let policy = FatePolicy {
             schedule: crate::schedule::Schedule::new(&config.delivery),
             age_max: config.delivery.age_max,
@@ -119,90 +142,123 @@ impl Pipeline {
             client,
             hand_off,
             settler,
+            health,
             policy,
             places: Arc::new(Semaphore::new(in_flight_max)),
-            retry_places: Arc::new(Semaphore::new(retries)),
-            lanes: Mutex::default(),
+            retry_places: share(config.worker.retry_share),
+            wide_places: share(config.worker.wide_share),
+            endpoints: Endpoints::new(config.delivery.clone()),
             config,
         }
     }
 
-    /// A place among the open deliveries; retries leave some of them to first attempts. Cancel safe.
-    async fn place(&self, is_retry: bool) -> Permits {
+    /// A place among the open deliveries; retries and wide events leave some of them to others. Cancel safe.
+    async fn place(&self, claim: Claim) -> Permits {
         let acquire = async |places: &Arc<Semaphore>| {
             places.clone().acquire_owned().await.expect("the semaphore is never closed")
         };
-        let retry = if is_retry { Some(acquire(&self.retry_places).await) } else { None };
-        Permits { _open: acquire(&self.places).await, _retry: retry }
+        let shared = match claim {
+            Claim::First => None,
+            Claim::Wide => Some(acquire(&self.wide_places).await),
+            Claim::Retry => Some(acquire(&self.retry_places).await),
+        };
+        Permits { _open: acquire(&self.places).await, _shared: shared }
     }
 
     /// First attempts of one task keep their order; retries needn't.
-    fn order_key(&self, delivery: &Delivery, is_retry: bool) -> Option<u64> {
-        (self.config.delivery.ordering == Ordering::Task && !is_retry).then(|| {
-            let mut hasher = DefaultHasher::new();
-            delivery.task_id.hash(&mut hasher);
-            hasher.finish()
-        })
+    fn order_key(&self, delivery: &Delivery, claim: Claim) -> Option<u64> {
+        (self.config.delivery.ordering == Ordering::Task && claim != Claim::Retry).then(|| task_key(&delivery.task_id))
     }
 
-    /// Queues a delivery at its endpoint's lane.
-    fn submit(self: &Arc<Self>, open: Open) {
-        let webhook = open.delivery.webhook_id;
-        let refused = {
-            let mut lanes = self.lanes.lock().expect("nothing panics while it holds the lanes");
-            lanes.entry(webhook).or_default().admit(open, self.config.delivery.endpoint_queue_max)
-        };
-        match refused {
-            Ok(()) => self.advance(webhook),
-            Err(open) => drop(tokio::spawn(self.clone().put_off(open, FailureCode::Saturated))),
-        }
+    /// Queues a delivery at its endpoint.
+    fn submit(self: &Arc<Self>, webhook: &Webhook, open: Open) {
+        self.endpoints.admit(webhook, open);
+        self.advance(webhook.id);
     }
 
-    /// Starts whatever may start at an endpoint.
+    /// Starts whatever may start at an endpoint, and puts off what may not wait.
     fn advance(self: &Arc<Self>, webhook: WebhookId) {
-        let mut lanes = self.lanes.lock().expect("nothing panics while it holds the lanes");
-        let Some(lane) = lanes.get_mut(&webhook) else { return };
-        while let Some(open) = lane.next(self.config.delivery.endpoint_in_flight_max) {
-            tokio::spawn(self.clone().deliver(open));
+        let steps = self.endpoints.advance(webhook);
+        self.take(webhook, steps);
+    }
+
+    fn take(self: &Arc<Self>, webhook: WebhookId, steps: Steps<Open>) {
+        for (open, started) in steps.start {
+            tokio::spawn(self.clone().deliver(open, started));
         }
-        if lane.is_idle() {
-            lanes.remove(&webhook);
+        for (open, deferral) in steps.put_off {
+            tokio::spawn(self.clone().put_off(open, deferral));
+        }
+        if let Some(at) = steps.again_at {
+            let pipeline = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(at).await;
+                pipeline.endpoints.woke(webhook);
+                pipeline.advance(webhook);
+            });
+        }
+    }
+
+    /// Keeps endpoints from holding what they can't take, until `stop`.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // While Redis is away nothing is sent, and waiting says nothing about an endpoint.
+            if !self.snapshots.is_fresh() {
+                continue;
+            }
+            let snapshot = self.snapshots.current().await;
+            for (webhook, steps) in self.endpoints.sweep(|id| snapshot.get(id).is_some()) {
+                self.take(webhook, steps);
+            }
+            self.health.retain(|id| snapshot.get(id).is_some());
         }
     }
 
     /// One attempt, and what follows from it.
-    async fn deliver(self: Arc<Self>, open: Open) {
-        let order_key = open.order_key;
-        let webhook_id = open.delivery.webhook_id;
-        // Dropped on every way out, a panic included: the lane's place comes back.
-        let turn = Turn { pipeline: self.clone(), webhook_id, order_key };
-        // Deletion is looked up right before the request; while Redis is away, here is where sending waits.
-        let webhook = self.snapshots.current().await.get(webhook_id).cloned();
-        let Some(in_flight) = open.receipt.start() else { return };
-        let Some(webhook) = webhook else {
-            tracing::debug!(delivery = %open.delivery.id, webhook = %webhook_id, "dropped: the webhook is gone or disabled");
-            return self
-                .settler
-                .settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits)))
-                .await;
+    async fn deliver(self: Arc<Self>, open: Open, started: Started) {
+        // Dropped on every way out, a panic included: the endpoint's place comes back.
+        let mut turn = Turn {
+            pipeline: self.clone(),
+            webhook_id: open.delivery.webhook_id,
+            order_key: open.order_key,
+            started,
+            attempt: None,
         };
+        // Deletion is looked up right before the request; while Redis is away, here is where sending waits.
+        let webhook = self.snapshots.current().await.get(open.delivery.webhook_id).cloned();
+        let Some(in_flight) = open.receipt.start() else { return };
+        let Some(webhook) = webhook else { return self.drop_silently(open, in_flight).await };
         let attempt = send::attempt(&self.client, &webhook, &open.delivery, &self.config.delivery).await;
+        turn.attempt = Some(attempt.clone());
         drop(turn);
+        let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
+        metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
         let fate = self.policy.after_attempt(&open.delivery, &attempt, rand::random());
         let last = LastError { code: attempt.failure, status: attempt.status };
         let mut next = open.delivery.clone();
         next.attempts += 1;
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
         self.hand_over(&next, fate, last).await;
+        self.health.observe(&webhook, &attempt).await;
         self.settler
             .settle(Settlement::attempted(&open.delivery, &attempt, fate, open.receipt, in_flight, open.permits))
             .await;
     }
 
+    /// Its webhook is gone or inactive: nothing is sent, and nothing dead-lettered (contract section 4).
+    async fn drop_silently(&self, open: Open, in_flight: InFlight) {
+        tracing::debug!(delivery = %open.delivery.id, webhook = %open.delivery.webhook_id, "dropped: the webhook is gone or disabled");
+        metrics::counter!("optio_webhooks_dropped_total").increment(1);
+        self.settler.settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
+    }
+
     /// Writes a delivery to where it waits or rests.
     async fn hand_over(&self, delivery: &Delivery, fate: Fate, last: LastError) {
         match fate {
-            Fate::Delivered => {}
+            Fate::Delivered | Fate::Dropped => {}
             Fate::Retry { tier, due_at_ms } => self.hand_off.retry(delivery, tier, due_at_ms, last).await,
             Fate::Dead(reason) => {
                 let code = last.code.map_or("none", FailureCode::as_str);
@@ -211,38 +267,48 @@ impl Pipeline {
                     None => format!("after {} attempts, the last: {code}", delivery.attempts),
                 };
                 tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, error = code, "dead-lettered");
+                metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason.as_str()).increment(1);
                 self.hand_off.dead(delivery, reason, &detail, last).await;
             }
         }
     }
 
     /// Puts a delivery off without an attempt.
-    async fn put_off(self: Arc<Self>, open: Open, why: FailureCode) {
+    async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
         let Some(in_flight) = open.receipt.start() else { return };
+        metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
+        let fate = self.policy.after_deferral(&open.delivery, deferral.wait, now_ms(), rand::random());
         let mut delivery = open.delivery;
         delivery.deferrals += 1;
-        let fate = self.policy.after_deferral(&delivery, self.config.delivery.retry.initial, now_ms());
-        let last = LastError { code: Some(why), status: open.last.status };
+        let last = LastError { code: Some(deferral.why), status: open.last.status };
         self.hand_over(&delivery, fate, last).await;
         self.settler.settle(Settlement::silent(delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
     }
 }
 
-/// A place in a lane, given back when dropped.
+/// How often endpoints are looked at for what waits too long.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The same for transitions of one task.
+fn task_key(task_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    task_id.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A place at an endpoint, given back when dropped.
 struct Turn {
     pipeline: Arc<Pipeline>,
     webhook_id: WebhookId,
     order_key: Option<u64>,
+    started: Started,
+    /// What it came to; None if it was given up.
+    attempt: Option<Attempt>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        {
-            let mut lanes = self.pipeline.lanes.lock().expect("nothing panics while it holds the lanes");
-            if let Some(lane) = lanes.get_mut(&self.webhook_id) {
-                lane.finished(self.order_key);
-            }
-        }
+        self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.attempt.as_ref());
         self.pipeline.advance(self.webhook_id);
     }
 }

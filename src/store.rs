@@ -1,6 +1,7 @@
 //! What Redis holds: the webhooks, the delivery log, the marks of what is settled.
 
 pub mod connection;
+pub mod failing;
 pub mod log;
 pub mod marks;
 pub mod snapshot;
@@ -29,6 +30,12 @@ impl Keys {
     #[must_use]
     pub fn webhooks_version(&self) -> String {
         format!("{}webhooks:version", self.prefix)
+    }
+
+    /// Hash: webhook id → since when it fails without one success.
+    #[must_use]
+    pub fn failing(&self) -> String {
+        format!("{}failing", self.prefix)
     }
 
     /// Stream: a webhook's delivery log.

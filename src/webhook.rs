@@ -1,5 +1,7 @@
 //! A subscription: whom to tell of what, and how that is proven.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
@@ -57,6 +59,9 @@ pub struct Webhook {
     pub disabled_reason: Option<String>,
     /// What the body looks like.
     pub format: PayloadFormat,
+    /// Requests a second at the most; None for no limit but the endpoint's own.
+    #[serde(default)]
+    pub rate_per_second: Option<NonZeroU32>,
     /// RFC 3339.
     pub created_at: String,
     /// RFC 3339.

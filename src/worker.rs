@@ -15,10 +15,13 @@ use crate::http;
 use crate::kafka::{admin, clients};
 use crate::pipeline::consume::intake_for_retries;
 use crate::pipeline::consume::{self, Intake, Setup, Trim};
-use crate::pipeline::fan_out::{self, Predecessors};
+use crate::pipeline::fan_out;
 use crate::pipeline::hand_off::HandOff;
+use crate::pipeline::health::Health;
+use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
 use crate::pipeline::{Batch, Pipeline};
+use crate::store::failing::Failing;
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
@@ -54,12 +57,16 @@ impl Worker {
         let names = Names::new(config);
         let groups = Groups(names.clone());
         let store = WebhookStore::new(redis.clone(), keys.clone());
-        let snapshots = snapshot::keep(client, store, keys.clone(), config.webhooks.staleness_max, stop_after.clone());
+        let snapshots =
+            snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
         let settler = settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone());
         let producer = clients::producer(config).create().context("kafka producer")?;
         let hand_off = HandOff::new(producer, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
-        let pipeline = Arc::new(Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler));
+        let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
+        let pipeline = Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler, health);
+        let pipeline = Arc::new(pipeline);
+        tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
         let predecessors = Predecessors { connection: redis.clone(), keys: keys.clone(), groups: groups.clone() };
 
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {

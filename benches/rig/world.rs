@@ -78,6 +78,7 @@ impl World {
                 active: true,
                 disabled_reason: None,
                 format: PayloadFormat::Optio,
+                rate_per_second: None,
                 created_at: now.clone(),
                 updated_at: now,
             };

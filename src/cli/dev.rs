@@ -295,6 +295,7 @@ async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Res
             active: true,
             disabled_reason: None,
             format: PayloadFormat::Optio,
+            rate_per_second: None,
             created_at: now.clone(),
             updated_at: now,
         };

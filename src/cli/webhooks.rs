@@ -1,6 +1,7 @@
 //! `webhooks …`: subscriptions, without the web page.
 
 use std::io::Read as _;
+use std::num::NonZeroU32;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -75,6 +76,9 @@ pub struct Add {
     /// For people.
     #[arg(long)]
     description: Option<String>,
+    /// Requests a second at the most.
+    #[arg(long)]
+    rate_per_second: Option<NonZeroU32>,
     #[command(flatten)]
     output: Output,
 }
@@ -101,6 +105,9 @@ pub struct Update {
     /// false: nothing is sent, and what waits is dropped. true: send again.
     #[arg(long)]
     active: Option<bool>,
+    /// Requests a second at the most; 0 for no limit.
+    #[arg(long)]
+    rate_per_second: Option<u32>,
     #[command(flatten)]
     output: Output,
 }
@@ -166,6 +173,7 @@ impl Add {
             active: true,
             disabled_reason: None,
             format: PayloadFormat::Optio,
+            rate_per_second: self.rate_per_second,
             created_at: now.clone(),
             updated_at: now,
         };
@@ -181,9 +189,13 @@ impl Update {
         webhook.events = self.events.map_or(webhook.events, distinct);
         webhook.secret = if self.no_secret { None } else { self.secret.read()?.or(webhook.secret) };
         webhook.description = self.description.or(webhook.description);
+        webhook.rate_per_second = self.rate_per_second.map_or(webhook.rate_per_second, NonZeroU32::new);
         if let Some(active) = self.active {
             webhook.active = active;
             webhook.disabled_reason = None;
+        }
+        if self.active == Some(true) {
+            store.forgive(webhook.id).await?;
         }
         webhook.updated_at = rfc3339(now_ms());
         put(store, config, &webhook).await?;

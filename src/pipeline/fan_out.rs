@@ -1,94 +1,141 @@
 //! From a record to its deliveries: one per webhook that wants the event, as places come free.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redis::aio::ConnectionManager;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
-use super::partition::{Partition, Receipt};
-use super::settle::{Groups, Settlement};
-use super::{Batch, Incoming, Open, Pipeline};
-use crate::delivery::{Delivery, DeliveryId, Source};
+use super::partition::Receipt;
+use super::predecessors::Predecessors;
+use super::settle::Settlement;
+use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, task_key};
+use crate::config::Ordering;
+use crate::delivery::{Delivery, DeliveryId, Source, now_ms};
 use crate::event::Event;
 use crate::record::LastError;
-use crate::schedule::Reconnect;
-use crate::store::Keys;
-use crate::store::marks::{self, Mark};
-use crate::store::snapshot::Snapshot;
+use crate::webhook::Webhook;
 
-/// Loads what a predecessor settled.
-#[derive(Clone)]
-pub struct Predecessors {
-    /// To Redis.
-    pub connection: ConnectionManager,
-    /// Its keys.
-    pub keys: Keys,
-    /// Which group reads a topic.
-    pub groups: Groups,
-}
-
-impl Predecessors {
-    /// Whether a predecessor settled this already; waits while Redis is away.
-    async fn settled(&self, receipt: &Receipt, id: Uuid) -> bool {
-        let loaded = receipt.partition.predecessor.get_or_init(async || self.load(&receipt.partition).await).await;
-        loaded.contains(Mark::of(id, receipt.offset, receipt.timestamp_ms))
-    }
-
-    async fn load(&self, partition: &Arc<Partition>) -> marks::Loaded {
-        let key = self.groups.marks_key(&self.keys, partition);
-        let mut reconnect = Reconnect::default();
-        loop {
-            match marks::load(&mut self.connection.clone(), &key).await {
-                Ok(loaded) => {
-                    for entry in &loaded.entries {
-                        partition.marked(entry.clone());
-                    }
-                    tracing::debug!(topic = %partition.topic, partition = partition.number, marks = loaded.marks.len(), "marks loaded");
-                    return loaded;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, key, "what was settled can't be read; tried again");
-                    reconnect.wait().await;
-                }
-            }
-        }
-    }
-}
+/// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
+const WIDE: usize = 64;
+/// Events that are fanned out beside the others at once; beyond that, the next one waits.
+const BESIDE_MAX: usize = 256;
 
 /// Fans out what a consumer hands over, in its order, until the consumer is gone.
 pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batches: mpsc::Receiver<Batch>) {
+    let mut fan_out = FanOut {
+        pipeline,
+        predecessors: Arc::new(predecessors),
+        beside: HashMap::new(),
+        beside_places: Arc::new(Semaphore::new(BESIDE_MAX)),
+    };
     while let Some(batch) = batches.recv().await {
+        fan_out.beside.retain(|_, done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         for (incoming, receipt) in batch {
-            match incoming {
-                Incoming::Nothing => receipt.settle(),
-                Incoming::Event { event, traceparent } => {
-                    fan_out(&pipeline, &predecessors, event, traceparent, receipt).await;
-                }
-                Incoming::Due { delivery, last } => due(&pipeline, &predecessors, *delivery, last, receipt).await,
-                Incoming::Far { delivery, last, due_at_ms } => {
-                    far(&pipeline, &predecessors, *delivery, last, due_at_ms, receipt).await;
-                }
-                Incoming::Unreadable(record) => {
-                    if predecessors.settled(&receipt, Uuid::nil()).await {
-                        receipt.settle();
-                        continue;
-                    }
-                    let permits = pipeline.place(false).await;
-                    let Some(in_flight) = receipt.start() else { continue };
-                    let pipeline = pipeline.clone();
-                    let source = source_of(&receipt);
-                    tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason = record.reason.as_str(), detail = record.detail, "dead-lettered");
-                    tokio::spawn(async move {
-                        pipeline.hand_off.unreadable(*record, &source).await;
-                        pipeline
-                            .settler
-                            .settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits)))
-                            .await;
-                    });
-                }
+            fan_out.take(incoming, receipt).await;
+        }
+    }
+}
+
+struct FanOut {
+    pipeline: Arc<Pipeline>,
+    predecessors: Arc<Predecessors>,
+    /// Tasks with an event that is fanned out beside the others; told when it is done. The next event of such a
+    /// task waits for it, so that first attempts keep their order.
+    beside: HashMap<u64, oneshot::Receiver<()>>,
+    beside_places: Arc<Semaphore>,
+}
+
+impl FanOut {
+    async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+        match incoming {
+            Incoming::Nothing => receipt.settle(),
+            Incoming::Event { event, traceparent } => self.event(event, traceparent, receipt).await,
+            Incoming::Due { delivery, last } => self.due(*delivery, last, receipt).await,
+            Incoming::Far { delivery, last, due_at_ms } => self.far(*delivery, last, due_at_ms, receipt).await,
+            Incoming::Unreadable(record) => self.unreadable(*record, receipt).await,
+        }
+    }
+
+    async fn event(&mut self, event: Event, traceparent: Option<String>, receipt: Arc<Receipt>) {
+        let webhooks = self.pipeline.snapshots.current().await.matching(event.event_type);
+        let is_wide = webhooks.len() > WIDE;
+        let ordered = self.pipeline.config.delivery.ordering == Ordering::Task;
+        let key = task_key(&event.task_id);
+        let before = if ordered { self.beside.remove(&key) } else { None };
+        let spread = Spread {
+            pipeline: self.pipeline.clone(),
+            predecessors: self.predecessors.clone(),
+            webhooks,
+            event,
+            traceparent,
+            receipt,
+            claim: if is_wide { Claim::Wide } else { Claim::First },
+        };
+        if !is_wide && before.is_none() {
+            return spread.run().await;
+        }
+        let place = self.beside_places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (done, told) = oneshot::channel();
+        self.beside.insert(key, told);
+        tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            spread.run().await;
+            drop((done, place));
+        });
+    }
+
+    async fn due(&self, delivery: Delivery, last: LastError, receipt: Arc<Receipt>) {
+        if self.predecessors.settled(&receipt, delivery.id.0).await {
+            return receipt.settle();
+        }
+        let permits = self.pipeline.place(Claim::Retry).await;
+        let open =
+            Open { order_key: self.pipeline.order_key(&delivery, Claim::Retry), delivery, last, receipt, permits };
+        let webhook = self.pipeline.snapshots.current().await.get(open.delivery.webhook_id).cloned();
+        match webhook {
+            Some(webhook) => self.pipeline.submit(&webhook, open),
+            None => {
+                let Some(in_flight) = open.receipt.start() else { return };
+                self.pipeline.drop_silently(open, in_flight).await;
             }
         }
+    }
+
+    /// Written again into the tier that fits what is left of its wait.
+    async fn far(&self, delivery: Delivery, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
+        if self.predecessors.settled(&receipt, delivery.id.0).await {
+            return receipt.settle();
+        }
+        let permits = self.pipeline.place(Claim::Retry).await;
+        let Some(in_flight) = receipt.start() else { return };
+        let pipeline = self.pipeline.clone();
+        tokio::spawn(async move {
+            let left_ms = u64::try_from(due_at_ms - now_ms()).unwrap_or(0);
+            let tier = pipeline.policy.schedule.tier_for(Duration::from_millis(left_ms));
+            pipeline.hand_off.retry(&delivery, tier, due_at_ms, last).await;
+            pipeline.settler.settle(Settlement::silent(delivery.id.0, receipt, in_flight, Some(permits))).await;
+        });
+    }
+
+    async fn unreadable(&self, record: Unreadable, receipt: Arc<Receipt>) {
+        if self.predecessors.settled(&receipt, Uuid::nil()).await {
+            return receipt.settle();
+        }
+        let permits = self.pipeline.place(Claim::First).await;
+        let Some(in_flight) = receipt.start() else { return };
+        let pipeline = self.pipeline.clone();
+        let source = source_of(&receipt);
+        let reason = record.reason.as_str();
+        tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = record.detail, "dead-lettered");
+        metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason).increment(1);
+        tokio::spawn(async move {
+            pipeline.hand_off.unreadable(record, &source).await;
+            pipeline.settler.settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits))).await;
+        });
     }
 }
 
@@ -96,79 +143,52 @@ fn source_of(receipt: &Receipt) -> Source {
     Source { topic: receipt.partition.topic.clone(), partition: receipt.partition.number, offset: receipt.offset }
 }
 
-async fn fan_out(
-    pipeline: &Arc<Pipeline>,
-    predecessors: &Predecessors,
+/// One event on its way to its webhooks.
+struct Spread {
+    pipeline: Arc<Pipeline>,
+    predecessors: Arc<Predecessors>,
+    webhooks: Arc<[Arc<Webhook>]>,
     event: Event,
     traceparent: Option<String>,
     receipt: Arc<Receipt>,
-) {
-    let snapshot: Arc<Snapshot> = pipeline.snapshots.current().await;
-    for webhook in snapshot.matching(event.event_type).iter() {
-        let id = DeliveryId::of(&event.id, webhook.id);
-        if predecessors.settled(&receipt, id.0).await {
-            continue;
+    claim: Claim,
+}
+
+impl Spread {
+    async fn run(self) {
+        for webhook in self.webhooks.iter() {
+            let id = DeliveryId::of(&self.event.id, webhook.id);
+            if self.predecessors.settled(&self.receipt, id.0).await {
+                continue;
+            }
+            let permits = self.pipeline.place(self.claim).await;
+            // Revoked meanwhile: the next owner fans out the rest.
+            if self.receipt.partition.is_closed() {
+                return;
+            }
+            let delivery = self.delivery(id, webhook);
+            self.receipt.add();
+            let order_key = self.pipeline.order_key(&delivery, self.claim);
+            let open = Open { delivery, last: LastError::default(), receipt: self.receipt.clone(), permits, order_key };
+            self.pipeline.submit(webhook, open);
         }
-        let permits = pipeline.place(false).await;
-        // Revoked meanwhile: the next owner fans out the rest.
-        if receipt.partition.is_closed() {
-            return;
-        }
-        let delivery = Delivery {
+        self.receipt.settle();
+    }
+
+    fn delivery(&self, id: DeliveryId, webhook: &Webhook) -> Delivery {
+        Delivery {
             id,
             webhook_id: webhook.id,
-            event_type: event.event_type,
-            event_id: event.id.clone(),
-            task_id: event.task_id.clone(),
-            body: event.body.clone(),
+            event_type: self.event.event_type,
+            event_id: self.event.id.clone(),
+            task_id: self.event.task_id.clone(),
+            body: self.event.body.clone(),
             attempts: 0,
             deferrals: 0,
-            first_seen_at_ms: crate::delivery::now_ms(),
-            source: source_of(&receipt),
+            first_seen_at_ms: now_ms(),
+            source: source_of(&self.receipt),
             replays: 0,
-            traceparent: traceparent.clone(),
-        };
-        receipt.add();
-        let order_key = pipeline.order_key(&delivery, false);
-        pipeline.submit(Open { delivery, last: LastError::default(), receipt: receipt.clone(), permits, order_key });
+            traceparent: self.traceparent.clone(),
+        }
     }
-    receipt.settle();
-}
-
-async fn due(
-    pipeline: &Arc<Pipeline>,
-    predecessors: &Predecessors,
-    delivery: Delivery,
-    last: LastError,
-    receipt: Arc<Receipt>,
-) {
-    if predecessors.settled(&receipt, delivery.id.0).await {
-        return receipt.settle();
-    }
-    let permits = pipeline.place(true).await;
-    let order_key = pipeline.order_key(&delivery, true);
-    pipeline.submit(Open { delivery, last, receipt, permits, order_key });
-}
-
-/// Written again into the tier that fits what is left of its wait.
-async fn far(
-    pipeline: &Arc<Pipeline>,
-    predecessors: &Predecessors,
-    delivery: Delivery,
-    last: LastError,
-    due_at_ms: i64,
-    receipt: Arc<Receipt>,
-) {
-    if predecessors.settled(&receipt, delivery.id.0).await {
-        return receipt.settle();
-    }
-    let permits = pipeline.place(true).await;
-    let Some(in_flight) = receipt.start() else { return };
-    let pipeline = pipeline.clone();
-    tokio::spawn(async move {
-        let left_ms = u64::try_from(due_at_ms - crate::delivery::now_ms()).unwrap_or(0);
-        let tier = pipeline.policy.schedule.tier_for(std::time::Duration::from_millis(left_ms));
-        pipeline.hand_off.retry(&delivery, tier, due_at_ms, last).await;
-        pipeline.settler.settle(Settlement::silent(delivery.id.0, receipt, in_flight, Some(permits))).await;
-    });
 }

@@ -1,6 +1,9 @@
 //! Whose turn it is at one endpoint: so many requests at once, and first attempts of a task one after another.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// What a lane asks of the things it queues.
 pub trait Queued {
@@ -12,8 +15,8 @@ pub trait Queued {
 #[derive(Debug)]
 pub struct Lane<T> {
     in_flight: usize,
-    /// Ready to go once there is a place.
-    ready: VecDeque<T>,
+    /// Ready to go once there is a place, with the time since when they are.
+    ready: VecDeque<(Instant, T)>,
     /// For each task with a first attempt ready or in flight: the ones behind it.
     behind: HashMap<u64, VecDeque<T>>,
     waiting: usize,
@@ -26,24 +29,23 @@ impl<T> Default for Lane<T> {
 }
 
 impl<T: Queued> Lane<T> {
-    /// Queues `item`; gives it back if `queue_max` wait already.
-    ///
-    /// # Errors
-    /// The item itself, where the lane is saturated.
-    pub fn admit(&mut self, item: T, queue_max: usize) -> Result<(), T> {
-        if self.waiting >= queue_max {
-            return Err(item);
-        }
+    /// Queues `item`.
+    pub fn admit(&mut self, item: T, now: Instant) {
         self.waiting += 1;
         if let Some(key) = item.order_key() {
             if let Some(behind) = self.behind.get_mut(&key) {
                 behind.push_back(item);
-                return Ok(());
+                return;
             }
             self.behind.insert(key, VecDeque::new());
         }
-        self.ready.push_back(item);
-        Ok(())
+        self.ready.push_back((now, item));
+    }
+
+    /// Whether there is one whose turn it is.
+    #[must_use]
+    pub fn has_next(&self, in_flight_max: usize) -> bool {
+        self.in_flight < in_flight_max && !self.ready.is_empty()
     }
 
     /// Takes the next one whose turn it is; its place is held until [`Lane::finished`].
@@ -51,22 +53,54 @@ impl<T: Queued> Lane<T> {
         if self.in_flight >= in_flight_max {
             return None;
         }
-        let item = self.ready.pop_front()?;
+        let (_, item) = self.ready.pop_front()?;
         self.waiting -= 1;
         self.in_flight += 1;
         Some(item)
     }
 
     /// The one with that key is done, however it went: the next of its task may go.
-    pub fn finished(&mut self, order_key: Option<u64>) {
+    pub fn finished(&mut self, order_key: Option<u64>, now: Instant) {
         debug_assert!(self.in_flight > 0, "only what was started finishes");
         self.in_flight -= 1;
         let Some(key) = order_key else { return };
         match self.behind.get_mut(&key).and_then(VecDeque::pop_front) {
-            // The oldest of a task goes first: it has waited longest.
-            Some(next) => self.ready.push_back(next),
+            Some(next) => self.ready.push_back((now, next)),
             None => drop(self.behind.remove(&key)),
         }
+    }
+
+    /// Takes the newest until no more than `keep` wait. A task's later attempts leave with its earlier one, oldest
+    /// first, so that none overtakes it here.
+    pub fn evict(&mut self, keep: usize) -> Vec<T> {
+        let mut evicted = Vec::new();
+        while self.waiting > keep {
+            if let Some((_, item)) = self.ready.pop_back() {
+                let behind = item.order_key().and_then(|key| self.behind.remove(&key)).unwrap_or_default();
+                self.waiting -= 1 + behind.len();
+                evicted.push(item);
+                evicted.extend(behind);
+                continue;
+            }
+            // All wait behind requests in flight; those tasks stay known, for what is in flight of them.
+            for behind in self.behind.values_mut() {
+                self.waiting -= behind.len();
+                evicted.extend(behind.drain(..));
+            }
+        }
+        evicted
+    }
+
+    /// How long the first in line has been ready; None if none is.
+    #[must_use]
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        self.ready.front().map(|(since, _)| now.saturating_duration_since(*since))
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Nothing in flight, nothing waiting: the lane can be forgotten.
@@ -93,21 +127,40 @@ mod tests {
     fn first_attempts_of_a_task_go_one_after_another_and_others_pass_them() {
         let mut lane = Lane::default();
         for item in [Item(Some(1), 0), Item(Some(1), 1), Item(Some(2), 2), Item(None, 3)] {
-            lane.admit(item, 10).unwrap();
+            lane.admit(item, Instant::now());
         }
         assert_eq!(
             [lane.next(9), lane.next(9), lane.next(9), lane.next(9)].map(|i| i.map(|i| i.1)),
             [Some(0), Some(2), Some(3), None]
         );
-        lane.finished(Some(1));
+        lane.finished(Some(1), Instant::now());
         assert_eq!(lane.next(9), Some(Item(Some(1), 1)));
     }
 
     #[test]
-    fn a_full_queue_gives_the_item_back() {
+    fn the_newest_are_evicted_and_a_tasks_later_ones_leave_with_its_earlier_one() {
         let mut lane = Lane::default();
-        lane.admit(Item(None, 0), 1).unwrap();
-        assert_eq!(lane.admit(Item(None, 1), 1), Err(Item(None, 1)));
+        for item in [Item(None, 0), Item(Some(1), 1), Item(None, 2), Item(Some(1), 3), Item(Some(1), 4)] {
+            lane.admit(item, Instant::now());
+        }
+        assert_eq!(lane.evict(5), []);
+        assert_eq!(lane.evict(4), [Item(None, 2)]);
+        assert_eq!(lane.evict(3), [Item(Some(1), 1), Item(Some(1), 3), Item(Some(1), 4)]);
+        assert_eq!((lane.waiting(), lane.next(9)), (1, Some(Item(None, 0))));
+        lane.finished(None, Instant::now());
+        assert!(lane.is_idle() && lane.behind.is_empty());
+    }
+
+    #[test]
+    fn what_waits_behind_a_request_in_flight_is_evicted_too() {
+        let mut lane = Lane::default();
+        for at in 0..3 {
+            lane.admit(Item(Some(1), at), Instant::now());
+        }
+        assert_eq!(lane.next(9), Some(Item(Some(1), 0)));
+        assert_eq!(lane.evict(0), [Item(Some(1), 1), Item(Some(1), 2)]);
+        lane.finished(Some(1), Instant::now());
+        assert!(lane.is_idle() && lane.behind.is_empty());
     }
 
     proptest! {
@@ -117,7 +170,7 @@ mod tests {
         ) {
             let mut lane = Lane::default();
             for (at, key) in keys.iter().enumerate() {
-                lane.admit(Item(*key, at), 1_000).unwrap();
+                lane.admit(Item(*key, at), Instant::now());
             }
             let (mut running, mut done): (Vec<Item>, Vec<Item>) = (vec![], vec![]);
             let mut picks = picks.into_iter();
@@ -129,7 +182,7 @@ mod tests {
                 prop_assert!(running.len() <= limit);
                 let Some(pick) = picks.next().filter(|_| !running.is_empty()) else { break };
                 let item = running.swap_remove(pick.index(running.len()));
-                lane.finished(item.0);
+                lane.finished(item.0, Instant::now());
                 done.push(item);
             }
             prop_assert_eq!(done.len(), keys.len());

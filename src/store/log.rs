@@ -57,7 +57,7 @@ impl<'a> Logged<'a> {
             duration_ms: attempt.duration.as_millis() as u64,
             next_attempt_at: match fate {
                 Fate::Retry { due_at_ms, .. } => Some(rfc3339(due_at_ms)),
-                Fate::Delivered | Fate::Dead(_) => None,
+                Fate::Delivered | Fate::Dead(_) | Fate::Dropped => None,
             },
             delivered_at: rfc3339(attempt.ended_at_ms),
         }

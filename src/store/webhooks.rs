@@ -1,9 +1,10 @@
 //! The webhooks in Redis: each change raises a version and is announced, in one transaction.
 
-use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script};
 
 use super::Keys;
+use crate::event::rfc3339;
 use crate::webhook::{Webhook, WebhookId};
 
 /// The webhooks as they stand in Redis.
@@ -40,9 +41,54 @@ impl WebhookStore {
             return Ok(false);
         }
         let mut pipe = redis::pipe();
-        pipe.atomic().hdel(self.keys.webhooks(), id.to_string()).ignore().del(self.keys.log(id)).ignore();
+        pipe.atomic()
+            .hdel(self.keys.webhooks(), id.to_string())
+            .ignore()
+            .del(self.keys.log(id))
+            .ignore()
+            .hdel(self.keys.failing(), id.to_string())
+            .ignore();
         self.announce(pipe).await?;
         Ok(true)
+    }
+
+    /// Disables one, with the reason that its owner is shown. False if it is gone or inactive already.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn disable(&self, id: WebhookId, reason: &str, now_ms: i64) -> redis::RedisResult<bool> {
+        loop {
+            let key = self.keys.webhooks();
+            let before: Option<String> = self.connection.clone().hget(&key, id.to_string()).await?;
+            let Some(mut webhook) = before.as_deref().and_then(read).filter(|webhook| webhook.active) else {
+                return Ok(false);
+            };
+            webhook.active = false;
+            webhook.disabled_reason = Some(reason.to_owned());
+            webhook.updated_at = rfc3339(now_ms);
+            let after = serde_json::to_string(&webhook).expect("a webhook always serializes");
+            let version = self.keys.webhooks_version();
+            // Its owner may change it at the same moment: then it is looked at again.
+            let swapped: bool = Script::new(SWAP)
+                .key(key)
+                .key(version)
+                .arg(id.to_string())
+                .arg(before)
+                .arg(after)
+                .invoke_async(&mut self.connection.clone())
+                .await?;
+            if swapped {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Forgets that it failed: enabled again, it begins anew.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn forgive(&self, id: WebhookId) -> redis::RedisResult<()> {
+        self.connection.clone().hdel(self.keys.failing(), id.to_string()).await
     }
 
     async fn announce(&self, mut pipe: redis::Pipeline) -> redis::RedisResult<()> {
@@ -82,6 +128,15 @@ impl WebhookStore {
         Ok(version.unwrap_or(0))
     }
 }
+
+/// Replaces a webhook if it still is what it was, and announces the change.
+const SWAP: &str = "
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('INCR', KEYS[2])
+redis.call('PUBLISH', KEYS[2], 'changed')
+return 1
+";
 
 fn read(json: &str) -> Option<Webhook> {
     serde_json::from_str(json)

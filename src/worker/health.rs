@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::net::TcpListener;
 
@@ -67,10 +68,19 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result
         let body: String = parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect();
         async move { (status, body) }
     };
-    let routes = Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready));
+    let metrics = metrics_page();
+    let routes = Router::new()
+        .route("/metrics", get(async move || metrics.as_ref().map_or_else(String::new, PrometheusHandle::render)))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready));
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(address)
+}
+
+/// What the counters of this process are read from; None where another part of it has claimed them.
+fn metrics_page() -> Option<PrometheusHandle> {
+    PrometheusBuilder::new().install_recorder().inspect_err(|error| tracing::warn!(%error, "metrics aren't kept")).ok()
 }
 
 /// Asks the broker again and again on a thread of its own, as long as someone looks at the answer.

@@ -6,6 +6,7 @@ mod command_line;
 mod consuming;
 mod crashing;
 mod delivering;
+mod isolating;
 mod outages;
 mod retrying;
 mod signing;

@@ -61,6 +61,8 @@ impl World {
             ("delivery.attempts_max", "4"),
             ("delivery.retry.initial", "200ms"),
             ("delivery.retry.multiplier", "2"),
+            // Endpoints fail on purpose here; tests of the breaker set it themselves.
+            ("delivery.breaker.attempts_min", "100000"),
         ] {
             all.insert(key.to_owned(), value.to_owned());
         }
@@ -120,6 +122,7 @@ impl World {
             active: true,
             disabled_reason: None,
             format: PayloadFormat::Optio,
+            rate_per_second: None,
             created_at: now.clone(),
             updated_at: now,
         }
