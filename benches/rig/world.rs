@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::delivery::now_ms;
@@ -61,8 +62,9 @@ impl World {
         Process::start(command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned())))
     }
 
-    /// A webhook for each path, for `event`.
-    pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) {
+    /// A webhook for each path, for `events`.
+    pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) -> Vec<WebhookId> {
+        let mut ids = Vec::new();
         let store = WebhookStore::new(
             connection::open(&self.config.redis).expect("a URL").1,
             Keys::new(&self.config.redis.prefix),
@@ -83,7 +85,28 @@ impl World {
                 updated_at: now,
             };
             store.put(&webhook).await.expect("redis");
+            ids.push(webhook.id);
         }
+        ids
+    }
+
+    /// Writes `count` transitions that lead to `event`, each of another task, `per_second` of them at an even pace.
+    pub async fn emit_evenly(&self, event: EventType, count: usize, per_second: usize) {
+        let producer: FutureProducer = clients::producer(&self.config).create().expect("a producer");
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        let mut sent = 0;
+        let began = std::time::Instant::now();
+        while sent < count {
+            ticks.tick().await;
+            let due = (began.elapsed().as_secs_f64() * per_second as f64) as usize;
+            while sent < due.min(count) {
+                let (key, value) = transition(event);
+                let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
+                drop(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+                sent += 1;
+            }
+        }
+        rdkafka::producer::Producer::flush(&producer, Duration::from_secs(30)).expect("written");
     }
 
     /// Writes `count` transitions that lead to `event`, each of another task.
@@ -95,8 +118,7 @@ impl World {
             let window = left.min(20_000);
             let mut sent = Vec::with_capacity(window);
             for _ in 0..window {
-                let task = Uuid::now_v7();
-                let (key, value) = (task.to_string(), sample::transition(event, task, "Fix it", now_ms()).to_string());
+                let (key, value) = transition(event);
                 let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
                 sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
             }
@@ -106,4 +128,10 @@ impl World {
             left -= window;
         }
     }
+}
+
+/// Its title says when it was written, so that the receiver can tell how long it took.
+fn transition(event: EventType) -> (String, String) {
+    let (task, now) = (Uuid::now_v7(), now_ms());
+    (task.to_string(), sample::transition(event, task, &now.to_string(), now).to_string())
 }

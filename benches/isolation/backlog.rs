@@ -1,0 +1,114 @@
+//! Very many deliveries that wait for a dead endpoint, and new events for live ones.
+//!
+//! In real time: the waiting ones are written as a worker leaves them after an endpoint has been down for some
+//! twenty minutes (put off four times, due over the next 27 minutes), and come up at that pace during the run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use optio_webhooks::delivery::{Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::event::EventType;
+use optio_webhooks::kafka::clients;
+use optio_webhooks::record::{self, LastError};
+use optio_webhooks::topics::Names;
+use optio_webhooks::webhook::WebhookId;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use uuid::Uuid;
+
+use crate::rig::process::Process;
+use crate::rig::receiver;
+use crate::rig::world::World;
+use crate::{Figures, good_paths, measure, setting};
+
+/// The tier whose delay is 18 minutes with the default settings.
+const TIER: u32 = 4;
+const SHORTEST_MS: i64 = 18 * 60_000;
+
+pub async fn compare() {
+    let waiting = setting("WAITING", 1_000_000);
+    println!("{waiting} deliveries wait for a dead endpoint: what nine others get, against a run in which none waits");
+    let without = run(0).await;
+    let with = run(waiting).await;
+    println!(
+        "  rate {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
+        with.0.rate, without.0.rate, with.0.p99_ms, without.0.p99_ms
+    );
+    println!("backlog: rate {:.2}, p99 latency {:.2}", with.0.rate / without.0.rate, with.0.p99_ms / without.0.p99_ms);
+    println!("  {} written again during the run, of {waiting}; peak memory {:.0} MiB", with.1, with.2);
+}
+
+async fn run(waiting: usize) -> (Figures, i64, f64) {
+    let world = World::new(&[]).await;
+    let at = receiver::free_address();
+    let _receiver = Process::role("receiver", &[at.to_string()]);
+    world.webhooks(at, &good_paths(), &[EventType::TaskCompleted]).await;
+    let dead = world.webhooks(receiver::free_address(), &["/".to_owned()], &[EventType::TaskFailed]).await[0];
+    write(&world, dead, waiting).await;
+    let before = written(&world);
+    let mut worker = world.worker();
+    let figures = measure(&world, at, &mut worker).await;
+    (figures, written(&world) - before, worker.memory_peak_mib())
+}
+
+/// Writes them as if they had been put off one after another over the last 18 minutes.
+async fn write(world: &World, webhook: WebhookId, count: usize) {
+    let names = Names::new(&world.config);
+    let producer: FutureProducer =
+        clients::producer(&world.config).set("linger.ms", "20").create().expect("a producer");
+    let now = now_ms();
+    let topic = names.retry(TIER);
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let event_id = Uuid::now_v7().to_string();
+        let written_at_ms = now - SHORTEST_MS + SHORTEST_MS * number as i64 / count as i64;
+        let delivery = Delivery {
+            id: DeliveryId::of(&event_id, webhook),
+            webhook_id: webhook,
+            event_type: EventType::TaskFailed,
+            event_id,
+            task_id: "task".to_owned(),
+            body: bytes::Bytes::from_static(br#"{"event":"task.failed"}"#),
+            attempts: 1,
+            deferrals: 4,
+            first_seen_at_ms: now - 2 * SHORTEST_MS,
+            source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+            replays: 0,
+            traceparent: None,
+        };
+        // As a deferral spreads them: up to half as long again.
+        let due_at_ms = written_at_ms + SHORTEST_MS + (rand::random::<f64>() * 0.5 * SHORTEST_MS as f64) as i64;
+        let headers = record::headers(
+            &delivery,
+            Some(due_at_ms),
+            LastError { code: Some(FailureCode::CircuitOpen), status: None },
+        );
+        let record = FutureRecord::<[u8], [u8]>::to(&topic)
+            .payload(&delivery.body)
+            .headers(headers)
+            .timestamp(written_at_ms)
+            .partition((number % world.config.topics.partitions as usize) as i32);
+        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+        if sent.len() == 20_000 {
+            for sent in sent.drain(..) {
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+            }
+        }
+    }
+    for sent in sent {
+        sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+    }
+}
+
+/// Records in all tiers.
+fn written(world: &World) -> i64 {
+    let names = Names::new(&world.config);
+    let consumer: BaseConsumer = clients::consumer(&world.config, "bench-observer").create().expect("a consumer");
+    let tiers = (1..world.config.delivery.attempts_max).map(|tier| names.retry(tier));
+    tiers
+        .flat_map(|topic| (0..world.config.topics.partitions).map(move |partition| (topic.clone(), partition)))
+        .map(|(topic, partition)| {
+            consumer.fetch_watermarks(&topic, partition, Duration::from_secs(10)).expect("the broker answers").1
+        })
+        .sum()
+}
