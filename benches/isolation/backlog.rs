@@ -107,8 +107,17 @@ fn written(world: &World) -> i64 {
     let tiers = (1..world.config.delivery.attempts_max).map(|tier| names.retry(tier));
     tiers
         .flat_map(|topic| (0..world.config.topics.partitions).map(move |partition| (topic.clone(), partition)))
-        .map(|(topic, partition)| {
-            consumer.fetch_watermarks(&topic, partition, Duration::from_secs(10)).expect("the broker answers").1
-        })
+        .map(|(topic, partition)| high(&consumer, &topic, partition))
         .sum()
+}
+
+/// A topic that was made a moment ago may not have its leader yet.
+fn high(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    for _ in 0..100 {
+        if let Ok((_, high)) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)) {
+            return high;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{topic} has no leader")
 }

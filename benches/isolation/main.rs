@@ -2,7 +2,8 @@
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench isolation`.
 //! Environment variables: `ROUNDS` (1), `EVENTS` of a burst (6000; ten webhooks each), `EVEN_SECONDS` of an even load
-//! (10), `WAITING` deliveries in the retry tiers (1000000), `ONLY` one part: `faults`, `backlog`, `growth`.
+//! (10), `WAITING` deliveries in the retry tiers (1000000), `ONLY` one part: `faults`, `backlog`, `growth`;
+//! `FAULT` one fault: `/hang`, `/500`, `/slow`, `refused`.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -65,6 +66,9 @@ async fn faults() {
         ("answers after 9 s", "/slow"),
         ("refuses connections", "refused"),
     ] {
+        if std::env::var("FAULT").is_ok_and(|only| only != bad) {
+            continue;
+        }
         let (mut rate, mut p99) = (Vec::new(), Vec::new());
         for _ in 0..setting("ROUNDS", 1) {
             let without = run("/good").await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rdkafka::Message as _;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
@@ -47,16 +48,17 @@ impl HandOff {
         self.write(&self.names.dead_letters(), record.key.as_deref(), record.value.as_deref(), headers).await;
     }
 
-    async fn write(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, headers: OwnedHeaders) {
+    async fn write(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, mut headers: OwnedHeaders) {
         let mut reconnect = Reconnect::default();
         loop {
-            let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers.clone());
+            let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             record.key = key;
             record.payload = value;
             match self.producer.send(record, Timeout::Never).await {
                 Ok(_) => return,
-                Err((error, _)) => {
+                Err((error, record)) => {
                     tracing::error!(%error, topic, "a hand-off can't be made and is tried again; its offset stays");
+                    headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
                     reconnect.wait().await;
                 }
             }
