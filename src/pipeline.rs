@@ -25,7 +25,7 @@ use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms};
+use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms_up};
 use crate::event::Event;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshots;
@@ -277,7 +277,7 @@ impl Pipeline {
     async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
         let Some(in_flight) = open.receipt.start() else { return };
         metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
-        let fate = self.policy.after_deferral(&open.delivery, deferral.wait, now_ms(), rand::random());
+        let fate = self.policy.after_deferral(&open.delivery, deferral.wait, now_ms_up(), rand::random());
         let mut delivery = open.delivery;
         delivery.deferrals += 1;
         let last = LastError { code: Some(deferral.why), status: open.last.status };

@@ -17,6 +17,7 @@ use optio_webhooks::event::EventType;
 use rig::process::Process;
 use rig::receiver;
 use rig::world::World;
+use rig::{median, setting};
 
 const WEBHOOKS: usize = 4;
 
@@ -33,10 +34,6 @@ fn main() {
         Some("role=floor") => floor::run(&arguments[1..]),
         _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(compare()),
     }
-}
-
-fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
 async fn compare() {
@@ -58,11 +55,6 @@ async fn compare() {
     println!("processor time per delivery, against the bare consumer: {:.2} (median of {rounds})", median(&mut cost));
     println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
     println!("peak memory with {waiting} events waiting:               {memory:.0} MiB");
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn paths() -> Vec<String> {

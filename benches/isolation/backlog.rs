@@ -19,7 +19,8 @@ use uuid::Uuid;
 use crate::rig::process::Process;
 use crate::rig::receiver;
 use crate::rig::world::World;
-use crate::{Figures, good_paths, measure, setting};
+use crate::rig::setting;
+use crate::{Figures, good_paths, measure, report};
 
 /// The tier whose delay is 18 minutes with the default settings.
 const TIER: u32 = 4;
@@ -28,14 +29,14 @@ const SHORTEST_MS: i64 = 18 * 60_000;
 pub async fn compare() {
     let waiting = setting("WAITING", 1_000_000);
     println!("{waiting} deliveries wait for a dead endpoint: what nine others get, against a run in which none waits");
-    let without = run(0).await;
-    let with = run(waiting).await;
-    println!(
-        "  rate {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
-        with.0.rate, without.0.rate, with.0.p99_ms, without.0.p99_ms
-    );
-    println!("backlog: rate {:.2}, p99 latency {:.2}", with.0.rate / without.0.rate, with.0.p99_ms / without.0.p99_ms);
-    println!("  {} written again during the run, of {waiting}; peak memory {:.0} MiB", with.1, with.2);
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..setting("ROUNDS", 3) {
+        without.push(run(0).await.0);
+        let (figures, written, memory) = run(waiting).await;
+        with.push(figures);
+        println!("  {written} written again during the run, of {waiting}; peak memory {memory:.0} MiB");
+    }
+    report("backlog", &with, &without);
 }
 
 async fn run(waiting: usize) -> (Figures, i64, f64) {

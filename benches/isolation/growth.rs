@@ -7,7 +7,7 @@ use optio_webhooks::event::EventType;
 use crate::rig::process::Process;
 use crate::rig::receiver;
 use crate::rig::world::World;
-use crate::{median, setting};
+use crate::rig::{median, setting};
 
 /// Deliveries of one run, whatever the number of webhooks.
 const DELIVERIES: usize = 40_000;
@@ -15,7 +15,7 @@ const DELIVERIES: usize = 40_000;
 pub async fn compare() {
     println!("processor time per delivery as the number of webhooks grows, against one webhook");
     let mut costs = [Vec::new(), Vec::new(), Vec::new()];
-    for _ in 0..setting("ROUNDS", 1) {
+    for _ in 0..setting("ROUNDS", 3) {
         for (at, webhooks) in [1, 100, 10_000].into_iter().enumerate() {
             costs[at].push(run(webhooks).await);
         }
@@ -32,7 +32,7 @@ async fn run(webhooks: usize) -> f64 {
     let _receiver = Process::role("receiver", &[at.to_string()]);
     // Spread over the event types: each event is for a fifth of them.
     let share = webhooks.div_ceil(EventType::ALL.len());
-    let paths: Vec<String> = (0..share).map(|number| format!("/{number}")).collect();
+    let paths: Vec<String> = (0..share).map(|number| format!("/growth/{number}")).collect();
     for event in EventType::ALL.into_iter().take(webhooks) {
         world.webhooks(at, &paths, &[event]).await;
     }

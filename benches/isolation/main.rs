@@ -1,8 +1,8 @@
 //! What a bad endpoint costs the others: the same load with and without it, in turns, in one run.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench isolation`.
-//! Environment variables: `ROUNDS` (1), `EVENTS` of a burst (6000; ten webhooks each), `EVEN_SECONDS` of an even load
-//! (10), `WAITING` deliveries in the retry tiers (1000000), `ONLY` one part: `faults`, `backlog`, `growth`;
+//! Environment variables: `ROUNDS` (3), `EVENTS` of a burst (6000; ten webhooks each), `EVEN_SECONDS` of an even load
+//! (20), `WAITING` deliveries in the retry tiers (1000000), `ONLY` one part: `faults`, `backlog`, `growth`;
 //! `FAULT` one fault: `/hang`, `/500`, `/slow`, `refused`.
 
 #[path = "../rig/mod.rs"]
@@ -19,11 +19,13 @@ use optio_webhooks::event::EventType;
 use rig::process::Process;
 use rig::receiver;
 use rig::world::World;
+use rig::{median, setting};
 
 /// Endpoints that work, beside the one that may not.
 const GOOD: usize = 9;
 /// Events a second of the even load: about a third of what two cores can do, so that latency is not queueing.
 const EVEN_PER_SECOND: usize = 150;
+const WARM_UP_S: usize = 3;
 
 /// What the nine got.
 #[derive(Clone, Copy)]
@@ -38,10 +40,6 @@ fn main() {
         Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
         _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(all()),
     }
-}
-
-pub fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
 }
 
 async fn all() {
@@ -69,24 +67,26 @@ async fn faults() {
         if std::env::var("FAULT").is_ok_and(|only| only != bad) {
             continue;
         }
-        let (mut rate, mut p99) = (Vec::new(), Vec::new());
-        for _ in 0..setting("ROUNDS", 1) {
-            let without = run("/good").await;
-            let with = run(bad).await;
-            rate.push(with.rate / without.rate);
-            p99.push(with.p99_ms / without.p99_ms);
-            println!(
-                "  {name}: rate {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
-                with.rate, without.rate, with.p99_ms, without.p99_ms
-            );
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..setting("ROUNDS", 3) {
+            without.push(run("/good").await);
+            with.push(run(bad).await);
         }
-        println!("{name}: rate {:.2}, p99 latency {:.2}", median(&mut rate), median(&mut p99));
+        report(name, &with, &without);
     }
 }
 
-pub fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The ratios of the medians, and what they are made of.
+pub fn report(name: &str, with: &[Figures], without: &[Figures]) {
+    let of = |runs: &[Figures], figure: fn(&Figures) -> f64| median(&mut runs.iter().map(figure).collect::<Vec<_>>());
+    let (rate, p99_ms): (fn(&Figures) -> f64, fn(&Figures) -> f64) = (|run| run.rate, |run| run.p99_ms);
+    println!("{name}: rate {:.2}, p99 latency {:.2}", of(with, rate) / of(without, rate), of(with, p99_ms) / of(without, p99_ms));
+    for (with, without) in with.iter().zip(without) {
+        println!(
+            "  {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
+            with.rate, without.rate, with.p99_ms, without.p99_ms
+        );
+    }
 }
 
 pub fn good_paths() -> Vec<String> {
@@ -109,21 +109,22 @@ async fn run(tenth: &str) -> Figures {
 
 /// First an even load, for latency; then a burst, for throughput.
 pub async fn measure(world: &World, at: SocketAddr, worker: &mut Process) -> Figures {
-    // A first one, so that start-up and group membership are over when the clock starts.
-    world.emit(EventType::TaskCompleted, 1).await;
-    until(at, GOOD, worker).await;
+    // First some that don't count: by then the group has met, and the broker has begun the files of what it writes.
+    let warm_up = WARM_UP_S * EVEN_PER_SECOND;
+    world.emit_evenly(EventType::TaskCompleted, warm_up, EVEN_PER_SECOND).await;
+    until(at, warm_up * GOOD, worker).await;
     receiver::latencies_ms(at);
 
-    let even = setting("EVEN_SECONDS", 10) * EVEN_PER_SECOND;
+    let even = setting("EVEN_SECONDS", 20) * EVEN_PER_SECOND;
     world.emit_evenly(EventType::TaskCompleted, even, EVEN_PER_SECOND).await;
-    until(at, (even + 1) * GOOD, worker).await;
+    until(at, (warm_up + even) * GOOD, worker).await;
     let latencies = receiver::latencies_ms(at);
     let p99_ms = latencies[latencies.len() * 99 / 100] as f64;
 
     let burst = setting("EVENTS", 6_000);
     let began = Instant::now();
     world.emit(EventType::TaskCompleted, burst).await;
-    until(at, (even + 1 + burst) * GOOD, worker).await;
+    until(at, (warm_up + even + burst) * GOOD, worker).await;
     Figures { rate: (burst * GOOD) as f64 / began.elapsed().as_secs_f64(), p99_ms }
 }
 

@@ -5,3 +5,13 @@
 pub mod process;
 pub mod receiver;
 pub mod world;
+
+/// A number from the environment.
+pub fn setting(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}
+
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

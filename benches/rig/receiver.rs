@@ -1,25 +1,30 @@
 //! A receiver as cheap as can be, so that what is measured is the sender: HTTP/1.1 with keep-alive, answers 200.
 //!
-//! `GET /count` answers how many requests came, by path; `GET /latencies` how long after their events.
+//! `GET /count` answers how many requests succeeded, by path; `GET /latencies` how long after their events they came;
+//! `GET /waits` how long after the attempt before it each later attempt came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use optio_webhooks::delivery::now_ms;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// What came, and how long after its event was written.
+/// What came, and how long after its event was written or the attempt before it.
 #[derive(Default)]
 struct Seen {
     counts: BTreeMap<String, u64>,
     latencies_ms: Vec<i64>,
+    /// When a delivery that will come again was answered, by its id.
+    answered: HashMap<String, Instant>,
+    waits_ms: Vec<i64>,
 }
 
 /// The role `receiver`: listens at `address` until it is killed. Requests to `/hang` are never answered, to `/500`
-/// with 500, to `/slow` after nine seconds; all others with 200, and only these are measured.
+/// with 500, to `/slow` after nine seconds, to `/third` with 500 but for third attempts; all others with 200, and only
+/// these are measured.
 pub fn run(address: SocketAddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -57,6 +62,20 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
                 tokio::time::sleep(Duration::from_secs(9)).await;
                 "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()
             }
+            "/waits" => page(&std::mem::take(&mut seen.lock().expect("nobody panics with it").waits_ms)),
+            "/third" => {
+                let mut seen = seen.lock().expect("nobody panics with it");
+                let id = header(&buffer[..head], "x-optio-delivery:");
+                if let Some(before) = seen.answered.insert(id, Instant::now()) {
+                    seen.waits_ms.push(before.elapsed().as_millis() as i64);
+                }
+                if header(&buffer[..head], "x-optio-attempt:") == "3" {
+                    *seen.counts.entry(path).or_default() += 1;
+                    "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()
+                } else {
+                    "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned()
+                }
+            }
             _ => {
                 let latency_ms = written_at_ms(&buffer[head..head + length]).map(|at| now_ms() - at);
                 let mut seen = seen.lock().expect("nobody panics with it");
@@ -88,9 +107,13 @@ fn written_at_ms(body: &[u8]) -> Option<i64> {
 /// Where the head ends, and how long the body is.
 fn find_head(buffer: &[u8]) -> Option<(usize, usize)> {
     let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
-    Some((end, length))
+    Some((end, header(&buffer[..end], "content-length:").parse().unwrap_or(0)))
+}
+
+/// The value of a header whose name with its colon is `name`, in small letters; empty where there is none.
+fn header(head: &[u8], name: &str) -> String {
+    let head = String::from_utf8_lossy(head).to_lowercase();
+    head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }
 
 /// Asks the receiver; waits for it to listen.
@@ -119,6 +142,13 @@ pub fn latencies_ms(address: SocketAddr) -> Vec<i64> {
     let mut latencies: Vec<i64> = ask(address, "/latencies");
     latencies.sort_unstable();
     latencies
+}
+
+/// How long after the attempt before it each later attempt came since the last call, sorted.
+pub fn waits_ms(address: SocketAddr) -> Vec<i64> {
+    let mut waits: Vec<i64> = ask(address, "/waits");
+    waits.sort_unstable();
+    waits
 }
 
 pub fn total(address: SocketAddr) -> u64 {

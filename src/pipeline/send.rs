@@ -4,7 +4,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use tokio::time::Instant;
 
 use crate::config;
-use crate::delivery::{Attempt, Delivery, FailureCode, now_ms, retry_after};
+use crate::delivery::{Attempt, Delivery, FailureCode, now_ms, now_ms_up, retry_after};
 use crate::http::client::{failure_code, policy};
 use crate::signature;
 use crate::store::log::RESPONSE_BODY_MAX;
@@ -37,7 +37,7 @@ pub async fn attempt(
         attempt.failure = exchange(request, &mut attempt, settings.response_body_max).await.err();
     }
     attempt.duration = started.elapsed();
-    attempt.ended_at_ms = now_ms();
+    attempt.ended_at_ms = now_ms_up();
     attempt
 }
 
