@@ -3,6 +3,7 @@
 mod dev;
 mod emit;
 mod listen;
+mod replay;
 mod run;
 mod settings;
 mod topics;
@@ -61,6 +62,8 @@ enum Verb {
     Emit(emit::Emit),
     /// Receive webhook requests on this machine, verify their signatures and print them.
     Listen(listen::Listen),
+    /// Put dead letters back into delivery, or tell a webhook the past.
+    Replay(replay::Replay),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
@@ -148,6 +151,7 @@ async fn verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Webhooks(verb) => verb.run(&load()?).await,
         Verb::Emit(verb) => verb.run(&load()?).await,
         Verb::Listen(verb) => verb.run().await,
+        Verb::Replay(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
     }
 }

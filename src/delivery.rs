@@ -23,6 +23,13 @@ impl DeliveryId {
     }
 }
 
+impl std::str::FromStr for DeliveryId {
+    type Err = uuid::Error;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 impl std::fmt::Display for DeliveryId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -135,8 +142,9 @@ pub struct Attempt {
 }
 
 /// Why a delivery is given up (contract section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum DeadReason {
     /// All attempts failed.
     Exhausted,
@@ -149,6 +157,15 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Exhausted, Self::Expired, Self::Malformed, Self::TooLarge];
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

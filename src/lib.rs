@@ -12,6 +12,7 @@ pub mod http;
 pub mod kafka;
 pub mod pipeline;
 pub mod record;
+pub mod replay;
 pub mod schedule;
 pub mod signature;
 pub mod store;

@@ -25,9 +25,9 @@ use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, now_ms_up};
+use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, Source, now_ms_up};
 use crate::event::Event;
-use crate::record::LastError;
+use crate::record::{LastError, UnreadOrigin};
 use crate::store::snapshot::Snapshots;
 use crate::webhook::{Webhook, WebhookId};
 use endpoint::{Deferral, Started};
@@ -41,8 +41,8 @@ use settle::{Settlement, Settler};
 /// What a consumer found in a record.
 #[derive(Debug)]
 pub enum Incoming {
-    /// Something to tell.
-    Event { event: Event, traceparent: Option<String> },
+    /// Something to tell; where it stood when it was first read, and how often it was replayed.
+    Event { event: Event, traceparent: Option<String>, source: Source, replays: u32 },
     /// A delivery whose wait is over.
     Due { delivery: Box<Delivery>, last: LastError },
     /// A delivery whose wait is so far off that it waits elsewhere.
@@ -62,6 +62,8 @@ pub struct Unreadable {
     pub value: Option<Vec<u8>>,
     /// As they came.
     pub headers: OwnedHeaders,
+    /// Where it came from.
+    pub origin: UnreadOrigin,
     /// `malformed` or `too_large`.
     pub reason: DeadReason,
     /// For people.
@@ -165,9 +167,10 @@ impl Pipeline {
         Permits { _open: acquire(&self.places).await, _shared: shared }
     }
 
-    /// First attempts of one task keep their order; retries needn't.
-    fn order_key(&self, delivery: &Delivery, claim: Claim) -> Option<u64> {
-        (self.config.delivery.ordering == Ordering::Task && claim != Claim::Retry).then(|| task_key(&delivery.task_id))
+    /// First attempts of one task keep their order, replayed ones too; retries needn't.
+    fn order_key(&self, delivery: &Delivery) -> Option<u64> {
+        let is_first = delivery.attempts == 0 && delivery.deferrals == 0;
+        (self.config.delivery.ordering == Ordering::Task && is_first).then(|| task_key(&delivery.task_id))
     }
 
     /// Queues a delivery at its endpoint.

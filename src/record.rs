@@ -15,6 +15,38 @@ pub struct LastError {
     pub status: Option<u16>,
 }
 
+/// What a record of the replay topic is a replay of.
+pub const REPLAY_OF: &str = "optio-replay-of";
+/// On a replayed record that couldn't be read: it goes through the decoder again, as it came.
+const REPLAY_UNREAD: &str = "optio-replay-unread";
+/// The timestamp that a record that couldn't be read had: events without one take the record's.
+const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
+
+/// What stands behind the headers of a record that couldn't be read.
+const BEHIND_UNREAD: [&str; 10] = [
+    "optio-source-topic",
+    "optio-source-partition",
+    "optio-source-offset",
+    SOURCE_TIMESTAMP,
+    "optio-replays",
+    "optio-dead-reason",
+    "optio-dead-detail",
+    "optio-dead-at",
+    REPLAY_OF,
+    REPLAY_UNREAD,
+];
+
+/// Where a record that couldn't be read came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadOrigin {
+    /// Where it stood.
+    pub source: Source,
+    /// Its timestamp there, Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// How often it was replayed.
+    pub replays: u32,
+}
+
 /// A record of a retry tier that isn't one: it goes to the dead-letter topic as `malformed`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {header} is missing or can't be read")]
@@ -68,13 +100,72 @@ pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64)
         .insert(Header { key: "optio-dead-at", value: Some(&at_ms.to_string()) })
 }
 
-/// Where a record that couldn't be read stood, for its dead letter.
+/// Where a record that couldn't be read came from, behind its own headers.
 #[must_use]
-pub fn source(headers: OwnedHeaders, source: &Source) -> OwnedHeaders {
-    headers
+pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
+    let UnreadOrigin { source, timestamp_ms, replays } = origin;
+    let headers = headers
         .insert(Header { key: "optio-source-topic", value: Some(&*source.topic) })
         .insert(Header { key: "optio-source-partition", value: Some(&source.partition.to_string()) })
         .insert(Header { key: "optio-source-offset", value: Some(&source.offset.to_string()) })
+        .insert(Header { key: SOURCE_TIMESTAMP, value: Some(&timestamp_ms.to_string()) });
+    if *replays == 0 {
+        return headers;
+    }
+    headers.insert(Header { key: "optio-replays", value: Some(&replays.to_string()) })
+}
+
+/// Reads what [`unread`] wrote. Where the record had headers of these names itself, ours are the last.
+#[must_use]
+pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> {
+    let find = |name: &str| last(headers, name);
+    Some(UnreadOrigin {
+        source: Source {
+            topic: find("optio-source-topic")?.into(),
+            partition: find("optio-source-partition")?.parse().ok()?,
+            offset: find("optio-source-offset")?.parse().ok()?,
+        },
+        timestamp_ms: find(SOURCE_TIMESTAMP).and_then(|text| text.parse().ok()).unwrap_or(0),
+        replays: find("optio-replays").and_then(|text| text.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// The headers that a record had when it couldn't be read, without ours behind them.
+#[must_use]
+pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
+    let Some(headers) = headers else { return OwnedHeaders::new() };
+    let mut own: Vec<Header<'_, &[u8]>> = headers.iter().collect();
+    for name in BEHIND_UNREAD {
+        if let Some(at) = own.iter().rposition(|header| header.key == name) {
+            own.remove(at);
+        }
+    }
+    own.into_iter().fold(OwnedHeaders::new(), OwnedHeaders::insert)
+}
+
+/// What a replayed record says beside its headers: what it is a replay of.
+#[must_use]
+pub fn replay(headers: OwnedHeaders, of: &str) -> OwnedHeaders {
+    headers.insert(Header { key: REPLAY_OF, value: Some(of) })
+}
+
+/// The same for a record that couldn't be read.
+#[must_use]
+pub fn replay_unread(headers: OwnedHeaders, origin: &UnreadOrigin, of: &str) -> OwnedHeaders {
+    replay(unread(headers, origin), of).insert(Header { key: REPLAY_UNREAD, value: Some("true") })
+}
+
+/// Whether it is one that couldn't be read.
+#[must_use]
+pub fn is_replay_of_unread(headers: Option<&BorrowedHeaders>) -> bool {
+    last(headers, REPLAY_UNREAD).is_some()
+}
+
+/// The last header of a name, as text.
+#[must_use]
+pub fn last<'a>(headers: Option<&'a BorrowedHeaders>, name: &str) -> Option<&'a str> {
+    let header = headers?.iter().filter(|header| header.key == name).last()?;
+    std::str::from_utf8(header.value?).ok()
 }
 
 /// Reads a record of a retry tier: the delivery, and when it is due (Unix milliseconds).
@@ -82,6 +173,17 @@ pub fn source(headers: OwnedHeaders, source: &Source) -> OwnedHeaders {
 /// # Errors
 /// [`BadHeader`] names the first one that is missing or can't be read.
 pub fn read(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadHeader> {
+    let (delivery, last) = delivery(value, headers)?;
+    let due_at = headers.and_then(|headers| headers.iter().find(|header| header.key == "optio-due-at"));
+    let due_at_ms = due_at.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
+    Ok((delivery, due_at_ms.ok_or(BadHeader { header: "optio-due-at" })?, last))
+}
+
+/// Reads a retry record or a dead letter, whenever it is due.
+///
+/// # Errors
+/// As [`read`].
+pub fn delivery(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery, LastError), BadHeader> {
     let find = |name: &'static str| {
         let headers = headers?;
         let found = headers.iter().find(|header| header.key == name)?;
@@ -113,7 +215,7 @@ pub fn read(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery
         code: find("optio-last-error").and_then(|code| serde_json::from_value(code.into()).ok()),
         status: find("optio-last-status").and_then(|status| status.parse().ok()),
     };
-    Ok((delivery, number("optio-due-at")?, last))
+    Ok((delivery, last))
 }
 
 #[cfg(test)]
@@ -131,6 +233,21 @@ mod tests {
         let last = LastError { code: Some(FailureCode::Status), status: Some(503) };
         let headers = headers(&delivery, Some(77), last);
         assert_eq!(read(&delivery.body, Some(headers.as_borrowed())), Ok((delivery, 77, last)));
+    }
+
+    #[test]
+    fn a_record_that_could_not_be_read_gets_its_own_headers_back_even_where_they_look_like_ours() {
+        let own = OwnedHeaders::new()
+            .insert(Header { key: "optio-source-topic", value: Some("theirs") })
+            .insert(Header { key: "x", value: Some("1") });
+        let origin = UnreadOrigin { source: sample().source, timestamp_ms: 5, replays: 2 };
+        let letter = dead(unread(own.clone(), &origin), DeadReason::Malformed, "why", 9);
+        assert_eq!(unread_origin(Some(letter.as_borrowed())), Some(origin.clone()));
+        let theirs = |headers: &OwnedHeaders| format!("{:?}", headers.as_borrowed().iter().collect::<Vec<_>>());
+        assert_eq!(theirs(&untouched(Some(letter.as_borrowed()))), theirs(&own));
+        let replayed = replay_unread(untouched(Some(letter.as_borrowed())), &origin, "dlq/0/1/2");
+        assert!(is_replay_of_unread(Some(replayed.as_borrowed())));
+        assert_eq!(theirs(&untouched(Some(replayed.as_borrowed()))), theirs(&own));
     }
 
     #[test]

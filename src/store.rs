@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod failing;
+pub mod lease;
 pub mod log;
 pub mod marks;
 pub mod snapshot;
@@ -42,6 +43,12 @@ impl Keys {
     #[must_use]
     pub fn log(&self, webhook: crate::webhook::WebhookId) -> String {
         format!("{}log:{webhook}", self.prefix)
+    }
+
+    /// Held by the one replay that runs.
+    #[must_use]
+    pub fn replay_lease(&self) -> String {
+        format!("{}replay:lease", self.prefix)
     }
 
     /// Stream: what is settled of a partition above its commit.

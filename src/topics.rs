@@ -38,6 +38,18 @@ impl Names {
         number.parse().ok().filter(|tier| *tier >= 1 && self.retry(*tier) == topic)
     }
 
+    /// What was put back into delivery: dead letters that are replayed, and the past told anew.
+    #[must_use]
+    pub fn replays(&self) -> String {
+        format!("{}.replay", self.topic)
+    }
+
+    /// Whether the retry group reads a topic: the tiers, and the replays.
+    #[must_use]
+    pub fn is_waiting(&self, topic: &str) -> bool {
+        self.tier_of(topic).is_some() || topic.strip_prefix(&self.topic) == Some(".replay")
+    }
+
     /// What won't be tried again by itself.
     #[must_use]
     pub fn dead_letters(&self) -> String {
@@ -50,7 +62,13 @@ impl Names {
         &self.group
     }
 
-    /// Reads the retry tiers.
+    /// Reads dead letters, and the past, while a replay runs.
+    #[must_use]
+    pub fn replay_group(&self) -> String {
+        format!("{}.replay", self.group)
+    }
+
+    /// Reads the retry tiers and the replays.
     #[must_use]
     pub fn retry_group(&self) -> String {
         format!("{}.retry", self.group)
@@ -77,12 +95,18 @@ pub enum Holds {
     Waiting(Duration),
     /// Dead letters.
     DeadLetters,
+    /// Replays, which also say which of the dead letters of so long were replayed.
+    Replays(Duration),
 }
 
 /// Bytes that our headers may add to a record.
 const HEADERS_MAX: u64 = 64 << 10;
 /// Kafka's default `max.message.bytes`, with which event topics are made.
 const MESSAGE_MAX: u64 = 1 << 20;
+
+/// A broker drops whole segments: a dead letter may stay longer than its retention by a segment's time (a week by
+/// default), and what says that it was replayed must outlive it.
+const SEGMENTS_MARGIN: Duration = Duration::from_secs(14 * 86_400);
 
 /// Every topic that the settings ask for.
 #[must_use]
@@ -104,10 +128,21 @@ pub fn needed(config: &Config) -> Vec<Needed> {
             holds: Holds::Waiting(wait),
         });
     }
+    let dead_letters = config.topics.dead_letter_retention;
+    topics.push(Needed {
+        name: names.replays(),
+        settings: vec![
+            ("retention.ms", (dead_letters + SEGMENTS_MARGIN).as_millis().to_string()),
+            forever(),
+            ("cleanup.policy", "delete".to_owned()),
+            ("max.message.bytes", (MESSAGE_MAX * 8 + 2 * HEADERS_MAX).to_string()),
+        ],
+        holds: Holds::Replays(dead_letters),
+    });
     topics.push(Needed {
         name: names.dead_letters(),
         settings: vec![
-            ("retention.ms", config.topics.dead_letter_retention.as_millis().to_string()),
+            ("retention.ms", dead_letters.as_millis().to_string()),
             forever(),
             ("cleanup.policy", "delete".to_owned()),
             // A malformed record as large as its topic allows must fit together with our headers.
@@ -143,11 +178,17 @@ impl Needed {
                 self.name
             ));
         }
-        let Holds::Waiting(wait) = self.holds else { return None };
-        let shortest = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let (needed, what) = match self.holds {
+            Holds::Waiting(wait) => (wait, "the wait it must hold"),
+            Holds::Replays(dead_letters) => {
+                (dead_letters, "topics.dead_letter_retention, so that dead letters would be replayed twice")
+            }
+            Holds::Events | Holds::DeadLetters => return None,
+        };
+        let shortest = i64::try_from(needed.as_millis()).unwrap_or(i64::MAX);
         let retention = number("retention.ms").filter(|retention| (0..shortest).contains(retention))?;
         Some(format!(
-            "topic {}: retention.ms = {retention} is shorter than the wait it must hold; allowed is {shortest} or more, or -1",
+            "topic {}: retention.ms = {retention} is shorter than {what}; allowed is {shortest} or more, or -1",
             self.name
         ))
     }
@@ -166,7 +207,9 @@ mod tests {
         assert_eq!(names.tier_of("task-events.retry.12"), Some(12));
         assert_eq!(names.tier_of("task-events.retry.012"), None);
         assert_eq!(names.tier_of("task-events.dlq"), None);
-        assert_eq!(needed(&Config::built_in()).len(), 9);
+        assert_eq!(needed(&Config::built_in()).len(), 10);
+        assert!(names.is_waiting("task-events.replay") && names.is_waiting("task-events.retry.1"));
+        assert!(!names.is_waiting("task-events.dlq") && !names.is_waiting("task-events"));
     }
 
     #[test]

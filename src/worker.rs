@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::http;
 use crate::kafka::{admin, clients};
-use crate::pipeline::consume::intake_for_retries;
-use crate::pipeline::consume::{self, Intake, Setup, Trim};
+use crate::pipeline::consume::{self, Intake, Retries, Setup, Trim};
 use crate::pipeline::fan_out;
 use crate::pipeline::hand_off::HandOff;
 use crate::pipeline::health::Health;
@@ -46,7 +45,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts both consumers. `retry_topics` are the tiers to read.
+    /// Starts both consumers. `retry_topics` are what the retry group reads.
     ///
     /// # Errors
     /// Where a client can't be made.
@@ -91,10 +90,10 @@ impl Worker {
             consume::start(name, setup, intake)
         };
         let events = Intake::Events { payload_max: config.delivery.payload_max };
-        let mut threads = vec![start("events", names.events_group(), vec![names.events().to_owned()], events)?];
-        if !retry_topics.is_empty() {
-            threads.push(start("retries", &names.retry_group(), retry_topics, intake_for_retries(config))?);
-        }
+        let threads = vec![
+            start("events", names.events_group(), vec![names.events().to_owned()], events)?,
+            start("retries", &names.retry_group(), retry_topics, Intake::Retries(Retries::new(config)))?,
+        ];
         Ok(Self { threads, stop, ended, stop_after, snapshots })
     }
 
@@ -105,7 +104,7 @@ impl Worker {
     pub async fn prepare(config: &Config) -> Result<Vec<String>, admin::TopicsProblem> {
         let topics = admin::Topics::new(config)?;
         topics.prepare(config.topics.create).await?;
-        Ok(topics.tiers().await?)
+        Ok(topics.waiting().await?)
     }
 
     /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.

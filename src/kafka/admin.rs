@@ -167,18 +167,18 @@ impl Topics {
         if problems.is_empty() { Ok(()) } else { Err(TopicsProblem::Unfit(problems.join("\n"))) }
     }
 
-    /// Retry tiers beyond the ones that the settings ask for: an earlier configuration left them, perhaps with
-    /// records that wait. They are read like the others.
+    /// What the retry group reads. Retry tiers beyond the ones that the settings ask for are among them: an earlier
+    /// configuration left them, perhaps with records that wait.
     ///
     /// # Errors
     /// Where the broker can't be asked.
-    pub async fn tiers(&self) -> anyhow::Result<Vec<String>> {
+    pub async fn waiting(&self) -> anyhow::Result<Vec<String>> {
         let there = self.partitions().await?;
         let needed = self.needed.iter().map(|needed| needed.name.clone());
-        let mut tiers: Vec<String> =
-            there.into_keys().chain(needed).filter(|topic| self.names.tier_of(topic).is_some()).collect();
-        tiers.sort();
-        tiers.dedup();
-        Ok(tiers)
+        let mut waiting: Vec<String> =
+            there.into_keys().chain(needed).filter(|topic| self.names.is_waiting(topic)).collect();
+        waiting.sort();
+        waiting.dedup();
+        Ok(waiting)
     }
 }

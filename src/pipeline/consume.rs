@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Batch;
 use super::partition::Partition;
-pub use intake::Intake;
+pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
 
 /// Longest that a poll waits: how soon a commit, a pause or the end is noticed.
@@ -213,11 +213,3 @@ fn report(error: &KafkaError) {
 
 /// Shared by the thread and its rebalances.
 type Assigned = Arc<Partition>;
-
-/// Reads the retry tiers of these settings.
-#[must_use]
-pub fn intake_for_retries(config: &crate::config::Config) -> Intake {
-    let schedule = crate::schedule::Schedule::new(&config.delivery);
-    let names = crate::topics::Names::new(config);
-    Intake::Retries(intake::Retries::new(names, schedule, config.delivery.retry.window_max))
-}

@@ -51,27 +51,34 @@ impl FanOut {
     async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
         match incoming {
             Incoming::Nothing => receipt.settle(),
-            Incoming::Event { event, traceparent } => self.event(event, traceparent, receipt).await,
+            Incoming::Event { event, traceparent, source, replays } => {
+                self.event(event, First { traceparent, source, replays }, receipt).await;
+            }
             Incoming::Due { delivery, last } => self.due(*delivery, last, receipt).await,
             Incoming::Far { delivery, last, due_at_ms } => self.far(*delivery, last, due_at_ms, receipt).await,
             Incoming::Unreadable(record) => self.unreadable(*record, receipt).await,
         }
     }
 
-    async fn event(&mut self, event: Event, traceparent: Option<String>, receipt: Arc<Receipt>) {
+    async fn event(&mut self, event: Event, first: First, receipt: Arc<Receipt>) {
         let webhooks = self.pipeline.snapshots.current().await.matching(event.event_type);
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.pipeline.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
         let before = if ordered { self.beside.remove(&key) } else { None };
+        let claim = match (first.replays, is_wide) {
+            (1.., _) => Claim::Retry,
+            (0, true) => Claim::Wide,
+            (0, false) => Claim::First,
+        };
         let spread = Spread {
             pipeline: self.pipeline.clone(),
             predecessors: self.predecessors.clone(),
             webhooks,
             event,
-            traceparent,
+            first,
             receipt,
-            claim: if is_wide { Claim::Wide } else { Claim::First },
+            claim,
         };
         if !is_wide && before.is_none() {
             return spread.run().await;
@@ -93,8 +100,7 @@ impl FanOut {
             return receipt.settle();
         }
         let permits = self.pipeline.place(Claim::Retry).await;
-        let open =
-            Open { order_key: self.pipeline.order_key(&delivery, Claim::Retry), delivery, last, receipt, permits };
+        let open = Open { order_key: self.pipeline.order_key(&delivery), delivery, last, receipt, permits };
         let webhook = self.pipeline.snapshots.current().await.get(open.delivery.webhook_id).cloned();
         match webhook {
             Some(webhook) => self.pipeline.submit(&webhook, open),
@@ -128,19 +134,21 @@ impl FanOut {
         let permits = self.pipeline.place(Claim::First).await;
         let Some(in_flight) = receipt.start() else { return };
         let pipeline = self.pipeline.clone();
-        let source = source_of(&receipt);
-        let reason = record.reason.as_str();
+        let (source, reason) = (&record.origin.source, record.reason.as_str());
         tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = record.detail, "dead-lettered");
         metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason).increment(1);
         tokio::spawn(async move {
-            pipeline.hand_off.unreadable(record, &source).await;
+            pipeline.hand_off.unreadable(record).await;
             pipeline.settler.settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits))).await;
         });
     }
 }
 
-fn source_of(receipt: &Receipt) -> Source {
-    Source { topic: receipt.partition.topic.clone(), partition: receipt.partition.number, offset: receipt.offset }
+/// What all first deliveries of an event share beside it.
+struct First {
+    traceparent: Option<String>,
+    source: Source,
+    replays: u32,
 }
 
 /// One event on its way to its webhooks.
@@ -149,7 +157,7 @@ struct Spread {
     predecessors: Arc<Predecessors>,
     webhooks: Arc<[Arc<Webhook>]>,
     event: Event,
-    traceparent: Option<String>,
+    first: First,
     receipt: Arc<Receipt>,
     claim: Claim,
 }
@@ -168,7 +176,7 @@ impl Spread {
             }
             let delivery = self.delivery(id, webhook);
             self.receipt.add();
-            let order_key = self.pipeline.order_key(&delivery, self.claim);
+            let order_key = self.pipeline.order_key(&delivery);
             let open = Open { delivery, last: LastError::default(), receipt: self.receipt.clone(), permits, order_key };
             self.pipeline.submit(webhook, open);
         }
@@ -186,9 +194,9 @@ impl Spread {
             attempts: 0,
             deferrals: 0,
             first_seen_at_ms: now_ms(),
-            source: source_of(&self.receipt),
-            replays: 0,
-            traceparent: self.traceparent.clone(),
+            source: self.first.source.clone(),
+            replays: self.first.replays,
+            traceparent: self.first.traceparent.clone(),
         }
     }
 }

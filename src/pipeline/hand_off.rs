@@ -8,7 +8,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
 use super::Unreadable;
-use crate::delivery::{DeadReason, Delivery, Source, now_ms};
+use crate::delivery::{DeadReason, Delivery, now_ms};
 use crate::record::{self, LastError};
 use crate::schedule::Reconnect;
 use crate::topics::Names;
@@ -42,8 +42,8 @@ impl HandOff {
     }
 
     /// Gives a record up that can't be read: its key, value and headers untouched beside ours.
-    pub async fn unreadable(&self, record: Unreadable, source: &Source) {
-        let headers = record::source(record.headers, source);
+    pub async fn unreadable(&self, record: Unreadable) {
+        let headers = record::unread(record.headers, &record.origin);
         let headers = record::dead(headers, record.reason, &record.detail, now_ms());
         self.write(&self.names.dead_letters(), record.key.as_deref(), record.value.as_deref(), headers).await;
     }

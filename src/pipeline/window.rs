@@ -37,6 +37,12 @@ impl<T> Window<T> {
         self.waiting.len() >= self.max
     }
 
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When the next one is due, Unix milliseconds.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<i64> {

@@ -30,8 +30,11 @@ pub struct Logged<'a> {
     pub response_body: Cow<'a, str>,
     /// Whether the endpoint has it.
     pub success: bool,
-    /// From 1.
+    /// From 1; a replay begins anew.
     pub attempt: u32,
+    /// How often the delivery was replayed.
+    #[serde(default)]
+    pub replays: u32,
     /// Why it failed.
     pub error: Option<FailureCode>,
     /// From the request's start to the body's end.
@@ -53,6 +56,7 @@ impl<'a> Logged<'a> {
             response_body: Cow::Borrowed(&attempt.response_body),
             success: attempt.failure.is_none(),
             attempt: delivery.attempts + 1,
+            replays: delivery.replays,
             error: attempt.failure,
             duration_ms: attempt.duration.as_millis() as u64,
             next_attempt_at: match fate {

@@ -4,18 +4,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use optio_webhooks::event::EventType;
-use redis::streams::StreamRangeReply;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Reply, World, eventually};
-
-/// What the delivery log of a webhook says, oldest first.
-async fn log(world: &World, webhook: optio_webhooks::webhook::WebhookId) -> Vec<Value> {
-    let key = format!("{}log:{webhook}", world.config().redis.prefix);
-    let reply: StreamRangeReply =
-        redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut world.redis.clone()).await.unwrap();
-    reply.ids.iter().map(|entry| serde_json::from_slice(&entry.get::<Vec<u8>>("meta").unwrap()).unwrap()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_reaches_every_webhook_that_wants_it_as_the_contract_says() {
@@ -55,7 +46,7 @@ async fn an_event_reaches_every_webhook_that_wants_it_as_the_contract_says() {
         assert_eq!(request.json(), expected);
     }
     let id_of_first = requests.iter().find(|request| request.path == "/first").unwrap().delivery();
-    let logged = log(&world, first).await;
+    let logged = world.logged(first).await;
     assert_eq!(logged.len(), 1);
     assert_eq!(
         (&logged[0]["deliveryId"], &logged[0]["success"], &logged[0]["statusCode"]),
@@ -112,7 +103,7 @@ async fn a_redirect_is_not_followed_a_slow_body_times_out_and_a_huge_one_is_cut(
     world.settled().await;
 
     let only = async |webhook| {
-        let mut logged = log(&world, webhook).await;
+        let mut logged = world.logged(webhook).await;
         assert_eq!(logged.len(), 1);
         logged.remove(0)
     };
@@ -135,8 +126,8 @@ async fn an_address_that_is_not_public_is_not_dialled_not_even_by_name() {
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.dead_lettered(2).await;
-    assert_eq!(log(&world, by_address).await[0]["error"], "address_blocked");
-    assert_eq!(log(&world, named.id).await[0]["error"], "address_blocked");
+    assert_eq!(world.logged(by_address).await[0]["error"], "address_blocked");
+    assert_eq!(world.logged(named.id).await[0]["error"], "address_blocked");
     assert_eq!(world.receiver.count(), 0);
     assert!(worker.terminate().await.success());
 

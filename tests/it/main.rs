@@ -8,5 +8,6 @@ mod crashing;
 mod delivering;
 mod isolating;
 mod outages;
+mod replaying;
 mod retrying;
 mod signing;

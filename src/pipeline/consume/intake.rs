@@ -8,12 +8,13 @@ use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _, OwnedHeaders};
 
 use super::Assigned;
-use crate::delivery::{DeadReason, Delivery, now_ms};
+use crate::config::Config;
+use crate::delivery::{DeadReason, Delivery, Source, now_ms};
 use crate::event::{Decoded, Position, Undecodable, decode};
 use crate::pipeline::partition::Receipt;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Batch, Incoming, Unreadable};
-use crate::record::{self, LastError};
+use crate::record::{self, LastError, UnreadOrigin};
 use crate::schedule::Schedule;
 use crate::topics::Names;
 
@@ -30,20 +31,46 @@ pub enum Intake {
 
 type Waiting = (Box<Delivery>, LastError, Arc<Receipt>);
 
-/// The windows of the tiers' partitions.
+/// The windows of the tiers' partitions, and of the replays'.
 pub struct Retries {
     names: Names,
     schedule: Schedule,
     window_max: usize,
+    payload_max: usize,
     /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
     windows: HashMap<usize, (Assigned, Window<Waiting>)>,
+    /// Which window is served first; moves on, so that one with very much that is due doesn't hold up the others.
+    turn: usize,
 }
 
 impl Retries {
-    /// For the tiers of `schedule`.
+    /// For the tiers of these settings.
     #[must_use]
-    pub fn new(names: Names, schedule: Schedule, window_max: usize) -> Self {
-        Self { names, schedule, window_max, windows: HashMap::new() }
+    pub fn new(config: &Config) -> Self {
+        Self {
+            names: Names::new(config),
+            schedule: Schedule::new(&config.delivery),
+            window_max: config.delivery.retry.window_max,
+            payload_max: config.delivery.payload_max,
+            windows: HashMap::new(),
+            turn: 0,
+        }
+    }
+
+    /// A replayed record that couldn't be read: through the decoder that it came to first, again.
+    fn unread(&mut self, message: &BorrowedMessage<'_>, partition: &Assigned) -> Incoming {
+        let Some(origin) = record::unread_origin(message.headers()) else {
+            let detail = "a replay that doesn't say where it comes from".to_owned();
+            return unreadable(message, here(message, partition), DeadReason::Malformed, detail);
+        };
+        if !self.names.is_waiting(&origin.source.topic) {
+            return transition(message, origin, self.payload_max);
+        }
+        let headers = record::untouched(message.headers());
+        match record::delivery(message.payload().unwrap_or_default(), Some(headers.as_borrowed())) {
+            Ok((delivery, last)) => Incoming::Due { delivery: Box::new(delivery), last },
+            Err(error) => unreadable(message, origin, DeadReason::Malformed, error.to_string()),
+        }
     }
 
     fn window(&mut self, partition: &Assigned) -> &mut Window<Waiting> {
@@ -71,30 +98,20 @@ impl Intake {
         let Some(receipt) = partition.open(message.offset(), timestamp_ms) else { return };
         match self {
             Self::Events { payload_max } => {
-                let at = Position {
-                    topic: &partition.topic,
-                    partition: partition.number,
-                    offset: message.offset(),
-                    timestamp_ms,
-                };
-                let incoming = match decode(message.payload(), at, *payload_max) {
-                    Ok(Decoded::Event(event)) => Incoming::Event { event, traceparent: traceparent(message) },
-                    Ok(Decoded::Nothing) => Incoming::Nothing,
-                    Err(error @ Undecodable::Malformed(_)) => {
-                        unreadable(message, DeadReason::Malformed, error.to_string())
-                    }
-                    Err(error @ Undecodable::TooLarge { .. }) => {
-                        unreadable(message, DeadReason::TooLarge, error.to_string())
-                    }
-                };
-                ready.push((incoming, receipt));
+                ready.push((transition(message, here(message, partition), *payload_max), receipt));
+            }
+            Self::Retries(retries) if record::is_replay_of_unread(message.headers()) => {
+                ready.push((retries.unread(message, partition), receipt));
             }
             Self::Retries(retries) => match record::read(message.payload().unwrap_or_default(), message.headers()) {
                 Ok((delivery, due_at_ms, last)) => {
                     let window = retries.window(partition);
                     window.insert(due_at_ms, message.offset(), timestamp_ms, (Box::new(delivery), last, receipt));
                 }
-                Err(error) => ready.push((unreadable(message, DeadReason::Malformed, error.to_string()), receipt)),
+                Err(error) => ready.push((
+                    unreadable(message, here(message, partition), DeadReason::Malformed, error.to_string()),
+                    receipt,
+                )),
             },
         }
     }
@@ -103,14 +120,26 @@ impl Intake {
     pub(super) fn release(&mut self, max: usize, ready: &mut Batch) {
         let Self::Retries(retries) = self else { return };
         let now = now_ms();
-        for (_, window) in retries.windows.values_mut() {
-            while ready.len() < max {
-                let Some((delivery, last, receipt)) = window.pop_due(now) else { break };
-                ready.push((Incoming::Due { delivery, last }, receipt));
-            }
-            while ready.len() < max {
-                let Some((due_at_ms, (delivery, last, receipt))) = window.pop_far(now) else { break };
-                ready.push((Incoming::Far { delivery, last, due_at_ms }, receipt));
+        let mut windows: Vec<&mut Window<Waiting>> =
+            retries.windows.values_mut().map(|(_, window)| window).filter(|window| !window.is_empty()).collect();
+        if windows.is_empty() {
+            return;
+        }
+        // Equal shares first, then whatever is left to whoever has more.
+        let count = windows.len();
+        windows.rotate_left(retries.turn % count);
+        retries.turn = retries.turn.wrapping_add(1);
+        for share in [max.div_ceil(count), max] {
+            for window in &mut windows {
+                let max = max.min(ready.len() + share);
+                while ready.len() < max {
+                    let Some((delivery, last, receipt)) = window.pop_due(now) else { break };
+                    ready.push((Incoming::Due { delivery, last }, receipt));
+                }
+                while ready.len() < max {
+                    let Some((due_at_ms, (delivery, last, receipt))) = window.pop_far(now) else { break };
+                    ready.push((Incoming::Far { delivery, last, due_at_ms }, receipt));
+                }
             }
         }
     }
@@ -134,11 +163,53 @@ fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
     std::str::from_utf8(header.value?).ok().map(str::to_owned)
 }
 
-fn unreadable(message: &BorrowedMessage<'_>, reason: DeadReason, detail: String) -> Incoming {
+/// A task transition, as it came now or, replayed, from `origin`.
+fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, payload_max: usize) -> Incoming {
+    let UnreadOrigin { source, timestamp_ms, replays } = &origin;
+    let at = Position {
+        topic: &source.topic,
+        partition: source.partition,
+        offset: source.offset,
+        timestamp_ms: *timestamp_ms,
+    };
+    match decode(message.payload(), at, payload_max) {
+        Ok(Decoded::Event(event)) => {
+            let (source, replays) = (source.clone(), *replays);
+            Incoming::Event { event, traceparent: traceparent(message), source, replays }
+        }
+        Ok(Decoded::Nothing) => Incoming::Nothing,
+        Err(error @ Undecodable::Malformed(_)) => unreadable(message, origin, DeadReason::Malformed, error.to_string()),
+        Err(error @ Undecodable::TooLarge { .. }) => {
+            unreadable(message, origin, DeadReason::TooLarge, error.to_string())
+        }
+    }
+}
+
+/// Where a record stands that comes for the first time.
+fn here(message: &BorrowedMessage<'_>, partition: &Assigned) -> UnreadOrigin {
+    UnreadOrigin {
+        source: Source { topic: partition.topic.clone(), partition: partition.number, offset: message.offset() },
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        replays: 0,
+    }
+}
+
+fn unreadable(
+    message: &BorrowedMessage<'_>,
+    origin: UnreadOrigin,
+    reason: DeadReason,
+    detail: String,
+) -> Incoming {
     Incoming::Unreadable(Box::new(Unreadable {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach),
+        // What is replayed has ours behind its own.
+        headers: if record::is_replay_of_unread(message.headers()) {
+            record::untouched(message.headers())
+        } else {
+            message.headers().map_or_else(OwnedHeaders::new, rdkafka::message::BorrowedHeaders::detach)
+        },
+        origin,
         reason,
         detail,
     }))

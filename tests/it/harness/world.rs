@@ -158,9 +158,10 @@ impl World {
     /// Waits until everything that was written is committed: by the events' group, and by the retry group.
     pub async fn settled(&self) {
         let names = self.names();
-        let tiers = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
+        let mut waiting: Vec<String> = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
+        waiting.push(names.replays());
         self.committed(names.events_group(), vec![names.events().to_owned()]).await;
-        self.committed(&names.retry_group(), tiers).await;
+        self.committed(&names.retry_group(), waiting).await;
     }
 
     /// Waits until `group` has committed all of `topics`.
@@ -170,6 +171,31 @@ impl World {
             tokio::task::block_in_place(|| topics.iter().all(|topic| lag(&consumer, topic) == 0)).then_some(())
         })
         .await;
+    }
+
+    pub fn producer(&self) -> &FutureProducer {
+        &self.producer
+    }
+
+    /// How many records `topic` has.
+    pub fn count(&self, topic: &str) -> i64 {
+        tokio::task::block_in_place(|| {
+            let consumer: BaseConsumer = clients::consumer(&self.config(), "test-observer").create().unwrap();
+            let ends = partitions(&consumer, topic).into_iter().map(|partition| {
+                let (low, high) = watermarks(&consumer, topic, partition);
+                high - low
+            });
+            ends.sum()
+        })
+    }
+
+    /// The entries of a webhook's delivery log, oldest first.
+    pub async fn logged(&self, webhook: WebhookId) -> Vec<Value> {
+        let key = Keys::new(&self.settings["redis.prefix"]).log(webhook);
+        let entries: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut self.redis.clone()).await.unwrap();
+        let meta = |entry: &redis::streams::StreamId| entry.get::<Vec<u8>>("meta").unwrap();
+        entries.ids.iter().map(|entry| serde_json::from_slice(&meta(entry)).unwrap()).collect()
     }
 
     /// Every record of `topic`, as it stands.

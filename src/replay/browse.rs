@@ -1,0 +1,167 @@
+//! Looking through dead letters, page by page, in bounded memory however many there are.
+
+use std::collections::HashMap;
+
+use rdkafka::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::choice::Choice;
+use super::dead_letters::origin;
+use super::letter::Letter;
+use super::scan::{Scan, Start};
+use crate::config::Config;
+use crate::delivery::{DeadReason, DeliveryId};
+use crate::event::{EventType, rfc3339};
+use crate::topics::Names;
+use crate::webhook::WebhookId;
+
+/// Bytes of a payload that are shown.
+const PAYLOAD_SHOWN_MAX: usize = 64 << 10;
+
+/// A dead letter for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    /// Where it stands: partition/offset.
+    pub id: String,
+    /// Its identity; None for a record that couldn't be read.
+    pub delivery_id: Option<DeliveryId>,
+    /// Whom it was for.
+    pub webhook_id: Option<WebhookId>,
+    /// What of.
+    pub event: Option<EventType>,
+    /// Why it died.
+    pub reason: Option<DeadReason>,
+    /// Why, for people.
+    pub detail: Option<String>,
+    /// When it died.
+    pub died_at: String,
+    /// How often it was replayed before it died.
+    pub replays: u32,
+    /// The body, or the record that couldn't be read; its beginning, where it is very long.
+    pub payload: String,
+    /// The record's headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A page of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Page {
+    /// Those that fit, oldest first within a partition.
+    pub dead_letters: Vec<Shown>,
+    /// Where the next page begins; None at the end.
+    pub next: Option<Cursor>,
+}
+
+/// Where a page begins: the next offset of each partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cursor(pub HashMap<i32, i64>);
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut offsets: Vec<_> = self.0.iter().collect();
+        offsets.sort_unstable();
+        for (at, (partition, offset)) in offsets.into_iter().enumerate() {
+            write!(f, "{}{partition}-{offset}", if at == 0 { "" } else { "." })?;
+        }
+        Ok(())
+    }
+}
+
+/// Not a cursor of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("isn't a cursor; allowed is the `next` of an earlier page")]
+pub struct BadCursor;
+
+impl std::str::FromStr for Cursor {
+    type Err = BadCursor;
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let offset = |part: &str| {
+            let (partition, offset) = part.split_once('-')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        };
+        let offsets: Option<HashMap<i32, i64>> = text.split('.').map(offset).collect();
+        offsets.map(Self).ok_or(BadCursor)
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Up to `limit` dead letters that `choice` means, from `cursor` on. Looks at no more than `look_at_max` records: a
+/// page may be short, or empty, and still have a next one. Blocks.
+///
+/// # Errors
+/// Where the topic can't be read.
+pub fn browse(
+    config: &Config,
+    choice: &Choice,
+    cursor: Option<Cursor>,
+    limit: usize,
+    look_at_max: u64,
+) -> anyhow::Result<Page> {
+    let start = match cursor {
+        Some(Cursor(offsets)) => Start::Offsets(offsets),
+        None => choice.since_ms.map_or(Start::Oldest, Start::At),
+    };
+    let mut scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
+    let never = CancellationToken::new();
+    let mut page = Page { dead_letters: Vec::new(), next: None };
+    let mut looked_at = 0;
+    while page.dead_letters.len() < limit && looked_at < look_at_max {
+        let Some(record) = scan.next(&never)? else { return Ok(page) };
+        looked_at += 1;
+        let letter = Letter::read(&record);
+        if choice.takes(&letter) {
+            page.dead_letters.push(shown(&record, letter));
+        }
+    }
+    if scan.read() < scan.total() {
+        page.next = Some(Cursor(scan.position()));
+    }
+    Ok(page)
+}
+
+fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {
+    let origin = origin(record);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let payload = record.payload().unwrap_or_default();
+    let headers: Vec<(String, String)> = record
+        .headers()
+        .into_iter()
+        .flat_map(Headers::iter)
+        .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+        .collect();
+    Shown {
+        id: format!("{}/{}", origin.partition, origin.offset),
+        delivery_id: letter.delivery_id,
+        webhook_id: letter.webhook_id,
+        event: letter.event,
+        reason: letter.reason,
+        detail: crate::record::last(record.headers(), "optio-dead-detail").map(str::to_owned),
+        died_at: rfc3339(letter.died_at_ms),
+        replays: letter.replays,
+        payload: text(&payload[..payload.len().min(PAYLOAD_SHOWN_MAX)]),
+        headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_from_its_text_and_anything_else_is_refused() {
+        let cursor = Cursor(HashMap::from([(0, 12), (3, 400)]));
+        assert_eq!(cursor.to_string(), "0-12.3-400");
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert_eq!("0-12;".parse::<Cursor>(), Err(BadCursor));
+        assert_eq!("".parse::<Cursor>(), Err(BadCursor));
+    }
+}

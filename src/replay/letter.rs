@@ -1,0 +1,56 @@
+//! A dead letter as it stands in its topic.
+
+use rdkafka::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers};
+
+use crate::delivery::{DeadReason, DeliveryId};
+use crate::event::EventType;
+use crate::webhook::WebhookId;
+
+/// What filters look at.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Letter {
+    /// Whom it was for; None for a record that couldn't be read.
+    pub webhook_id: Option<WebhookId>,
+    /// What of.
+    pub event: Option<EventType>,
+    /// Why it died; None where the record doesn't say, or not in words of ours.
+    pub reason: Option<DeadReason>,
+    /// Its identity.
+    pub delivery_id: Option<DeliveryId>,
+    /// When it died, Unix milliseconds.
+    pub died_at_ms: i64,
+    /// How often it was replayed before it died.
+    pub replays: u32,
+}
+
+impl Letter {
+    /// Reads a record's headers. Ours stand behind those of a record that couldn't be read: the last of a name counts.
+    #[must_use]
+    pub fn read(record: &BorrowedMessage<'_>) -> Self {
+        let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };
+        for header in record.headers().into_iter().flat_map(Headers::iter) {
+            let Some(value) = header.value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
+            match header.key {
+                "optio-webhook-id" => letter.webhook_id = value.parse().ok(),
+                "optio-event" => letter.event = EventType::named(value),
+                "optio-delivery-id" => letter.delivery_id = value.parse().ok().map(DeliveryId),
+                "optio-dead-reason" => letter.reason = DeadReason::named(value),
+                "optio-dead-at" => letter.died_at_ms = value.parse().unwrap_or(letter.died_at_ms),
+                "optio-replays" => letter.replays = value.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+        if letter.is_unread() {
+            // Whatever such a record says of deliveries isn't ours.
+            (letter.webhook_id, letter.event, letter.delivery_id) = (None, None, None);
+        }
+        letter
+    }
+
+    /// Whether it is a record that couldn't be read, as it came.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))
+    }
+}

@@ -1,0 +1,199 @@
+//! A topic read once through, from a moment on to where it ended when the reading began, in bounded memory.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::kafka::clients;
+use crate::topics::Names;
+
+/// How long the broker may take to say where a topic begins and ends.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for a record: how soon a stop is noticed.
+const POLL_MAX: Duration = Duration::from_millis(100);
+
+/// Where a reading begins.
+#[derive(Debug, Clone)]
+pub enum Start {
+    /// At the oldest record.
+    Oldest,
+    /// At the first record of that time (Unix milliseconds) or later.
+    At(i64),
+    /// At these offsets; the oldest of partitions that aren't named.
+    Offsets(HashMap<i32, i64>),
+}
+
+/// A reading under way.
+pub struct Scan {
+    consumer: BaseConsumer,
+    /// By partition: the next offset, and the first one beyond the end.
+    spans: HashMap<i32, (i64, i64)>,
+    /// Partitions that aren't read to their end.
+    open: usize,
+    total: u64,
+    /// Offsets before `next` of all partitions.
+    read: u64,
+}
+
+impl Scan {
+    /// Finds out where `topic` begins and ends. Blocks on the network.
+    ///
+    /// # Errors
+    /// Where the topic is missing or the broker doesn't answer.
+    pub fn open(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
+        let consumer: BaseConsumer = clients::consumer(config, &Names::new(config).replay_group())
+            .set("enable.partition.eof", "true")
+            // One reader of a whole topic: larger answers than a worker asks for, still bounded.
+            .set("fetch.message.max.bytes", "1048576")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("queued.min.messages", "100000")
+            .create()
+            .context("kafka consumer")?;
+        let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).with_context(away)?;
+        let found = metadata.topics().first().filter(|topic| topic.error().is_none());
+        let partitions = found.map(rdkafka::metadata::MetadataTopic::partitions).unwrap_or_default();
+        anyhow::ensure!(
+            !partitions.is_empty(),
+            "topic {topic} is missing; `optio-webhooks topics create` or a worker with topics.create = true makes it"
+        );
+        let numbers: Vec<i32> = partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+        let starts = starts(&consumer, topic, &numbers, start).with_context(away)?;
+        let mut scan = Self { spans: HashMap::new(), open: 0, total: 0, read: 0, consumer };
+        let mut assignment = TopicPartitionList::new();
+        for number in numbers {
+            let (low, high) = scan.consumer.fetch_watermarks(topic, number, ANSWER_MAX).with_context(away)?;
+            let from = starts.get(&number).map_or(low, |from| (*from).clamp(low, high));
+            scan.spans.insert(number, (from, high));
+            if from < high {
+                assignment.add_partition_offset(topic, number, Offset::Offset(from)).context("an offset")?;
+                scan.open += 1;
+                scan.total += (high - from) as u64;
+            }
+        }
+        scan.consumer.assign(&assignment).context("kafka consumer: assign")?;
+        Ok(scan)
+    }
+
+    /// Offsets from the start to the end; there may be fewer records.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How many of them are behind.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Where each partition goes on.
+    #[must_use]
+    pub fn position(&self) -> HashMap<i32, i64> {
+        self.spans.iter().map(|(partition, (next, _))| (*partition, *next)).collect()
+    }
+
+    /// The next record; None at the end, or once `stop` is cancelled. Records of one partition come in their order.
+    /// Blocks; a broker that is away is waited for.
+    ///
+    /// # Errors
+    /// Where the broker refuses: the topic was deleted, or it may not be read.
+    pub fn next(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<BorrowedMessage<'_>>> {
+        while self.open > 0 && !stop.is_cancelled() {
+            match self.consumer.poll(POLL_MAX) {
+                Some(Ok(record)) => {
+                    let Some((next, end)) = self.spans.get_mut(&record.partition()) else { continue };
+                    if record.offset() >= *end {
+                        // Written since: not ours to read. Its partition is at its end.
+                        advance(&mut self.read, &mut self.open, next, *end, *end);
+                        continue;
+                    }
+                    advance(&mut self.read, &mut self.open, next, *end, record.offset() + 1);
+                    return Ok(Some(record));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some((next, end)) = self.spans.get_mut(&partition) {
+                        advance(&mut self.read, &mut self.open, next, *end, *end);
+                    }
+                }
+                Some(Err(error)) if is_final(&error) => return Err(error).context("kafka consumer"),
+                Some(Err(error)) => tracing::warn!(%error, "kafka is away: reading goes on when it is back"),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Where each partition's reading begins; the oldest where nothing is said.
+fn starts(
+    consumer: &BaseConsumer,
+    topic: &str,
+    numbers: &[i32],
+    start: Start,
+) -> Result<HashMap<i32, i64>, KafkaError> {
+    let at_ms = match start {
+        Start::Oldest => return Ok(HashMap::new()),
+        Start::Offsets(offsets) => return Ok(offsets),
+        Start::At(at_ms) => at_ms,
+    };
+    let mut times = TopicPartitionList::new();
+    for number in numbers {
+        times.add_partition_offset(topic, *number, Offset::Offset(at_ms))?;
+    }
+    let found = consumer.offsets_for_times(times, ANSWER_MAX)?;
+    let offset = |offset| match offset {
+        Offset::Offset(offset) => offset,
+        // No record is that young.
+        _ => i64::MAX,
+    };
+    Ok(found.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect())
+}
+
+/// Moves a partition on to `to`, and counts it out at its end.
+fn advance(read: &mut u64, open: &mut usize, next: &mut i64, end: i64, to: i64) {
+    if *next >= end || to <= *next {
+        return;
+    }
+    *read += (to - *next) as u64;
+    *next = to;
+    *open -= usize::from(to >= end);
+}
+
+/// What doesn't go away by itself.
+fn is_final(error: &KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::Fatal
+                | Code::UnknownTopicOrPartition
+                | Code::UnknownTopic
+                | Code::UnknownPartition
+                | Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_counts_as_read_once_and_gaps_in_it_count_too() {
+        let (mut read, mut open, mut next) = (0, 1, 10);
+        advance(&mut read, &mut open, &mut next, 20, 15);
+        assert_eq!((read, open, next), (5, 1, 15));
+        advance(&mut read, &mut open, &mut next, 20, 20);
+        advance(&mut read, &mut open, &mut next, 20, 20);
+        assert_eq!((read, open, next), (10, 0, 20));
+    }
+}

@@ -1,0 +1,442 @@
+//! Dead letters back into delivery, and the past told to a webhook that is younger.
+
+use std::collections::{HashMap, HashSet};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::event::{EventType, sample};
+use optio_webhooks::record::{self, LastError, UnreadOrigin};
+use optio_webhooks::replay::browse::browse;
+use optio_webhooks::replay::choice::Choice;
+use optio_webhooks::replay::writer::BATCH_MAX;
+use optio_webhooks::webhook::WebhookId;
+use rdkafka::Message as _;
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::FutureRecord;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::harness::service::Service;
+use crate::harness::worker::PROGRAM;
+use crate::harness::world::header;
+use crate::harness::{Reply, World, eventually};
+
+/// Writes `count` dead letters of `webhooks`, in turns; their ids by webhook.
+async fn write_dead_letters(
+    world: &World,
+    webhooks: &[WebhookId],
+    count: usize,
+    reason: DeadReason,
+) -> HashMap<WebhookId, HashSet<String>> {
+    let (topic, partitions) = (world.names().dead_letters(), world.config().topics.partitions);
+    let mut ids: HashMap<WebhookId, HashSet<String>> = HashMap::new();
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let webhook = webhooks[number % webhooks.len()];
+        let delivery = dead(webhook, number);
+        ids.entry(webhook).or_default().insert(delivery.id.to_string());
+        let last = LastError { code: Some(FailureCode::Status), status: Some(500) };
+        let headers = record::dead(record::headers(&delivery, None, last), reason, "after 4 attempts", now_ms());
+        let key = webhook.to_string();
+        let record = FutureRecord::to(&topic).key(&key).payload(delivery.body.as_ref()).headers(headers);
+        // Each webhook's in every partition.
+        let record = record.partition((number / webhooks.len()) as i32 % partitions);
+        sent.push(world.producer().send_result(record).map_err(|(error, _)| error).unwrap());
+        if sent.len() == 20_000 || number + 1 == count {
+            for sent in sent.drain(..) {
+                sent.await.unwrap().map_err(|(error, _)| error).unwrap();
+            }
+        }
+    }
+    ids
+}
+
+fn dead(webhook: WebhookId, number: usize) -> Delivery {
+    let event_id = Uuid::now_v7().to_string();
+    Delivery {
+        id: DeliveryId::of(&event_id, webhook),
+        webhook_id: webhook,
+        event_type: EventType::TaskFailed,
+        event_id,
+        task_id: format!("task-{number}"),
+        body: br#"{"event":"task.failed"}"#.as_slice().into(),
+        attempts: 4,
+        deferrals: 2,
+        first_seen_at_ms: now_ms(),
+        source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+        replays: 0,
+        traceparent: None,
+    }
+}
+
+fn replay(world: &World, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.arg("replay").args(arguments).envs(world.environment()).stdin(Stdio::null());
+    tokio::task::block_in_place(|| command.output().unwrap())
+}
+
+fn replayed(world: &World, arguments: &[&str]) -> Value {
+    let output = replay(world, &[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A replay that is under way.
+struct Replaying(Child);
+
+impl Replaying {
+    fn start(world: &World, arguments: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.arg("replay").args(arguments).envs(world.environment()).stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+
+    async fn exit(mut self) -> ExitStatus {
+        eventually("the replay's exit", async || self.0.try_wait().unwrap()).await
+    }
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Ten webhooks with 10,000 dead letters each, and a worker; three of them are chosen.
+struct Hundred {
+    world: World,
+    chosen: HashSet<String>,
+    filter: String,
+}
+
+impl Hundred {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let mut webhooks = Vec::new();
+        for number in 0..10 {
+            webhooks.push(world.webhook(&format!("/{number}"), &EventType::ALL).await);
+        }
+        let ids = write_dead_letters(&world, &webhooks, 100_000, DeadReason::Exhausted).await;
+        let three = &webhooks[..3];
+        let chosen = three.iter().flat_map(|webhook| ids[webhook].iter().cloned()).collect();
+        let filter = three.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        Self { world, chosen, filter }
+    }
+
+    /// Three replays that are ended in the middle by `signal`, and one to the end.
+    async fn replay_with_three_ends(&self, signal: &str) {
+        // A pace that lets each of them be caught in the middle.
+        let arguments = ["--webhook", &self.filter, "--rate", "8000"];
+        let topic = self.world.names().replays();
+        for end in 1..=3 {
+            let replaying = Replaying::start(&self.world, &arguments);
+            let enough = end * 6_000;
+            eventually("some are replayed", async || (self.world.count(&topic) >= enough).then_some(())).await;
+            replaying.signal(signal);
+            assert!(!replaying.exit().await.success(), "it was in the middle");
+        }
+        assert!((self.world.count(&topic) as usize) < self.chosen.len(), "there is something left");
+        assert!(Replaying::start(&self.world, &arguments).exit().await.success());
+        self.world.settled().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_100_000_dead_letters_the_chosen_ones_are_delivered_exactly_once_whatever_sigterm_interrupts() {
+    let hundred = Hundred::new().await;
+    let mut worker = hundred.world.worker().await;
+    hundred.replay_with_three_ends("-TERM").await;
+    let deliveries = hundred.world.receiver.deliveries();
+    assert_eq!(deliveries.keys().cloned().collect::<HashSet<_>>(), hundred.chosen, "each chosen one, none of the others");
+    assert!(deliveries.values().all(|times| *times == 1), "exactly once");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_none_is_missed_and_no_more_than_a_batch_is_repeated() {
+    let hundred = Hundred::new().await;
+    let mut worker = hundred.world.worker().await;
+    hundred.replay_with_three_ends("-KILL").await;
+    let deliveries = hundred.world.receiver.deliveries();
+    assert_eq!(deliveries.keys().cloned().collect::<HashSet<_>>(), hundred.chosen, "each chosen one, none of the others");
+    let repeats: usize = deliveries.values().map(|times| times - 1).sum();
+    assert!(repeats <= 3 * BATCH_MAX as usize, "{repeats} are repeated");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_survives_a_restart_of_the_broker_and_replays_each_once() {
+    let kafka = Service::kafka();
+    let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let ids = write_dead_letters(&world, &[webhook], 5_000, DeadReason::Exhausted).await;
+    let mut worker = world.worker().await;
+    let replaying = Replaying::start(&world, &["--all", "--yes", "--rate", "1500"]);
+    world.receiver.arrived(500).await;
+    kafka.halt();
+    worker.readiness(false).await;
+    kafka.resume();
+    assert!(replaying.exit().await.success());
+    let deliveries = world.receiver.delivered(5_000).await;
+    assert_eq!(deliveries.keys().cloned().collect::<HashSet<_>>(), ids[&webhook]);
+    world.settled().await;
+    assert_eq!(world.count(&world.names().replays()), 5_000, "each was written once");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_begins_its_attempts_anew_under_the_same_id_and_says_so_if_it_dies_again() {
+    let world = World::new().await;
+    let webhook = world.webhook("/", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskFailed, 1).await;
+    let first = world.dead_lettered(1).await.remove(0);
+    let summary = replayed(&world, &["--webhook", &webhook.to_string()]);
+    assert_eq!(summary["replayed"], 1);
+    assert_eq!(summary["byWebhookAndReason"][0]["reason"], "exhausted");
+    let dead = world.dead_lettered(2).await;
+    let again = dead.iter().find(|record| !header(record, "optio-replays").is_empty()).unwrap();
+    assert_eq!(header(again, "optio-replays"), "1");
+    assert_eq!(header(again, "optio-attempts"), "4");
+    assert_eq!(header(again, "optio-delivery-id"), header(&first, "optio-delivery-id"));
+    let requests = world.receiver.requests();
+    assert_eq!(requests.iter().map(|request| request.attempt()).collect::<Vec<_>>(), [1, 2, 3, 4, 1, 2, 3, 4]);
+    assert!(requests.iter().all(|request| request.delivery() == requests[0].delivery()));
+    assert!(requests.iter().all(|request| request.body == requests[0].body));
+    let log: Vec<u32> = world.logged(webhook).await.iter().map(|entry| entry["replays"].as_u64().unwrap() as u32).collect();
+    assert_eq!(log, [0, 0, 0, 0, 1, 1, 1, 1]);
+
+    // The one that died again is another dead letter; the first isn't replayed again unless asked for.
+    world.receiver.answer(|_| Reply::status(200));
+    let summary = replayed(&world, &["--all", "--yes"]);
+    assert_eq!((&summary["replayed"], &summary["replayedBefore"]), (&1.into(), &1.into()));
+    world.receiver.arrived(9).await;
+    assert_eq!(replayed(&world, &["--all", "--yes"])["replayed"], 0);
+    assert_eq!(replayed(&world, &["--all", "--yes", "--again"])["replayed"], 2);
+    world.receiver.arrived(11).await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_choose_and_a_dry_run_only_counts() {
+    let world = World::new().await;
+    let (one, other) = (world.webhook("/1", &EventType::ALL).await, world.webhook("/2", &EventType::ALL).await);
+    let ids = write_dead_letters(&world, &[one, other], 20, DeadReason::Exhausted).await;
+    let boundary = now_ms() + 1;
+    eventually("a later millisecond", async || (now_ms() > boundary).then_some(())).await;
+    write_dead_letters(&world, &[one], 5, DeadReason::Expired).await;
+    let boundary = optio_webhooks::event::rfc3339(boundary);
+    let id = ids[&other].iter().next().unwrap();
+    for (arguments, count) in [
+        (vec!["--all"], 25),
+        (vec!["--webhook", &one.to_string()], 15),
+        (vec!["--reason", "expired"], 5),
+        (vec!["--reason", "expired,exhausted"], 25),
+        (vec!["--event", "task.completed"], 0),
+        (vec!["--event", "task.failed", "--reason", "expired"], 5),
+        (vec!["--delivery", id], 1),
+        (vec!["--since", &boundary], 5),
+        (vec!["--until", &boundary], 20),
+        (vec!["--limit", "7"], 7),
+    ] {
+        let summary = replayed(&world, &[arguments.as_slice(), &["--dry-run"]].concat());
+        assert_eq!(summary["replayed"], count, "{arguments:?}");
+    }
+    assert_eq!(world.count(&world.names().replays()), 0, "a dry run writes nothing");
+    let output = replay(&world, &["--all", "--dry-run"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&one.to_string()) && text.contains("expired"), "{text}");
+    assert!(text.contains("25 would be replayed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_of_a_webhook_that_is_gone_or_inactive_is_reported_and_left_alone() {
+    let world = World::new().await;
+    let here = world.webhook("/", &EventType::ALL).await;
+    let mut paused = world.unsaved("/paused", &EventType::ALL);
+    paused.active = false;
+    world.store().put(&paused).await.unwrap();
+    let deleted = WebhookId(Uuid::now_v7());
+    write_dead_letters(&world, &[here, paused.id, deleted], 30, DeadReason::Exhausted).await;
+    let summary = replayed(&world, &["--reason", "exhausted"]);
+    assert_eq!(summary["replayed"], 10);
+    assert_eq!(summary["webhookGone"][paused.id.to_string()], 10);
+    assert_eq!(summary["webhookGone"][deleted.to_string()], 10);
+    // They weren't replayed: once the webhook is back, they can be.
+    paused.active = true;
+    world.store().put(&paused).await.unwrap();
+    assert_eq!(replayed(&world, &["--reason", "exhausted"])["replayed"], 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replays_at_once_do_not_double() {
+    let world = World::new().await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    write_dead_letters(&world, &[webhook], 6_000, DeadReason::Exhausted).await;
+    let arguments = ["--all", "--yes", "--rate", "6000"];
+    let both = [Replaying::start(&world, &arguments), Replaying::start(&world, &arguments)];
+    for replaying in both {
+        assert!(replaying.exit().await.success());
+    }
+    assert_eq!(world.count(&world.names().replays()), 6_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_choice_nothing_is_replayed_and_examples_are_shown() {
+    let world = World::new().await;
+    for (arguments, words) in [
+        (vec![], "--all --dry-run"),
+        (vec!["--all"], "--yes"),
+        (vec!["--since", "yesterday", "--limit", "1"], "how long ago"),
+        (vec!["--reason", "bored"], "exhausted"),
+        (vec!["--from-log", "--since", "1h"], "--webhook"),
+        (vec!["--all", "--reason", "expired"], "cannot be used with"),
+    ] {
+        let output = replay(&world, &arguments);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(words), "{arguments:?}: {complaint}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_too_large_for_a_stricter_version_is_delivered_in_its_normal_way_once_it_may_be() {
+    let mut world = World::with(&[("delivery.payload_max", "1024")]).await;
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let mut transition = sample::transition(EventType::TaskCompleted, Uuid::now_v7(), &"x".repeat(2_000), now_ms());
+    transition.as_object_mut().unwrap().remove("id");
+    let mut strict = world.worker().await;
+    world.write("task", Some(transition.to_string().as_bytes())).await;
+    let dead = world.dead_lettered(1).await.remove(0);
+    assert_eq!(header(&dead, "optio-dead-reason"), "too_large");
+    assert!(strict.terminate().await.success());
+
+    world.set("delivery.payload_max", "262144");
+    let mut worker = world.worker().await;
+    assert_eq!(replayed(&world, &["--reason", "too_large"])["replayed"], 1);
+    let request = world.receiver.arrived(1).await.remove(0);
+    // The identity of an event without an id is that of its place in the events' topic, not of its replay.
+    let name = format!("{}/0/0", world.names().events());
+    let event_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string();
+    assert_eq!(request.delivery(), DeliveryId::of(&event_id, webhook).to_string());
+    assert_eq!(request.attempt(), 1);
+    assert_eq!(request.json()["taskId"], transition["taskId"]);
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_record_that_a_stricter_version_left_is_read_again_as_it_came() {
+    let world = World::new().await;
+    let webhook = world.webhook("/", &[EventType::TaskFailed]).await;
+    // As a version would have left it that didn't know transitions without an id yet.
+    let value = br#"{"taskId":"t1","toState":"failed","task":{"title":"x"}}"#;
+    let source = Source { topic: world.names().events().into(), partition: 3, offset: 17 };
+    let origin = UnreadOrigin { source, timestamp_ms: 1_742_983_954_000, replays: 0 };
+    let headers = record::dead(
+        record::unread(OwnedHeaders::new(), &origin),
+        DeadReason::Malformed,
+        "missing field `id`",
+        now_ms(),
+    );
+    let topic = world.names().dead_letters();
+    let record = FutureRecord::to(&topic).key("t1").payload(value.as_slice()).headers(headers);
+    world.producer().send(record, std::time::Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    let mut worker = world.worker().await;
+    let arguments = ["--reason", "malformed"];
+    assert_eq!(replayed(&world, &arguments)["replayed"], 1);
+    let request = world.receiver.arrived(1).await.remove(0);
+    let event_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/3/17", world.names().events()).as_bytes());
+    assert_eq!(request.delivery(), DeliveryId::of(&event_id.to_string(), webhook).to_string());
+    assert_eq!(request.json()["timestamp"], "2025-03-26T10:12:34.000Z", "the time that the record had");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_still_malformed_dies_again_untouched_with_its_replays_counted() {
+    let world = World::new().await;
+    let mut worker = world.worker().await;
+    world.write("k", Some(b"\xff not a transition")).await;
+    world.dead_lettered(1).await;
+    assert_eq!(replayed(&world, &["--reason", "malformed"])["replayed"], 1);
+    let dead = world.dead_lettered(2).await;
+    let again = dead.iter().find(|record| !header(record, "optio-replays").is_empty()).unwrap();
+    assert_eq!((again.key(), again.payload()), (Some(b"k".as_slice()), Some(b"\xff not a transition".as_slice())));
+    assert_eq!(header(again, "optio-replays"), "1");
+    assert_eq!(header(again, "optio-source-topic"), world.names().events());
+    assert_eq!(header(again, "optio-replay-of"), "", "its own headers, and those of a dead letter");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_younger_than_10_000_events_is_told_each_once_in_the_order_of_each_task() {
+    let world = World::new().await;
+    let events = [EventType::TaskPrOpened, EventType::TaskNeedsAttention, EventType::TaskFailed, EventType::TaskCompleted];
+    let topic = world.names().events().to_owned();
+    let mut by_task: HashMap<String, Vec<String>> = HashMap::new();
+    let mut sent = Vec::new();
+    let tasks: Vec<Uuid> = (0..2_500).map(|_| Uuid::now_v7()).collect();
+    let began = now_ms();
+    for event in events {
+        for task in &tasks {
+            let transition = sample::transition(event, *task, "x", now_ms());
+            by_task.entry(task.to_string()).or_default().push(transition["id"].as_str().unwrap().to_owned());
+            let (key, value) = (task.to_string(), transition.to_string());
+            let record = FutureRecord::to(&topic).key(&key).payload(&value);
+            sent.push(world.producer().send_result(record).map_err(|(error, _)| error).unwrap());
+        }
+    }
+    for sent in sent {
+        sent.await.unwrap().map_err(|(error, _)| error).unwrap();
+    }
+    let mut worker = world.worker().await;
+    world.settled().await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let (id, since) = (webhook.to_string(), optio_webhooks::event::rfc3339(began));
+    let arguments = ["--from-log", "--webhook", &id, "--since", &since];
+    assert_eq!(replayed(&world, &[arguments.as_slice(), &["--dry-run"]].concat())["replayed"], 10_000);
+    assert_eq!(replayed(&world, &arguments)["replayed"], 10_000);
+    let deliveries = world.receiver.delivered(10_000).await;
+    world.settled().await;
+    assert!(deliveries.values().all(|times| *times == 1) && world.receiver.count() == 10_000, "each once");
+    let mut told: HashMap<String, Vec<String>> = HashMap::new();
+    for request in world.receiver.requests() {
+        told.entry(request.json()["taskId"].as_str().unwrap().to_owned()).or_default().push(request.delivery());
+    }
+    for (task, events) in by_task {
+        let ids: Vec<String> = events.iter().map(|event| DeliveryId::of(event, webhook).to_string()).collect();
+        assert_eq!(told[&task], ids, "in their order, under the ids that they would have had");
+    }
+    let again = replayed(&world, &arguments);
+    assert_eq!((&again["replayed"], &again["replayedBefore"]), (&0.into(), &10_000.into()));
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_browsed_page_by_page_and_each_is_seen_once() {
+    let world = World::new().await;
+    let (one, other) = (WebhookId(Uuid::now_v7()), WebhookId(Uuid::now_v7()));
+    let ids = write_dead_letters(&world, &[one, other], 100, DeadReason::Exhausted).await;
+    let config = world.config();
+    let choice = Choice { webhooks: vec![one], ..Choice::default() };
+    let mut seen = Vec::new();
+    let mut cursor = None;
+    loop {
+        let page = tokio::task::block_in_place(|| browse(&config, &choice, cursor.take(), 7, 30).unwrap());
+        assert!(page.dead_letters.len() <= 7);
+        seen.extend(page.dead_letters.iter().map(|letter| letter.delivery_id.unwrap().to_string()));
+        assert!(page.dead_letters.iter().all(|letter| letter.reason == Some(DeadReason::Exhausted)));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), 50);
+    assert_eq!(seen.into_iter().collect::<HashSet<_>>(), ids[&one]);
+}
