@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::http;
+use crate::kafka::words::Words;
 use crate::kafka::{admin, clients};
 use crate::pipeline::consume::{self, Intake, Retries, Setup, Trim};
 use crate::pipeline::fan_out;
@@ -59,7 +60,7 @@ impl Worker {
         let snapshots =
             snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
         let settler = settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone());
-        let producer = clients::producer(config).create().context("kafka producer")?;
+        let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let hand_off = HandOff::new(producer, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);

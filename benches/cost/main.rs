@@ -96,5 +96,5 @@ async fn memory(waiting: usize) -> f64 {
     world.emit(EventType::TaskCompleted, waiting).await;
     let mut worker = world.worker();
     until(at, waiting as u64 / 5, &mut worker).await;
-    worker.memory_peak_mib()
+    worker.memory_peak_mib().expect("it lives")
 }

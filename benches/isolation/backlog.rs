@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::rig::process::Process;
 use crate::rig::receiver;
-use crate::rig::world::World;
 use crate::rig::setting;
+use crate::rig::world::World;
 use crate::{Figures, good_paths, measure, report};
 
 /// The tier whose delay is 18 minutes with the default settings.
@@ -49,7 +49,7 @@ async fn run(waiting: usize) -> (Figures, i64, f64) {
     let before = written(&world);
     let mut worker = world.worker();
     let figures = measure(&world, at, &mut worker).await;
-    (figures, written(&world) - before, worker.memory_peak_mib())
+    (figures, written(&world) - before, worker.memory_peak_mib().expect("it lives"))
 }
 
 /// Writes them as if they had been put off one after another over the last 18 minutes.

@@ -37,10 +37,18 @@ impl Process {
         }
     }
 
-    pub fn memory_peak_mib(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("Linux counts the peak");
-        line.split_whitespace().nth(1).expect("a number").parse::<f64>().expect("a number") / 1_024.0
+    /// Whether it ended; panics if that was a failure.
+    pub fn has_ended(&mut self) -> bool {
+        let exit = self.child.try_wait().expect("our own child");
+        assert!(exit.is_none_or(|exit| exit.success()), "the process failed");
+        exit.is_some()
+    }
+
+    /// None once it has ended.
+    pub fn memory_peak_mib(&self) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1_024.0)
     }
 }
 

@@ -62,6 +62,13 @@ impl World {
         Process::start(command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned())))
     }
 
+    /// The program with other arguments.
+    pub fn call(&self, arguments: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_optio-webhooks"));
+        command.args(arguments).envs(self.environment.iter().cloned()).stdout(std::process::Stdio::null());
+        Process::start(&mut command)
+    }
+
     /// A webhook for each path, for `events`.
     pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) -> Vec<WebhookId> {
         let mut ids = Vec::new();

@@ -23,6 +23,7 @@ use crate::dev::receiver::{Answer, Arrival, Receiver};
 use crate::dev::redis_server::RedisServer;
 use crate::event::{EventType, rfc3339, sample};
 use crate::kafka::clients;
+use crate::kafka::words::Words;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::topics::{Names, needed};
@@ -106,7 +107,7 @@ struct Story {
     receiver: Receiver,
     health: std::net::SocketAddr,
     happenings: tokio::sync::Mutex<mpsc::Receiver<Happening>>,
-    producer: FutureProducer,
+    producer: FutureProducer<Words>,
 }
 
 /// What the story is made of.
@@ -141,7 +142,7 @@ impl Story {
         let health = health::serve(config, readiness.clone()).await?;
         let worker = Worker::start(config, tiers)?;
         readiness.started(worker.snapshots.clone());
-        let producer = clients::producer(config).create().context("kafka producer")?;
+        let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let happenings = tokio::sync::Mutex::new(happenings);
         Ok(Self { config: config.clone(), worker, receiver, health, happenings, producer })
     }
@@ -306,7 +307,8 @@ async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Res
 
 /// Reads the retry tiers and the dead letters beside the worker, as anyone with a Kafka tool could.
 fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening>) -> anyhow::Result<()> {
-    let consumer: StreamConsumer = clients::consumer(config, "dev-observer").create().context("kafka consumer")?;
+    let consumer: StreamConsumer<Words> =
+        clients::consumer(config, "dev-observer").create_with_context(Words).context("kafka consumer")?;
     let mut topics: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
     topics.push(names.dead_letters());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::delivery::now_ms;
 use crate::event::{Decoded, EventType, Position, decode, sample};
 use crate::kafka::clients;
+use crate::kafka::words::Words;
 
 /// `optio-webhooks emit`
 #[derive(clap::Args)]
@@ -55,9 +56,9 @@ impl Emit {
             Some(_) => self.read_file(config)?,
             None => self.samples(),
         };
-        let producer: FutureProducer = clients::producer(config)
+        let producer: FutureProducer<Words> = clients::producer(config)
             .set("message.timeout.ms", ACKNOWLEDGE_MAX_MS)
-            .create()
+            .create_with_context(Words)
             .context("kafka producer")?;
         let quiet = transitions.len() > 20;
         for window in transitions.chunks(WINDOW) {

@@ -101,8 +101,7 @@ impl Replay {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
         let (_, webhooks) = WebhookStore::new(redis.clone(), keys.clone()).all().await?;
-        let webhooks: HashMap<WebhookId, Webhook> =
-            webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
+        let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
         let work = self.work(&webhooks)?;
         let mut signals = Signals::new()?;
         let lease = if self.dry_run { None } else { Some(Lease::new(redis, &keys, &who())) };
@@ -180,8 +179,7 @@ impl Replay {
             let runtime = tokio::runtime::Handle::current();
             move || {
                 let still_ours = || runtime.block_on(still_ours(lease.as_ref(), &stop));
-                let mut watch =
-                    Watch { progress: &mut |now| progress.tell(now), stop: &stop, still_ours: &still_ours };
+                let mut watch = Watch { progress: &mut |now| progress.tell(now), stop: &stop, still_ours: &still_ours };
                 let outcome = work.run(&config, &manner, &mut watch);
                 progress.end();
                 outcome
@@ -311,9 +309,7 @@ impl Work {
             Self::DeadLetters { choice, active } => {
                 dead_letters::replay(config, &choice, manner, &active, watch).map(Outcome::DeadLetters)
             }
-            Self::Past { webhook, past } => {
-                from_log::rewind(config, &webhook, &past, manner, watch).map(Outcome::Past)
-            }
+            Self::Past { webhook, past } => from_log::rewind(config, &webhook, &past, manner, watch).map(Outcome::Past),
         }
     }
 }

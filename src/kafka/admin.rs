@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::kafka::words::Words;
 use crate::topics::{Names, Needed, needed};
 
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -49,7 +49,7 @@ impl Found {
 
 /// Asks the broker.
 pub struct Topics {
-    admin: AdminClient<DefaultClientContext>,
+    admin: AdminClient<Words>,
     needed: Vec<Needed>,
     names: Names,
     brokers: String,
@@ -64,7 +64,7 @@ impl Topics {
     /// Where the client can't be made.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            admin: clients::producer(config).create().context("kafka client")?,
+            admin: clients::producer(config).create_with_context(Words).context("kafka client")?,
             needed: needed(config),
             names: Names::new(config),
             brokers: config.kafka.brokers.clone(),

@@ -9,6 +9,7 @@ use rdkafka::util::Timeout;
 
 use super::Unreadable;
 use crate::delivery::{DeadReason, Delivery, now_ms};
+use crate::kafka::words::Words;
 use crate::record::{self, LastError};
 use crate::schedule::Reconnect;
 use crate::topics::Names;
@@ -16,14 +17,14 @@ use crate::topics::Names;
 /// Writes to retry tiers and the dead-letter topic.
 #[derive(Clone)]
 pub struct HandOff {
-    producer: FutureProducer,
+    producer: FutureProducer<Words>,
     names: Arc<Names>,
 }
 
 impl HandOff {
     /// Over `producer`.
     #[must_use]
-    pub fn new(producer: FutureProducer, names: Names) -> Self {
+    pub fn new(producer: FutureProducer<Words>, names: Names) -> Self {
         Self { producer, names: Arc::new(names) }
     }
 

@@ -90,11 +90,8 @@ impl Groups {
     /// The key of a partition's marks.
     #[must_use]
     pub fn marks_key(&self, keys: &Keys, partition: &Partition) -> String {
-        let group = if self.0.is_waiting(&partition.topic) {
-            self.0.retry_group()
-        } else {
-            self.0.events_group().to_owned()
-        };
+        let group =
+            if self.0.is_waiting(&partition.topic) { self.0.retry_group() } else { self.0.events_group().to_owned() };
         keys.marks(&group, &partition.topic, partition.number)
     }
 }

@@ -30,8 +30,7 @@ impl Marks {
         stop: &CancellationToken,
         mut progress: impl FnMut(u64, u64),
     ) -> anyhow::Result<Option<Self>> {
-        let mut scan =
-            Scan::open(config, &Names::new(config).replays(), since_ms.map_or(Start::Oldest, Start::At))?;
+        let mut scan = Scan::open(config, &Names::new(config).replays(), since_ms.map_or(Start::Oldest, Start::At))?;
         let mut replayed = Vec::new();
         let total = scan.total();
         while let Some(record) = scan.next(stop)? {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::kafka::words::Words;
 use crate::topics::Names;
 
 /// How long the broker may take to say where a topic begins and ends.
@@ -32,7 +33,7 @@ pub enum Start {
 
 /// A reading under way.
 pub struct Scan {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Words>,
     /// By partition: the next offset, and the first one beyond the end.
     spans: HashMap<i32, (i64, i64)>,
     /// Partitions that aren't read to their end.
@@ -48,13 +49,13 @@ impl Scan {
     /// # Errors
     /// Where the topic is missing or the broker doesn't answer.
     pub fn open(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
-        let consumer: BaseConsumer = clients::consumer(config, &Names::new(config).replay_group())
+        let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
             // One reader of a whole topic: larger answers than a worker asks for, still bounded.
             .set("fetch.message.max.bytes", "1048576")
             .set("queued.max.messages.kbytes", "16384")
             .set("queued.min.messages", "100000")
-            .create()
+            .create_with_context(Words)
             .context("kafka consumer")?;
         let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).with_context(away)?;
@@ -134,7 +135,7 @@ impl Scan {
 
 /// Where each partition's reading begins; the oldest where nothing is said.
 fn starts(
-    consumer: &BaseConsumer,
+    consumer: &BaseConsumer<Words>,
     topic: &str,
     numbers: &[i32],
     start: Start,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
@@ -13,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::kafka::clients;
+use crate::kafka::{clients, words};
 use crate::topics::Names;
 
 /// Records of a batch at the most: what a kill may leave half written.
@@ -39,7 +40,15 @@ pub struct Writer {
 #[derive(Default)]
 struct Refusals(AtomicU64);
 
-impl ClientContext for Refusals {}
+impl ClientContext for Refusals {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
+        words::log(level, facility, words);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        words::error(&error, reason);
+    }
+}
 
 impl ProducerContext for Refusals {
     type DeliveryOpaque = ();

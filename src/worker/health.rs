@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::kafka::words::Words;
 use crate::store::snapshot::Snapshots;
 
 /// How often the broker is asked, and how long it may take.
@@ -85,7 +86,7 @@ fn metrics_page() -> Option<PrometheusHandle> {
 
 /// Asks the broker again and again on a thread of its own, as long as someone looks at the answer.
 fn probe_kafka(config: &Config) -> anyhow::Result<Arc<AtomicBool>> {
-    let client: BaseConsumer = clients::producer(config).create().context("kafka client")?;
+    let client: BaseConsumer<Words> = clients::producer(config).create_with_context(Words).context("kafka client")?;
     let topic = config.kafka.topic.clone();
     let up = Arc::new(AtomicBool::new(false));
     let answer = Arc::downgrade(&up);

@@ -88,7 +88,11 @@ async fn a_slow_endpoint_pauses_consumption_without_leaving_the_group() {
     let deliveries = world.receiver.delivered(500).await;
     assert!(deliveries.values().all(|count| *count == 1));
     assert!(worker.terminate().await.success());
-    assert_eq!(worker.log().matches("partition assigned").count(), 2 + 8, "assigned once: 2 of events, 3 tiers of 2, 2 of replays");
+    assert_eq!(
+        worker.log().matches("partition assigned").count(),
+        2 + 8,
+        "assigned once: 2 of events, 3 tiers of 2, 2 of replays"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,7 +153,11 @@ async fn of_100_000_dead_letters_the_chosen_ones_are_delivered_exactly_once_what
     let mut worker = hundred.world.worker().await;
     hundred.replay_with_three_ends("-TERM").await;
     let deliveries = hundred.world.receiver.deliveries();
-    assert_eq!(deliveries.keys().cloned().collect::<HashSet<_>>(), hundred.chosen, "each chosen one, none of the others");
+    assert_eq!(
+        deliveries.keys().cloned().collect::<HashSet<_>>(),
+        hundred.chosen,
+        "each chosen one, none of the others"
+    );
     assert!(deliveries.values().all(|times| *times == 1), "exactly once");
     assert!(worker.terminate().await.success());
 }
@@ -164,7 +168,11 @@ async fn after_kill_9_none_is_missed_and_no_more_than_a_batch_is_repeated() {
     let mut worker = hundred.world.worker().await;
     hundred.replay_with_three_ends("-KILL").await;
     let deliveries = hundred.world.receiver.deliveries();
-    assert_eq!(deliveries.keys().cloned().collect::<HashSet<_>>(), hundred.chosen, "each chosen one, none of the others");
+    assert_eq!(
+        deliveries.keys().cloned().collect::<HashSet<_>>(),
+        hundred.chosen,
+        "each chosen one, none of the others"
+    );
     let repeats: usize = deliveries.values().map(|times| times - 1).sum();
     assert!(repeats <= 3 * BATCH_MAX as usize, "{repeats} are repeated");
     assert!(worker.terminate().await.success());
@@ -210,7 +218,8 @@ async fn a_replay_begins_its_attempts_anew_under_the_same_id_and_says_so_if_it_d
     assert_eq!(requests.iter().map(|request| request.attempt()).collect::<Vec<_>>(), [1, 2, 3, 4, 1, 2, 3, 4]);
     assert!(requests.iter().all(|request| request.delivery() == requests[0].delivery()));
     assert!(requests.iter().all(|request| request.body == requests[0].body));
-    let log: Vec<u32> = world.logged(webhook).await.iter().map(|entry| entry["replays"].as_u64().unwrap() as u32).collect();
+    let log: Vec<u32> =
+        world.logged(webhook).await.iter().map(|entry| entry["replays"].as_u64().unwrap() as u32).collect();
     assert_eq!(log, [0, 0, 0, 0, 1, 1, 1, 1]);
 
     // The one that died again is another dead letter; the first isn't replayed again unless asked for.
@@ -377,7 +386,8 @@ async fn one_that_is_still_malformed_dies_again_untouched_with_its_replays_count
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_younger_than_10_000_events_is_told_each_once_in_the_order_of_each_task() {
     let world = World::new().await;
-    let events = [EventType::TaskPrOpened, EventType::TaskNeedsAttention, EventType::TaskFailed, EventType::TaskCompleted];
+    let events =
+        [EventType::TaskPrOpened, EventType::TaskNeedsAttention, EventType::TaskFailed, EventType::TaskCompleted];
     let topic = world.names().events().to_owned();
     let mut by_task: HashMap<String, Vec<String>> = HashMap::new();
     let mut sent = Vec::new();

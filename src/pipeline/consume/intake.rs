@@ -194,12 +194,7 @@ fn here(message: &BorrowedMessage<'_>, partition: &Assigned) -> UnreadOrigin {
     }
 }
 
-fn unreadable(
-    message: &BorrowedMessage<'_>,
-    origin: UnreadOrigin,
-    reason: DeadReason,
-    detail: String,
-) -> Incoming {
+fn unreadable(message: &BorrowedMessage<'_>, origin: UnreadOrigin, reason: DeadReason, detail: String) -> Incoming {
     Incoming::Unreadable(Box::new(Unreadable {
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
@@ -11,6 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
 use super::{Assigned, Trim};
+use crate::kafka::words;
 use crate::pipeline::commit_note;
 use crate::pipeline::partition::Partition;
 
@@ -24,8 +26,12 @@ pub(super) struct Rebalances {
 }
 
 impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
+        words::log(level, facility, words);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        words::error(&error, reason);
     }
 }
 

@@ -1,0 +1,169 @@
+//! What a replay costs: a dry run against a bare consumer of the same topic, memory, and how a rate is held.
+//!
+//! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench replay`.
+//! Environment variables: `LETTERS` (1000000), `ROUNDS` (3), `RATE` a second (2000), `RATED` letters (20000).
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::event::EventType;
+use optio_webhooks::kafka::clients;
+use optio_webhooks::record::{self, LastError};
+use optio_webhooks::topics::Names;
+use optio_webhooks::webhook::WebhookId;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use uuid::Uuid;
+
+use rig::process::Process;
+use rig::world::World;
+use rig::{median, receiver, setting};
+
+const WEBHOOKS: usize = 10;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
+        Some("role=floor") => floor(&arguments[1..]),
+        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(measure()),
+    }
+}
+
+async fn measure() {
+    let (letters, rounds) = (setting("LETTERS", 1_000_000), setting("ROUNDS", 3));
+    let world = World::new(&[]).await;
+    let at = receiver::free_address();
+    let paths: Vec<String> = (0..WEBHOOKS).map(|number| format!("/{number}")).collect();
+    let webhooks = world.webhooks(at, &paths, &[EventType::TaskFailed]).await;
+    write(&world, &webhooks, letters).await;
+
+    let (mut dry, mut bare, mut memory) = (Vec::new(), Vec::new(), 0.0_f64);
+    for _ in 0..rounds {
+        let arguments = [world.config.kafka.brokers.clone(), Names::new(&world.config).dead_letters()];
+        bare.push(letters as f64 / run(Process::role("floor", &arguments)).0);
+        let (seconds, peak) = run(world.call(&["replay", "--all", "--dry-run", "--json"]));
+        dry.push(letters as f64 / seconds);
+        memory = memory.max(peak);
+    }
+    println!("dry run over {letters}, against a bare consumer: {:.2}", median(&mut dry) / median(&mut bare));
+    println!("  {:.0}/s against {:.0}/s", median(&mut dry), median(&mut bare));
+
+    let (rate, rated) = (setting("RATE", 2_000), setting("RATED", 20_000));
+    let limits = [rate.to_string(), rated.to_string()];
+    let began_ms = now_ms();
+    let (_, peak) = run(world.call(&["replay", "--reason", "exhausted", "--rate", &limits[0], "--limit", &limits[1]]));
+    let (first_ms, last_ms, written) = span(&world, began_ms);
+    assert_eq!(written, rated as u64);
+    // From the first batch to the last lie all of them but the last batch, a tenth of a second.
+    let held = (rated as f64 - rate as f64 / 10.0) / ((last_ms - first_ms) as f64 / 1_000.0);
+    println!("rate asked for: {rate}/s, held: {held:.0}/s ({:.3})", held / rate as f64);
+    println!("peak memory with {letters} dead letters: {:.0} MiB", memory.max(peak));
+
+    let (seconds, peak) = run(world.call(&["replay", "--reason", "exhausted"]));
+    println!("all of them replayed: {:.0}/s, peak memory {peak:.0} MiB", (letters - rated) as f64 / seconds);
+    let (seconds, peak) = run(world.call(&["replay", "--all", "--dry-run", "--json"]));
+    println!("a dry run when all are replayed: {:.0}/s, peak memory {peak:.0} MiB", letters as f64 / seconds);
+}
+
+/// Waits for its end: how many seconds it took, and its peak of memory in MiB.
+fn run(mut process: Process) -> (f64, f64) {
+    let began = Instant::now();
+    let mut peak = 0.0;
+    while !process.has_ended() {
+        peak = process.memory_peak_mib().unwrap_or(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (began.elapsed().as_secs_f64(), peak)
+}
+
+async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
+    let producer: FutureProducer =
+        clients::producer(&world.config).set("linger.ms", "20").create().expect("a producer");
+    let topic = Names::new(&world.config).dead_letters();
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let (event_id, webhook_id) = (Uuid::now_v7().to_string(), webhooks[number % webhooks.len()]);
+        let delivery = Delivery {
+            id: DeliveryId::of(&event_id, webhook_id),
+            webhook_id,
+            event_type: EventType::TaskFailed,
+            event_id,
+            task_id: Uuid::now_v7().to_string(),
+            body: bytes::Bytes::from(vec![b'x'; 600]),
+            attempts: 8,
+            deferrals: 0,
+            first_seen_at_ms: now_ms(),
+            source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+            replays: 0,
+            traceparent: None,
+        };
+        let last = LastError { code: Some(FailureCode::Status), status: Some(500) };
+        let headers = record::headers(&delivery, None, last);
+        let headers = record::dead(headers, DeadReason::Exhausted, "after 8 attempts, the last: status 500", now_ms());
+        let partition = (number / webhooks.len()) as i32 % world.config.topics.partitions;
+        let record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&delivery.body).headers(headers);
+        let record = record.partition(partition);
+        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+        if sent.len() == 20_000 || number + 1 == count {
+            for sent in sent.drain(..) {
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+            }
+        }
+    }
+}
+
+/// The role `floor`: a consumer as librdkafka has it by default reads a topic to its end.
+fn floor(arguments: &[String]) {
+    let [brokers, topic] = arguments else { panic!("two arguments") };
+    let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "floor")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer");
+    let left = assign(&consumer, topic);
+    read(&consumer, left, |_| ());
+}
+
+/// When the first and the last record of the replay topic were written since `since_ms`, and how many.
+fn span(world: &World, since_ms: i64) -> (i64, i64, u64) {
+    let consumer: BaseConsumer = clients::consumer(&world.config, "bench-observer").create().expect("a consumer");
+    let left = assign(&consumer, &Names::new(&world.config).replays());
+    let (mut first, mut last, mut count) = (i64::MAX, i64::MIN, 0);
+    read(&consumer, left, |at_ms| {
+        assert!(at_ms >= since_ms);
+        first = first.min(at_ms);
+        last = last.max(at_ms);
+        count += 1;
+    });
+    (first, last, count)
+}
+
+fn assign(consumer: &BaseConsumer, topic: &str) -> i64 {
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("a broker");
+    let mut assignment = TopicPartitionList::new();
+    let mut left = 0;
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) =
+            consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("a broker");
+        left += high - low;
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&assignment).expect("assigned");
+    left
+}
+
+fn read(consumer: &BaseConsumer, mut left: i64, mut each: impl FnMut(i64)) {
+    while left > 0 {
+        if let Some(record) = consumer.poll(Duration::from_secs(10)) {
+            each(record.expect("a record").timestamp().to_millis().unwrap_or(0));
+            left -= 1;
+        }
+    }
+}
