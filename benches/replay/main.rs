@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
-use optio_webhooks::event::EventType;
+use optio_webhooks::event::{Decoded, EventType, Position, decode, sample};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::topics::Names;
@@ -95,7 +95,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
             event_type: EventType::TaskFailed,
             event_id,
             task_id: Uuid::now_v7().to_string(),
-            body: bytes::Bytes::from(vec![b'x'; 600]),
+            body: body(),
             attempts: 8,
             deferrals: 0,
             first_seen_at_ms: now_ms(),
@@ -115,6 +115,16 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
                 sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
             }
         }
+    }
+}
+
+/// As a worker makes it: what compresses badly in it are its ids.
+fn body() -> bytes::Bytes {
+    let value = sample::transition(EventType::TaskFailed, Uuid::now_v7(), "Fix login redirect", now_ms()).to_string();
+    let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: 0 };
+    match decode(Some(value.as_bytes()), at, usize::MAX) {
+        Ok(Decoded::Event(event)) => event.body,
+        other => panic!("{other:?}"),
     }
 }
 

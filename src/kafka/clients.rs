@@ -40,6 +40,8 @@ pub fn consumer(config: &Config, group: &str) -> ClientConfig {
         ("fetch.message.max.bytes", "131072"),
         ("fetch.max.bytes", "8388608"),
         ("fetch.wait.max.ms", "100"),
+        // How long a partition isn't fetched once the read-ahead is full: its default of a second would be the pace.
+        ("fetch.queue.backoff.ms", "20"),
     ];
     // The new protocol refuses the classic one's properties (KIP-848).
     if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {

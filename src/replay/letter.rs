@@ -29,23 +29,29 @@ impl Letter {
     #[must_use]
     pub fn read(record: &BorrowedMessage<'_>) -> Self {
         let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };
-        for header in record.headers().into_iter().flat_map(Headers::iter) {
+        let Some(headers) = record.headers() else { return letter };
+        for at in 0..headers.count() {
+            let header = headers.get(at);
             let Some(value) = header.value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
-            match header.key {
-                "optio-webhook-id" => letter.webhook_id = value.parse().ok(),
-                "optio-event" => letter.event = EventType::named(value),
-                "optio-delivery-id" => letter.delivery_id = value.parse().ok().map(DeliveryId),
-                "optio-dead-reason" => letter.reason = DeadReason::named(value),
-                "optio-dead-at" => letter.died_at_ms = value.parse().unwrap_or(letter.died_at_ms),
-                "optio-replays" => letter.replays = value.parse().unwrap_or(0),
-                _ => {}
-            }
+            letter.take(header.key, value);
         }
         if letter.is_unread() {
             // Whatever such a record says of deliveries isn't ours.
             (letter.webhook_id, letter.event, letter.delivery_id) = (None, None, None);
         }
         letter
+    }
+
+    fn take(&mut self, key: &str, value: &str) {
+        match key {
+            "optio-webhook-id" => self.webhook_id = value.parse().ok(),
+            "optio-event" => self.event = EventType::named(value),
+            "optio-delivery-id" => self.delivery_id = value.parse().ok().map(DeliveryId),
+            "optio-dead-reason" => self.reason = DeadReason::named(value),
+            "optio-dead-at" => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
+            "optio-replays" => self.replays = value.parse().unwrap_or(0),
+            _ => {}
+        }
     }
 
     /// Whether it is a record that couldn't be read, as it came.

@@ -52,9 +52,9 @@ impl Scan {
         let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
             // One reader of a whole topic: larger answers than a worker asks for, still bounded.
-            .set("fetch.message.max.bytes", "1048576")
+            .set("fetch.message.max.bytes", "262144")
             .set("queued.max.messages.kbytes", "16384")
-            .set("queued.min.messages", "100000")
+            .set("queued.min.messages", "20000")
             .create_with_context(Words)
             .context("kafka consumer")?;
         let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);

@@ -9,7 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +21,13 @@ use crate::topics::Names;
 pub const BATCH_MAX: u64 = 500;
 /// With a rate, a batch for each of these: an even flow.
 const RATE_SLICE: Duration = Duration::from_millis(100);
-const FLUSH_STEP: Duration = Duration::from_millis(500);
+/// How long an acknowledgement is waited for at a time.
+const POLL_STEP: Duration = Duration::from_millis(100);
 const STOP_STEP: Duration = Duration::from_millis(50);
 
 /// One run's writing.
 pub struct Writer {
-    producer: ThreadedProducer<Refusals>,
+    producer: BaseProducer<Refusals>,
     topic: String,
     rate: Option<NonZeroU32>,
     began: Instant,
@@ -76,7 +77,11 @@ impl Writer {
     /// # Errors
     /// Where the producer can't be made.
     pub fn new(config: &Config, rate: Option<NonZeroU32>) -> anyhow::Result<Self> {
-        let producer = clients::producer(config).create_with_context(Refusals::default()).context("kafka producer")?;
+        let producer = clients::producer(config)
+            // A batch is waited for: nothing is gained by waiting for more of it.
+            .set("linger.ms", "1")
+            .create_with_context(Refusals::default())
+            .context("kafka producer")?;
         let topic = Names::new(config).replays();
         Ok(Self { producer, topic, rate, began: Instant::now(), written: 0, pending: 0 })
     }
@@ -103,7 +108,7 @@ impl Writer {
                 Ok(()) => break,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    std::thread::sleep(Duration::from_millis(10));
+                    self.producer.poll(POLL_STEP);
                 }
                 Err((error, _)) => return Err(error).context("a replay can't be written"),
             }
@@ -119,10 +124,7 @@ impl Writer {
     /// Where it refuses for good.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         while self.producer.in_flight_count() > 0 {
-            match self.producer.flush(FLUSH_STEP) {
-                Ok(()) | Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
-                Err(error) => return Err(error).context("a replay can't be written"),
-            }
+            self.producer.poll(POLL_STEP);
         }
         self.pending = 0;
         let refused = self.producer.context().0.load(Ordering::Relaxed);
