@@ -160,8 +160,7 @@ fn assign(consumer: &BaseConsumer, topic: &str) -> i64 {
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) =
-            consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("a broker");
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("a broker");
         left += high - low;
         assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
     }
