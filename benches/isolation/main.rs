@@ -79,12 +79,8 @@ async fn faults() {
 /// The ratios of the medians, and what they are made of.
 pub fn report(name: &str, with: &[Figures], without: &[Figures]) {
     let of = |runs: &[Figures], figure: fn(&Figures) -> f64| median(&mut runs.iter().map(figure).collect::<Vec<_>>());
-    let (rate, p99_ms): (fn(&Figures) -> f64, fn(&Figures) -> f64) = (|run| run.rate, |run| run.p99_ms);
-    println!(
-        "{name}: rate {:.2}, p99 latency {:.2}",
-        of(with, rate) / of(without, rate),
-        of(with, p99_ms) / of(without, p99_ms)
-    );
+    let ratio = |figure| of(with, figure) / of(without, figure);
+    println!("{name}: rate {:.2}, p99 latency {:.2}", ratio(|run| run.rate), ratio(|run| run.p99_ms));
     for (with, without) in with.iter().zip(without) {
         println!(
             "  {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
