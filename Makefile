@@ -2,7 +2,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check test bench
+.PHONY: help demo build check test openapi bench
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -25,6 +25,9 @@ test:  ## every test, against a real Kafka and a real Redis
 	@$(services)/install-missing test
 	cargo test --locked --no-run
 	$(services)/with-services cargo test --locked
+
+openapi:  ## docs/openapi.json, from the code
+	UPDATE_OPENAPI=1 cargo test --locked --lib api
 
 bench:  ## cost per delivery against the bare client
 	@$(services)/install-missing test

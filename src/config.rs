@@ -84,6 +84,9 @@ pub struct Admin {
     pub listen: SocketAddr,
     #[serde(deserialize_with = "text")]
     pub token: String,
+    #[serde(with = "humantime_serde")]
+    pub session_max: Duration,
+    pub body_max: usize,
 }
 
 /// `[worker]`
@@ -290,6 +293,18 @@ impl Config {
             "redis.timeout",
             time(self.redis.timeout),
             "10ms to 60s",
+        );
+        require(
+            (second * 60..=second * 86_400 * 30).contains(&self.admin.session_max),
+            "admin.session_max",
+            time(self.admin.session_max),
+            "1m to 30days",
+        );
+        require(
+            (4_096..=16 << 20).contains(&self.admin.body_max),
+            "admin.body_max",
+            self.admin.body_max.to_string(),
+            "4096 to 16777216 (bytes)",
         );
         let worker = &self.worker;
         require(

@@ -11,7 +11,7 @@ use crate::schedule::Schedule;
 use crate::webhook::WebhookId;
 
 /// Identity of a delivery: one per event and webhook, the same after a crash, a retry, a replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct DeliveryId(pub Uuid);
 
@@ -77,7 +77,7 @@ pub struct Delivery {
 }
 
 /// Why an attempt failed (contract section 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
     /// An answer that isn't 2xx.
@@ -122,6 +122,24 @@ impl FailureCode {
             Self::CircuitOpen => "circuit_open",
         }
     }
+
+    /// What it means, for people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Status => "the endpoint answered with a status that isn't 2xx",
+            Self::Timeout => "no whole answer came in time",
+            Self::Dns => "the host's name has no address",
+            Self::Connect => "no connection could be made, or it broke",
+            Self::Tls => "the TLS handshake failed: look at the endpoint's certificate",
+            Self::Redirect => "the endpoint answered with a redirect; these are never followed",
+            Self::AddressBlocked => "the host's address isn't public and may not be dialled",
+            Self::Body => "the answer's body broke off",
+            Self::Protocol => "what came back wasn't HTTP",
+            Self::Saturated => "put off without an attempt: the endpoint has its hands full",
+            Self::CircuitOpen => "put off without an attempt: the endpoint is known to be down",
+        }
+    }
 }
 
 /// What one HTTP request came to.
@@ -139,10 +157,14 @@ pub struct Attempt {
     pub retry_after: Option<Duration>,
     /// When it ended, Unix milliseconds.
     pub ended_at_ms: i64,
+    /// Those of the request's headers that nobody could know from the delivery: signatures, their time.
+    pub proofs: Vec<(&'static str, String)>,
 }
 
 /// Why a delivery is given up (contract section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum DeadReason {
@@ -331,6 +353,7 @@ pub(crate) mod tests {
             duration: Duration::ZERO,
             retry_after,
             ended_at_ms: 2_000,
+            proofs: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! A task transition as it comes in, named, and the payload that webhooks get of it.
 
+pub mod body;
 pub mod sample;
 
 use bytes::Bytes;
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What webhooks subscribe to (the seed page's five event types).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
+)]
 pub enum EventType {
     /// A task reached `completed`.
     #[serde(rename = "task.completed")]
@@ -45,6 +48,24 @@ impl EventType {
             Self::TaskNeedsAttention => "task.needs_attention",
             Self::TaskPrOpened => "task.pr_opened",
             Self::ReviewCompleted => "review.completed",
+        }
+    }
+
+    /// When it is told, in the seed page's words.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::TaskCompleted => {
+                "Fired when a task reaches the completed state, typically when the agent's pull request is merged."
+            }
+            Self::TaskFailed => {
+                "Fired when a task fails: the agent exits with an error, or the PR is closed without merging."
+            }
+            Self::TaskNeedsAttention => {
+                "Fired when a reviewer has requested changes, or the agent can't resolve an issue by itself."
+            }
+            Self::TaskPrOpened => "Fired when the agent opens a pull request.",
+            Self::ReviewCompleted => "Fired when a code review subtask completes: approved, or changes requested.",
         }
     }
 

@@ -3,6 +3,7 @@
 //! The modules are the way of an event: [`event`] is what comes in, [`webhook`] who wants it, [`delivery`] one event
 //! for one webhook; [`pipeline`] joins the stages. `docs/architecture.md` tells the whole story.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod delivery;
@@ -12,9 +13,11 @@ pub mod http;
 pub mod kafka;
 pub mod pipeline;
 pub mod record;
+pub mod redelivery;
 pub mod replay;
 pub mod schedule;
 pub mod signature;
+pub mod slack;
 pub mod store;
 pub mod topics;
 pub mod trial;

@@ -28,14 +28,15 @@ use crate::config::{Config, Ordering};
 use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, Source, now_ms_up};
 use crate::event::Event;
 use crate::record::{LastError, UnreadOrigin};
-use crate::store::snapshot::Snapshots;
+use crate::store::snapshot::{Snapshot, Snapshots};
 use crate::webhook::{Webhook, WebhookId};
+use crate::worker::report::EndpointReport;
 use endpoint::{Deferral, Started};
 use endpoints::{Endpoints, Steps};
 use hand_off::HandOff;
 use health::Health;
 use lane::Queued;
-use partition::{InFlight, Receipt};
+use partition::{InFlight, Receipt, Stage};
 use settle::{Settlement, Settler};
 
 /// What a consumer found in a record.
@@ -167,6 +168,18 @@ impl Pipeline {
         Permits { _open: acquire(&self.places).await, _shared: shared }
     }
 
+    /// How many more deliveries could be open.
+    #[must_use]
+    pub fn places_left(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// The endpoints that something is going on with.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<EndpointReport> {
+        self.endpoints.reports()
+    }
+
     /// First attempts of one task keep their order, replayed ones too; retries needn't.
     fn order_key(&self, delivery: &Delivery) -> Option<u64> {
         let is_first = delivery.attempts == 0 && delivery.deferrals == 0;
@@ -175,6 +188,7 @@ impl Pipeline {
 
     /// Queues a delivery at its endpoint.
     fn submit(self: &Arc<Self>, webhook: &Webhook, open: Open) {
+        open.receipt.note(Stage::Waiting, webhook.id);
         self.endpoints.admit(webhook, open);
         self.advance(webhook.id);
     }
@@ -231,9 +245,14 @@ impl Pipeline {
             attempt: None,
         };
         // Deletion is looked up right before the request; while Redis is away, here is where sending waits.
-        let webhook = self.snapshots.current().await.get(open.delivery.webhook_id).cloned();
+        let snapshot = self.snapshots.current().await;
         let Some(in_flight) = open.receipt.start() else { return };
-        let Some(webhook) = webhook else { return self.drop_silently(open, in_flight).await };
+        let webhook = match recipient(&snapshot, &open.delivery) {
+            Ok(webhook) => webhook,
+            Err(why) => return self.drop_silently(open, in_flight, why).await,
+        };
+        drop(snapshot);
+        open.receipt.note(Stage::Sending, webhook.id);
         let attempt = send::attempt(&self.client, &webhook, &open.delivery, &self.config.delivery).await;
         turn.attempt = Some(attempt.clone());
         drop(turn);
@@ -241,6 +260,7 @@ impl Pipeline {
         metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
         let fate = self.policy.after_attempt(&open.delivery, &attempt, rand::random());
         let last = LastError { code: attempt.failure, status: attempt.status };
+        open.receipt.note(Stage::Settling, webhook.id);
         let mut next = open.delivery.clone();
         next.attempts += 1;
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
@@ -251,10 +271,10 @@ impl Pipeline {
             .await;
     }
 
-    /// Its webhook is gone or inactive: nothing is sent, and nothing dead-lettered (contract section 4).
-    async fn drop_silently(&self, open: Open, in_flight: InFlight) {
-        tracing::debug!(delivery = %open.delivery.id, webhook = %open.delivery.webhook_id, "dropped: the webhook is gone or disabled");
-        metrics::counter!("optio_webhooks_dropped_total").increment(1);
+    /// Nothing is sent, and nothing dead-lettered (contract section 4).
+    async fn drop_silently(&self, open: Open, in_flight: InFlight, why: Dropped) {
+        tracing::debug!(delivery = %open.delivery.id, webhook = %open.delivery.webhook_id, reason = why.as_str(), "dropped");
+        metrics::counter!("optio_webhooks_dropped_total", "reason" => why.as_str()).increment(1);
         self.settler.settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
     }
 
@@ -287,6 +307,33 @@ impl Pipeline {
         self.hand_over(&delivery, fate, last).await;
         self.settler.settle(Settlement::silent(delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
     }
+}
+
+/// Why a delivery is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dropped {
+    /// Its webhook was deleted or is inactive.
+    WebhookGone,
+    /// It was sent again by hand.
+    Replaced,
+}
+
+impl Dropped {
+    /// As metrics have it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::WebhookGone => "webhook_gone",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// Whom to send a delivery to.
+fn recipient(snapshot: &Snapshot, delivery: &Delivery) -> Result<Arc<Webhook>, Dropped> {
+    if snapshot.is_replaced(delivery) {
+        return Err(Dropped::Replaced);
+    }
+    snapshot.get(delivery.webhook_id).cloned().ok_or(Dropped::WebhookGone)
 }
 
 /// How often endpoints are looked at for what waits too long.

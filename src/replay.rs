@@ -10,8 +10,10 @@ pub mod dead_letters;
 pub mod from_log;
 pub mod letter;
 pub mod marks;
+pub mod moment;
 pub mod origin;
 pub mod scan;
+pub mod session;
 pub mod writer;
 
 use std::num::NonZeroU32;

@@ -28,6 +28,12 @@ pub fn standard(secret: &str, id: DeliveryId, timestamp_s: i64, body: &[u8]) -> 
     format!("v1,{}", STANDARD.encode(mac))
 }
 
+/// A new secret in the Standard Webhooks form: `whsec_` and the base64 of 24 random bytes.
+#[must_use]
+pub fn generate_secret() -> String {
+    format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 24]>()))
+}
+
 /// Whether `header` is the page's signature of `body`; in constant time.
 #[must_use]
 pub fn verify_optio(secret: &str, body: &[u8], header: &str) -> bool {

@@ -5,7 +5,10 @@ pub mod failing;
 pub mod lease;
 pub mod log;
 pub mod marks;
+pub mod replaced;
+pub mod reports;
 pub mod snapshot;
+pub mod success;
 pub mod webhooks;
 
 /// Names of keys in Redis; every one begins with `redis.prefix`.
@@ -43,6 +46,24 @@ impl Keys {
     #[must_use]
     pub fn log(&self, webhook: crate::webhook::WebhookId) -> String {
         format!("{}log:{webhook}", self.prefix)
+    }
+
+    /// Stream: deliveries that were sent again by hand.
+    #[must_use]
+    pub fn replaced(&self) -> String {
+        format!("{}replaced", self.prefix)
+    }
+
+    /// Hash: worker → what it says of itself.
+    #[must_use]
+    pub fn reports(&self) -> String {
+        format!("{}workers", self.prefix)
+    }
+
+    /// Hash: webhook id and `+` or `-` → attempts in that hour since 1970.
+    #[must_use]
+    pub fn success(&self, hour: i64) -> String {
+        format!("{}success:{hour}", self.prefix)
     }
 
     /// Held by the one replay that runs.

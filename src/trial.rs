@@ -5,27 +5,27 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source, now_ms};
+use crate::event::body::Bodies;
 use crate::event::{Decoded, EventType, Position, decode, sample};
-use crate::http;
 use crate::pipeline::send;
 use crate::store::Keys;
-use crate::store::log::{self, Logged, Shown};
+use crate::store::log::{self, Entry, EntryId, Logged};
 use crate::webhook::Webhook;
 
 /// What a test delivery came to.
 #[derive(Debug)]
 pub struct Trial {
-    id: String,
+    id: EntryId,
     delivery: Delivery,
     attempt: Attempt,
 }
 
 impl Trial {
-    /// Contract section 7's `Delivery`.
+    /// As the log has it.
     #[must_use]
-    pub fn shown(&self) -> Shown<'_> {
-        Shown {
-            id: self.id.clone(),
+    pub fn entry(&self) -> Entry<'_> {
+        Entry {
+            id: self.id,
             webhook_id: self.delivery.webhook_id,
             payload: String::from_utf8_lossy(&self.delivery.body),
             logged: Logged::new(&self.delivery, &self.attempt, Fate::Delivered),
@@ -36,23 +36,23 @@ impl Trial {
 /// Sends a sample of `event`. A failure is a result, not an error; it isn't tried again.
 ///
 /// # Errors
-/// Where the client can't be made or the log can't be written.
+/// Where the log can't be written.
 pub async fn send(
     config: &Config,
+    client: &reqwest::Client,
     mut redis: ConnectionManager,
     webhook: &Webhook,
     event: EventType,
 ) -> anyhow::Result<Trial> {
     let delivery = sample_delivery(webhook, event);
-    let client = http::client::new(&config.delivery)?;
-    let attempt = send::attempt(&client, webhook, &delivery, &config.delivery).await;
+    let attempt = send::attempt(client, webhook, &delivery, &config.delivery).await;
     let meta = Logged::new(&delivery, &attempt, Fate::Delivered).to_json();
     let keys = Keys::new(&config.redis.prefix);
     let mut pipe = redis::pipe();
     log::append(&mut pipe, &keys, webhook.id, &meta, &delivery.body, &config.log);
     log::trim(&mut pipe, &keys, webhook.id, now_ms(), &config.log);
     let (id,): (String,) = pipe.query_async(&mut redis).await?;
-    Ok(Trial { id, delivery, attempt })
+    Ok(Trial { id: id.parse()?, delivery, attempt })
 }
 
 fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
@@ -62,13 +62,14 @@ fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
     let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, usize::MAX) else {
         unreachable!("samples are read by a test")
     };
+    let body = Bodies::default().of(&event, webhook.format);
     Delivery {
         id: DeliveryId::of(&event.id, webhook.id),
         webhook_id: webhook.id,
         event_type,
         event_id: event.id,
         task_id: event.task_id,
-        body: event.body,
+        body,
         attempts: 0,
         deferrals: 0,
         first_seen_at_ms: now,

@@ -1,17 +1,21 @@
 //! A subscription: whom to tell of what, and how that is proven.
 
+pub mod draft;
+
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
 use crate::config::MASK;
-use crate::event::EventType;
+use crate::delivery::millis;
+use crate::event::{EventType, rfc3339};
 use crate::http::address::AddressPolicy;
 
 /// Identity of a webhook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct WebhookId(pub Uuid);
 
@@ -29,7 +33,7 @@ impl std::str::FromStr for WebhookId {
 }
 
 /// What the body looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadFormat {
     /// The seed page's payload.
@@ -51,6 +55,9 @@ pub struct Webhook {
     pub events: Vec<EventType>,
     /// Signs every request; as entered.
     pub secret: Option<String>,
+    /// The secret before the last rotation; its `webhook-signature` stands beside the new one's for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_secret: Option<PreviousSecret>,
     /// For people.
     pub description: Option<String>,
     /// Paused and disabled webhooks get nothing, and what waits for them is dropped.
@@ -61,6 +68,48 @@ pub struct Webhook {
     pub format: PayloadFormat,
     /// Requests a second at the most; None for no limit but the endpoint's own.
     #[serde(default)]
+    pub rate_per_second: Option<NonZeroU32>,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+}
+
+/// A secret that was rotated out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousSecret {
+    /// As entered.
+    pub secret: String,
+    /// It signs until then, Unix milliseconds.
+    pub until_ms: i64,
+}
+
+/// A webhook as the API and the command line show it (contract section 7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Webhook)]
+pub struct Shown {
+    /// Its identity.
+    pub id: WebhookId,
+    /// Where requests go.
+    pub url: String,
+    /// What it is told of.
+    pub events: Vec<EventType>,
+    /// Masked, or null where requests aren't signed; never the real one.
+    pub secret: Option<&'static str>,
+    /// Until then the secret before signs `webhook-signature` as well.
+    pub secret_overlap_until: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether it gets anything.
+    pub active: bool,
+    /// Why it was disabled without its owner's doing.
+    pub disabled_reason: Option<String>,
+    /// What the body looks like.
+    pub format: PayloadFormat,
+    /// Requests a second at the most.
+    #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<NonZeroU32>,
     /// RFC 3339.
     pub created_at: String,
@@ -83,7 +132,42 @@ const URL_MAX: usize = 2_048;
 const SECRET_MAX: usize = 512;
 const DESCRIPTION_MAX: usize = 500;
 
+/// Longest that a secret that was rotated out goes on signing.
+pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 impl Webhook {
+    /// Active, unsigned, without a limit of its own.
+    #[must_use]
+    pub fn new(url: Url, events: Vec<EventType>, now_ms: i64) -> Self {
+        let now = rfc3339(now_ms);
+        Self {
+            id: WebhookId(Uuid::now_v7()),
+            url,
+            events,
+            secret: None,
+            previous_secret: None,
+            description: None,
+            active: true,
+            disabled_reason: None,
+            format: PayloadFormat::Optio,
+            rate_per_second: None,
+            created_at: now.clone(),
+            updated_at: now,
+        }
+    }
+
+    /// Another secret from now on; the present one signs `webhook-signature` as well for `overlap`.
+    pub fn rotate(&mut self, secret: String, overlap: Duration, now_ms: i64) {
+        let old = self.secret.replace(secret).filter(|_| !overlap.is_zero());
+        self.previous_secret = old.map(|secret| PreviousSecret { secret, until_ms: now_ms + millis(overlap) });
+    }
+
+    /// What signs `webhook-signature` at `now_ms`, the present secret first.
+    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &str> {
+        let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
+        self.secret.as_deref().into_iter().chain(previous.map(|previous| previous.secret.as_str()))
+    }
+
     /// Whether requests may be sent to it at all.
     ///
     /// # Errors
@@ -111,7 +195,48 @@ impl Webhook {
 
     /// The API's shape: the secret masked.
     #[must_use]
-    pub fn shown(&self) -> Self {
-        Self { secret: self.secret.as_ref().map(|_| MASK.to_owned()), ..self.clone() }
+    pub fn shown(&self) -> Shown {
+        Shown {
+            id: self.id,
+            url: self.url.to_string(),
+            events: self.events.clone(),
+            secret: self.secret.as_ref().map(|_| MASK),
+            secret_overlap_until: self.previous_secret.as_ref().map(|previous| rfc3339(previous.until_ms)),
+            description: self.description.clone(),
+            active: self.active,
+            disabled_reason: self.disabled_reason.clone(),
+            format: self.format,
+            rate_per_second: self.rate_per_second,
+            created_at: self.created_at.clone(),
+            updated_at: self.updated_at.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook(secret: Option<&str>) -> Webhook {
+        let mut webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![EventType::TaskFailed], 0);
+        webhook.secret = secret.map(str::to_owned);
+        webhook
+    }
+
+    #[test]
+    fn a_rotated_secret_signs_beside_the_new_one_until_the_overlap_ends() {
+        let mut webhook = webhook(Some("old"));
+        webhook.rotate("new".to_owned(), Duration::from_secs(60), 1_000);
+        assert_eq!(webhook.secrets(60_999).collect::<Vec<_>>(), ["new", "old"]);
+        assert_eq!(webhook.secrets(61_000).collect::<Vec<_>>(), ["new"]);
+        webhook.rotate("newer".to_owned(), Duration::ZERO, 2_000);
+        assert_eq!(webhook.secrets(2_000).collect::<Vec<_>>(), ["newer"]);
+    }
+
+    #[test]
+    fn a_webhook_that_is_shown_has_no_secret_in_it() {
+        let mut webhook = webhook(Some("hunter2"));
+        webhook.rotate("hunter3".to_owned(), Duration::from_secs(60), 1_000);
+        assert!(!serde_json::to_string(&webhook.shown()).unwrap().contains("hunter"));
     }
 }

@@ -1,6 +1,7 @@
 //! The worker: both consumers, the pipeline between them, and an orderly end.
 
 pub mod health;
+pub mod report;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -22,6 +23,7 @@ use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
 use crate::pipeline::{Batch, Pipeline};
 use crate::store::failing::Failing;
+use crate::store::reports::Reports;
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
@@ -33,6 +35,9 @@ const BATCHES_MAX: usize = 4;
 /// How long the consumers may take to leave their groups after a drain.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
+/// How long the end waits for its report to go.
+const REPORT_REMOVED_MAX: Duration = Duration::from_millis(500);
+
 /// A worker that runs.
 pub struct Worker {
     threads: Vec<JoinHandle<usize>>,
@@ -41,6 +46,8 @@ pub struct Worker {
     ended: CancellationToken,
     /// Ends what must outlive the drain.
     stop_after: CancellationToken,
+    name: String,
+    reports: Reports,
     /// For readiness.
     pub snapshots: Snapshots,
 }
@@ -67,6 +74,11 @@ impl Worker {
         let pipeline = Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler, health);
         let pipeline = Arc::new(pipeline);
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
+        let assigned = Arc::new(report::Assigned::default());
+        let reports = Reports::new(redis.clone(), &keys);
+        let name = format!("{} {}", hostname(), std::process::id());
+        let reporting = report::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone());
+        tokio::spawn(stop_after.clone().run_until_cancelled_owned(reporting));
         let predecessors = Predecessors { connection: redis.clone(), keys: keys.clone(), groups: groups.clone() };
 
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
@@ -84,6 +96,7 @@ impl Worker {
                 open_offsets_max: config.kafka.open_offsets_max,
                 drain_timeout: config.worker.drain_timeout,
                 batches,
+                assigned: assigned.clone(),
                 trim: trim(redis.clone(), keys.clone(), groups.clone()),
                 stop: stop.clone(),
                 ended: ended.clone().drop_guard(),
@@ -95,7 +108,7 @@ impl Worker {
             start("events", names.events_group(), vec![names.events().to_owned()], events)?,
             start("retries", &names.retry_group(), retry_topics, Intake::Retries(Retries::new(config)))?,
         ];
-        Ok(Self { threads, stop, ended, stop_after, snapshots })
+        Ok(Self { threads, stop, ended, stop_after, snapshots, name, reports })
     }
 
     /// Checks the topics, then starts.
@@ -128,8 +141,17 @@ impl Worker {
             }
         };
         self.stop_after.cancel();
+        // Redis that is away must not hold the end: the report grows old by itself.
+        let removed = tokio::time::timeout(REPORT_REMOVED_MAX, self.reports.remove(&self.name)).await;
+        tracing::debug!(removed = removed.is_ok_and(|removed| removed.is_ok()), "report");
         left
     }
+}
+
+/// This machine's name; empty where it doesn't say.
+#[must_use]
+pub fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Trims marks in the background: one that stays only takes room.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::delivery::now_ms;
-use optio_webhooks::event::{EventType, rfc3339, sample};
+use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
-use optio_webhooks::webhook::{PayloadFormat, Webhook, WebhookId};
+use optio_webhooks::webhook::{Webhook, WebhookId};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
 
@@ -77,20 +77,9 @@ impl World {
             Keys::new(&self.config.redis.prefix),
         );
         for path in paths {
-            let now = rfc3339(now_ms());
-            let webhook = Webhook {
-                id: WebhookId(Uuid::now_v7()),
-                url: format!("http://{at}{path}").parse().expect("a URL"),
-                events: events.to_vec(),
-                secret: Some(SECRET.to_owned()),
-                description: None,
-                active: true,
-                disabled_reason: None,
-                format: PayloadFormat::Optio,
-                rate_per_second: None,
-                created_at: now.clone(),
-                updated_at: now,
-            };
+            let url = format!("http://{at}{path}").parse().expect("a URL");
+            let mut webhook = Webhook::new(url, events.to_vec(), now_ms());
+            webhook.secret = Some(SECRET.to_owned());
             store.put(&webhook).await.expect("redis");
             ids.push(webhook.id);
         }

@@ -17,19 +17,20 @@ use uuid::Uuid;
 
 use super::run::Signals;
 use super::{Failure, say};
+use crate::admin;
 use crate::config::Config;
 use crate::delivery::now_ms;
 use crate::dev::receiver::{Answer, Arrival, Receiver};
 use crate::dev::redis_server::RedisServer;
-use crate::event::{EventType, rfc3339, sample};
+use crate::event::{EventType, sample};
 use crate::kafka::clients;
 use crate::kafka::words::Words;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::topics::{Names, needed};
-use crate::webhook::{PayloadFormat, Webhook, WebhookId};
+use crate::webhook::Webhook;
 use crate::worker::Worker;
-use crate::worker::health::{self, Readiness};
+use crate::worker::health::Readiness;
 
 /// `optio-webhooks dev`
 #[derive(clap::Args)]
@@ -42,6 +43,8 @@ pub struct Dev {
 /// Longest that the story may take.
 const STORY_MAX: Duration = Duration::from_secs(60);
 const SECRET: &str = "dev-secret";
+/// Signs in to the page; this system is gone when it ends.
+const TOKEN: &str = "dev";
 const BROKERS: i32 = 1;
 const PARTITIONS: i32 = 4;
 
@@ -58,6 +61,7 @@ fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
     config.kafka.brokers = brokers;
     config.redis.url = redis_url;
     config.admin.listen = ([127, 0, 0, 1], 0).into();
+    TOKEN.clone_into(&mut config.admin.token);
     config.delivery.allow_http = true;
     config.delivery.allow_networks = vec!["127.0.0.0/8".parse()?];
     config.delivery.attempts_max = 4;
@@ -85,7 +89,7 @@ impl Dev {
             () = signals.next() => { story.end().await; return Ok(()) }
         };
         if !self.once && done.is_ok() {
-            say(&invitation(&config, &story.receiver, story.health));
+            say(&invitation(&config, &story.receiver, story.page));
             story.watch(&mut signals).await;
         }
         story.end().await;
@@ -105,7 +109,7 @@ struct Story {
     config: Arc<Config>,
     worker: Worker,
     receiver: Receiver,
-    health: std::net::SocketAddr,
+    page: std::net::SocketAddr,
     happenings: tokio::sync::Mutex<mpsc::Receiver<Happening>>,
     producer: FutureProducer<Words>,
 }
@@ -129,6 +133,9 @@ struct Seen {
 
 impl Story {
     async fn begin(config: &Arc<Config>) -> anyhow::Result<Self> {
+        let readiness = Arc::new(Readiness::default());
+        let page = admin::serve(config, readiness.clone()).await?;
+        say(&format!("Settings page: http://{page}/  (sign in with the token {TOKEN:?})\n"));
         say(
             "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",
         );
@@ -138,13 +145,11 @@ impl Story {
         let names = Names::new(config);
         let tiers: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         follow(config, &names, sender)?;
-        let readiness = Arc::new(Readiness::default());
-        let health = health::serve(config, readiness.clone()).await?;
         let worker = Worker::start(config, tiers)?;
         readiness.started(worker.snapshots.clone());
         let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let happenings = tokio::sync::Mutex::new(happenings);
-        Ok(Self { config: config.clone(), worker, receiver, health, happenings, producer })
+        Ok(Self { config: config.clone(), worker, receiver, page, happenings, producer })
     }
 
     /// Writes one transition of each type and follows what becomes of them.
@@ -284,22 +289,11 @@ async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Res
         (DEAD, vec![EventType::TaskFailed], "answers 500, always"),
     ];
     for (path, events, description) in stories {
-        let now = rfc3339(now_ms());
         let url = Url::parse(&format!("http://{}{path}", receiver.address))?;
         say(&format!("  webhook    {url}  {description}"));
-        let webhook = Webhook {
-            id: WebhookId(Uuid::now_v7()),
-            url,
-            events,
-            secret: Some(SECRET.to_owned()),
-            description: Some(description.to_owned()),
-            active: true,
-            disabled_reason: None,
-            format: PayloadFormat::Optio,
-            rate_per_second: None,
-            created_at: now.clone(),
-            updated_at: now,
-        };
+        let mut webhook = Webhook::new(url, events, now_ms());
+        webhook.secret = Some(SECRET.to_owned());
+        webhook.description = Some(description.to_owned());
         store.put(&webhook).await?;
     }
     Ok(())
@@ -345,7 +339,7 @@ fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening>) -
     Ok(())
 }
 
-fn invitation(config: &Config, receiver: &Receiver, health: std::net::SocketAddr) -> String {
+fn invitation(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) -> String {
     format!(
         "
 It stays up until Ctrl-C. In another terminal:
@@ -356,7 +350,7 @@ It stays up until Ctrl-C. In another terminal:
   optio-webhooks emit --event task.completed
   optio-webhooks listen --secret s3cret
 
-The receiver is http://{}/, its secret {SECRET}; readiness is at http://{health}/readyz.
+The receiver is http://{}/, its secret {SECRET}. The settings page is http://{page}/, its token {TOKEN}.
 ",
         config.kafka.brokers, config.redis.url, receiver.address
     )

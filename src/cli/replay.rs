@@ -1,6 +1,5 @@
 //! `replay`: dead letters back into delivery, and the past to one webhook.
 
-mod moment;
 mod progress;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,13 +18,12 @@ use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::replay::choice::Choice;
 use crate::replay::from_log::{self, Past};
-use crate::replay::{Manner, Watch, dead_letters};
-use crate::schedule::Reconnect;
-use crate::store::lease::{Asked, LASTS, Lease};
+use crate::replay::moment::Moment;
+use crate::replay::{Manner, Watch, dead_letters, session};
+use crate::store::lease::{Asked, Lease};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::webhook::{Webhook, WebhookId};
-use moment::Moment;
 
 const EXAMPLES: &str = "Examples:
   optio-webhooks replay --all --dry-run                                what is there, by webhook and reason
@@ -111,13 +109,7 @@ impl Replay {
                 () = signals.next() => return Err(interrupted()),
             }
         }
-        let done = self.work_under(config, work, lease.as_ref(), &mut signals).await;
-        if let Some(lease) = &lease
-            && let Err(error) = lease.give_back().await
-        {
-            tracing::debug!(%error, "the lease expires by itself");
-        }
-        let (outcome, was_interrupted) = done?;
+        let (outcome, was_interrupted) = self.work_under(config, work, lease, &mut signals).await?;
         self.tell(&outcome, &webhooks)?;
         if was_interrupted { Err(interrupted()) } else { Ok(()) }
     }
@@ -163,7 +155,7 @@ impl Replay {
         &self,
         config: &Config,
         work: Work,
-        lease: Option<&Lease>,
+        lease: Option<Lease>,
         signals: &mut Signals,
     ) -> Result<(Outcome, bool), Failure> {
         let manner = Manner {
@@ -174,25 +166,15 @@ impl Replay {
         };
         let stop = CancellationToken::new();
         let mut progress = progress::Progress::new(self.dry_run);
-        let thread = tokio::task::spawn_blocking({
-            let (config, lease, stop) = (config.clone(), lease.cloned(), stop.clone());
-            let runtime = tokio::runtime::Handle::current();
-            move || {
-                let still_ours = || runtime.block_on(still_ours(lease.as_ref(), &stop));
-                let mut watch = Watch { progress: &mut |now| progress.tell(now), stop: &stop, still_ours: &still_ours };
+        let replay = session::run(lease, stop.clone(), {
+            let (config, stop) = (config.clone(), stop.clone());
+            move |still_ours| {
+                let mut watch = Watch { progress: &mut |now| progress.tell(now), stop: &stop, still_ours };
                 let outcome = work.run(&config, &manner, &mut watch);
                 progress.end();
                 outcome
             }
         });
-        let renewing = async {
-            let Some(lease) = lease else { return std::future::pending().await };
-            loop {
-                tokio::time::sleep(LASTS / 3).await;
-                // What came of it is asked before each batch.
-                let _ = lease.renew().await;
-            }
-        };
         let stopping = async {
             signals.next().await;
             eprintln!("stopping after the batch that is on its way; a second signal stops at once");
@@ -200,11 +182,7 @@ impl Replay {
             signals.next().await;
         };
         tokio::select! {
-            outcome = thread => {
-                let outcome = outcome.context("the replay ended")??;
-                Ok((outcome, stop.is_cancelled()))
-            }
-            () = renewing => unreachable!("renewing goes on"),
+            outcome = replay => Ok((outcome?, stop.is_cancelled())),
             () = stopping => Err(anyhow::anyhow!(
                 "stopped at once: of the batch that was on its way some may be replayed. Run again with the same choice to go on"
             )
@@ -320,8 +298,7 @@ fn interrupted() -> Failure {
 
 /// For whoever waits for us.
 fn who() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("process {} on {}", std::process::id(), host.trim())
+    format!("process {} on {}", std::process::id(), crate::worker::hostname())
 }
 
 /// Waits until no other replay runs. Cancel safe.
@@ -338,27 +315,6 @@ async fn take(lease: &Lease) -> Result<(), Failure> {
         }
         tokio::time::sleep(WAIT_STEP).await;
     }
-}
-
-/// Before each batch: no other replay has begun since ours did.
-async fn still_ours(lease: Option<&Lease>, stop: &CancellationToken) -> anyhow::Result<()> {
-    let Some(lease) = lease else { return Ok(()) };
-    let mut reconnect = Reconnect::default();
-    while !stop.is_cancelled() {
-        match lease.renew().await {
-            Ok(true) => return Ok(()),
-            Ok(false) => anyhow::bail!(
-                "this replay was held up for more than {} s, and another may have begun; what was replayed stays so. \
-                 Run again with the same choice to go on",
-                LASTS.as_secs()
-            ),
-            Err(error) => {
-                tracing::warn!(%error, "redis is away: the replay goes on when it is back");
-                reconnect.wait().await;
-            }
-        }
-    }
-    anyhow::bail!("interrupted while redis was away; run again with the same choice to go on")
 }
 
 /// On a terminal a question; elsewhere `--yes` is the answer.

@@ -6,11 +6,12 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
+use crate::admin;
 use crate::config::Config;
 use crate::kafka::admin::TopicsProblem;
 use crate::schedule::Reconnect;
 use crate::worker::Worker;
-use crate::worker::health::{self, Readiness};
+use crate::worker::health::Readiness;
 
 /// `optio-webhooks run`
 #[derive(clap::Args)]
@@ -37,7 +38,7 @@ impl Run {
         let mut signals = Signals::new()?;
         raise_open_files();
         let readiness = Arc::new(Readiness::default());
-        let address = health::serve(&config, readiness.clone()).await?;
+        let address = admin::serve(&config, readiness.clone()).await?;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
         if self.only == Some(Part::Admin) {
             signals.next().await;

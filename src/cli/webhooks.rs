@@ -6,17 +6,19 @@ use std::num::NonZeroU32;
 use anyhow::Context as _;
 use serde_json::json;
 use url::Url;
-use uuid::Uuid;
 
 use super::{Failure, say, say_json};
 use crate::config::Config;
 use crate::delivery::now_ms;
-use crate::event::{EventType, rfc3339};
+use crate::event::EventType;
+use crate::http;
 use crate::http::client::policy;
+use crate::slack;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::trial;
-use crate::webhook::{PayloadFormat, Webhook, WebhookId};
+use crate::webhook::draft::Draft;
+use crate::webhook::{PayloadFormat, Shown, Webhook, WebhookId};
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -79,6 +81,9 @@ pub struct Add {
     /// Requests a second at the most.
     #[arg(long)]
     rate_per_second: Option<NonZeroU32>,
+    /// What the body looks like; slack by default where the URL is Slack's.
+    #[arg(long)]
+    format: Option<PayloadFormat>,
     #[command(flatten)]
     output: Output,
 }
@@ -108,6 +113,9 @@ pub struct Update {
     /// Requests a second at the most; 0 for no limit.
     #[arg(long)]
     rate_per_second: Option<u32>,
+    /// What the body looks like.
+    #[arg(long)]
+    format: Option<PayloadFormat>,
     #[command(flatten)]
     output: Output,
 }
@@ -163,20 +171,12 @@ impl Webhooks {
 
 impl Add {
     async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
-        let now = rfc3339(now_ms());
-        let webhook = Webhook {
-            id: WebhookId(Uuid::now_v7()),
-            url: self.url,
-            events: distinct(self.events),
-            secret: self.secret.read()?,
-            description: self.description,
-            active: true,
-            disabled_reason: None,
-            format: PayloadFormat::Optio,
-            rate_per_second: self.rate_per_second,
-            created_at: now.clone(),
-            updated_at: now,
-        };
+        let mut webhook = Webhook::new(self.url, distinct(self.events), now_ms());
+        webhook.secret = self.secret.read()?;
+        webhook.description = self.description;
+        webhook.rate_per_second = self.rate_per_second;
+        let preset = if slack::is_slack(&webhook.url) { PayloadFormat::Slack } else { PayloadFormat::Optio };
+        webhook.format = self.format.unwrap_or(preset);
         put(store, config, &webhook).await?;
         show(&webhook, &self.output)
     }
@@ -184,21 +184,26 @@ impl Add {
 
 impl Update {
     async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
-        let mut webhook = find(store, self.id).await?;
-        webhook.url = self.url.unwrap_or(webhook.url);
-        webhook.events = self.events.map_or(webhook.events, distinct);
-        webhook.secret = if self.no_secret { None } else { self.secret.read()?.or(webhook.secret) };
-        webhook.description = self.description.or(webhook.description);
-        webhook.rate_per_second = self.rate_per_second.map_or(webhook.rate_per_second, NonZeroU32::new);
-        if let Some(active) = self.active {
-            webhook.active = active;
-            webhook.disabled_reason = None;
-        }
+        let secret = if self.no_secret { Some(None) } else { self.secret.read()?.map(Some) };
+        let names = |events: Vec<EventType>| events.iter().map(|event| event.as_str().to_owned()).collect();
+        let draft = Draft {
+            url: self.url.map(String::from),
+            events: self.events.map(names),
+            secret,
+            description: self.description.map(Some),
+            active: self.active,
+            format: self.format,
+            rate_per_second: self.rate_per_second.map(|rate| Some(rate).filter(|rate| *rate > 0)),
+        };
+        let policy = policy(&config.delivery);
+        let changed = store
+            .change(self.id, |webhook| draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy)))
+            .await?
+            .ok_or_else(|| unknown(self.id))?;
+        let webhook = changed.map_err(|problem| Failure::Usage(problem.to_string()))?;
         if self.active == Some(true) {
             store.forgive(webhook.id).await?;
         }
-        webhook.updated_at = rfc3339(now_ms());
-        put(store, config, &webhook).await?;
         show(&webhook, &self.output)
     }
 }
@@ -224,7 +229,7 @@ fn unknown(id: WebhookId) -> Failure {
 
 async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
     let (_, webhooks) = store.all().await?;
-    let shown: Vec<Webhook> = webhooks.iter().map(Webhook::shown).collect();
+    let shown: Vec<Shown> = webhooks.iter().map(Webhook::shown).collect();
     if output.json {
         return say_json(&json!({ "webhooks": shown }));
     }
@@ -245,7 +250,7 @@ fn show(webhook: &Webhook, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn line(webhook: &Webhook) -> String {
+fn line(webhook: &Shown) -> String {
     let events: Vec<&str> = webhook.events.iter().map(|event| event.as_str()).collect();
     let state = match (&webhook.disabled_reason, webhook.active) {
         (Some(reason), false) => format!("disabled ({reason})"),
@@ -265,9 +270,11 @@ async fn test(
     output: &Output,
 ) -> Result<(), Failure> {
     let event = event.unwrap_or(webhook.events[0]);
-    let trial = trial::send(config, redis, webhook, event).await?;
-    let delivery = trial.shown();
-    let logged = &delivery.logged;
+    let trial =
+        trial::send(config, &http::client::new(&config.delivery).map_err(anyhow::Error::new)?, redis, webhook, event)
+            .await?;
+    let entry = trial.entry();
+    let logged = &entry.logged;
     let came_to = match (logged.error, logged.status_code) {
         (None, Some(status)) => format!("delivered: {status}"),
         (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
@@ -275,7 +282,7 @@ async fn test(
         (None, None) => unreachable!("an attempt without a failure has a status"),
     };
     if output.json {
-        say_json(&json!({ "delivery": delivery }))?;
+        say_json(&json!({ "delivery": entry.shown() }))?;
     } else {
         say(&format!("{event} to {}: {came_to} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
     }

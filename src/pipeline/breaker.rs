@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
+use crate::worker::report::BreakerState;
 
 /// The circuit breaker of one endpoint.
 #[derive(Debug)]
@@ -95,6 +96,16 @@ impl Breaker {
         match self.state {
             State::Open { until, .. } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
             State::HalfOpen { .. } | State::Closed => None,
+        }
+    }
+
+    /// As it is shown.
+    #[must_use]
+    pub fn state(&self, now: Instant) -> BreakerState {
+        match self.state {
+            State::Closed => BreakerState::Closed,
+            State::Open { until, .. } if until > now => BreakerState::Open,
+            State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 

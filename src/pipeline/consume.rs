@@ -22,6 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Batch;
 use super::partition::Partition;
+use crate::worker::report;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
 
@@ -52,6 +53,8 @@ pub struct Setup {
     pub batches: mpsc::Sender<Batch>,
     /// Told when marks can be trimmed.
     pub trim: Trim,
+    /// Told of what is assigned.
+    pub assigned: Arc<report::Assigned>,
     /// Ends the thread, after a drain.
     pub stop: CancellationToken,
     /// Dropped when the thread ends, however it does.
@@ -63,7 +66,7 @@ pub struct Setup {
 /// # Errors
 /// Where the consumer can't be made.
 pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHandle<usize>> {
-    let context = Rebalances::new(setup.drain_timeout, setup.trim);
+    let context = Rebalances::new(setup.drain_timeout, setup.trim, setup.assigned);
     let consumer: BaseConsumer<Rebalances> = setup.client.create_with_context(context).context("kafka consumer")?;
     let topics: Vec<&str> = setup.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).context("kafka consumer: subscribe")?;

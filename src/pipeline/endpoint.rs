@@ -12,6 +12,8 @@ use super::lane::{Lane, Queued};
 use super::pace::Pace;
 use crate::config;
 use crate::delivery::{Attempt, FailureCode};
+use crate::webhook::WebhookId;
+use crate::worker::report::EndpointReport;
 
 /// An endpoint's deliveries and what is known of its health.
 #[derive(Debug)]
@@ -125,6 +127,21 @@ impl<T: Queued> Endpoint<T> {
         self.lane.evict(settings.endpoint_queue_max.min(self.pace.limit()))
     }
 
+    /// As it is now.
+    #[must_use]
+    pub fn report(&self, webhook_id: WebhookId, now: Instant) -> EndpointReport {
+        let held = self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
+        let left_alone = self.breaker.refuses_for(now).max(held);
+        EndpointReport {
+            webhook_id,
+            breaker: self.breaker.state(now),
+            left_alone_ms: left_alone.map(|left| left.as_millis() as u64),
+            in_flight: self.lane.in_flight(),
+            limit: self.pace.limit(),
+            waiting: self.lane.waiting(),
+        }
+    }
+
     /// A request is over; `attempt` is None if it was given up without a result.
     pub fn finished(
         &mut self,
@@ -204,6 +221,7 @@ mod tests {
             duration: Duration::ZERO,
             retry_after: None,
             ended_at_ms: 0,
+            proofs: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::lane::Queued;
 use crate::config;
 use crate::delivery::{Attempt, FailureCode};
 use crate::webhook::{Webhook, WebhookId};
+use crate::worker::report::EndpointReport;
 
 /// The endpoints that have something to do or a past worth remembering.
 #[derive(Debug)]
@@ -113,6 +114,12 @@ impl<T: Queued> Endpoints<T> {
             Some(Change::Closed) => tracing::info!(%webhook, "endpoint is back"),
             None => {}
         }
+    }
+
+    /// Each as it is now.
+    pub fn reports(&self) -> Vec<EndpointReport> {
+        let now = Instant::now();
+        self.known().iter().map(|(webhook, known)| known.endpoint.report(*webhook, now)).collect()
     }
 
     /// Looks after each: what waits too long leaves, what is forgettable or not `exists` any more is forgotten.

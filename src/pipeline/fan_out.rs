@@ -10,10 +10,11 @@ use uuid::Uuid;
 use super::partition::Receipt;
 use super::predecessors::Predecessors;
 use super::settle::Settlement;
-use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, task_key};
+use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, recipient, task_key};
 use crate::config::Ordering;
 use crate::delivery::{Delivery, DeliveryId, Source, now_ms};
 use crate::event::Event;
+use crate::event::body::Bodies;
 use crate::record::LastError;
 use crate::webhook::Webhook;
 
@@ -101,12 +102,12 @@ impl FanOut {
         }
         let permits = self.pipeline.place(Claim::Retry).await;
         let open = Open { order_key: self.pipeline.order_key(&delivery), delivery, last, receipt, permits };
-        let webhook = self.pipeline.snapshots.current().await.get(open.delivery.webhook_id).cloned();
-        match webhook {
-            Some(webhook) => self.pipeline.submit(&webhook, open),
-            None => {
+        let found = recipient(&*self.pipeline.snapshots.current().await, &open.delivery);
+        match found {
+            Ok(webhook) => self.pipeline.submit(&webhook, open),
+            Err(why) => {
                 let Some(in_flight) = open.receipt.start() else { return };
-                self.pipeline.drop_silently(open, in_flight).await;
+                self.pipeline.drop_silently(open, in_flight, why).await;
             }
         }
     }
@@ -164,6 +165,7 @@ struct Spread {
 
 impl Spread {
     async fn run(self) {
+        let mut bodies = Bodies::default();
         for webhook in self.webhooks.iter() {
             let id = DeliveryId::of(&self.event.id, webhook.id);
             if self.predecessors.settled(&self.receipt, id.0).await {
@@ -174,7 +176,7 @@ impl Spread {
             if self.receipt.partition.is_closed() {
                 return;
             }
-            let delivery = self.delivery(id, webhook);
+            let delivery = self.delivery(id, webhook, &mut bodies);
             self.receipt.add();
             let order_key = self.pipeline.order_key(&delivery);
             let open = Open { delivery, last: LastError::default(), receipt: self.receipt.clone(), permits, order_key };
@@ -183,14 +185,14 @@ impl Spread {
         self.receipt.settle();
     }
 
-    fn delivery(&self, id: DeliveryId, webhook: &Webhook) -> Delivery {
+    fn delivery(&self, id: DeliveryId, webhook: &Webhook, bodies: &mut Bodies) -> Delivery {
         Delivery {
             id,
             webhook_id: webhook.id,
             event_type: self.event.event_type,
             event_id: self.event.id.clone(),
             task_id: self.event.task_id.clone(),
-            body: self.event.body.clone(),
+            body: bodies.of(&self.event, webhook.format),
             attempts: 0,
             deferrals: 0,
             first_seen_at_ms: now_ms(),

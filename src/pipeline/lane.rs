@@ -97,6 +97,12 @@ impl<T: Queued> Lane<T> {
         self.ready.front().map(|(since, _)| now.saturating_duration_since(*since))
     }
 
+    /// How many are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// How many wait.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use tokio::sync::OnceCell;
@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use super::commit_note::{self, CommitNote};
 use super::offsets::OpenOffsets;
 use crate::store::marks::{Entry, Loaded};
+use crate::webhook::WebhookId;
 
 /// One assignment of one partition.
 #[derive(Debug)]
@@ -45,6 +46,35 @@ struct State {
     committed: Option<(i64, String)>,
     /// Entries in the stream of marks, oldest first.
     entries: VecDeque<Entry>,
+    /// Receipts of what is open, by offset; some of them are settled already.
+    receipts: VecDeque<Weak<Receipt>>,
+}
+
+/// Where a record's delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It waits for its turn: for a place, or until it is due.
+    Queued,
+    /// It waits for its endpoint.
+    Waiting,
+    /// Its request is under way.
+    Sending,
+    /// What it came to is being written down.
+    Settling,
+}
+
+/// What holds a partition's watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// The lowest offset that isn't settled.
+    pub offset: i64,
+    /// Timestamp of the record there, Unix milliseconds.
+    pub timestamp_ms: i64,
+    /// Where it is.
+    pub stage: Stage,
+    /// The webhook that was dealt with last.
+    pub webhook: Option<WebhookId>,
 }
 
 impl Partition {
@@ -91,14 +121,47 @@ impl Partition {
             state.offsets.settle(offset);
             return None;
         }
-        let generation = state.generation;
-        Some(Arc::new(Receipt { partition: self.clone(), generation, offset, timestamp_ms, open: AtomicUsize::new(1) }))
+        let receipt = Arc::new(Receipt {
+            partition: self.clone(),
+            generation: state.generation,
+            offset,
+            timestamp_ms,
+            open: AtomicUsize::new(1),
+            stage: Mutex::new((Stage::Queued, None)),
+        });
+        state.receipts.push_back(Arc::downgrade(&receipt));
+        Some(receipt)
+    }
+
+    /// What holds the watermark; None where nothing is open.
+    #[must_use]
+    pub fn holding(&self) -> Option<Holding> {
+        // Settled and forgotten, or given up with an old log: not what is looked for.
+        let receipt = {
+            let mut state = self.state();
+            let generation = state.generation;
+            let watermark = state.offsets.watermark()?;
+            loop {
+                let first = state.receipts.front()?.upgrade();
+                if let Some(receipt) = first.filter(|first| first.generation == generation && first.offset >= watermark)
+                {
+                    break receipt;
+                }
+                state.receipts.pop_front();
+            }
+        };
+        let (stage, webhook) = receipt.stage();
+        Some(Holding { offset: receipt.offset, timestamp_ms: receipt.timestamp_ms, stage, webhook })
     }
 
     fn settle(&self, generation: u64, offset: i64) {
         let mut state = self.state();
         if !state.closed && state.generation == generation {
             state.offsets.settle(offset);
+        }
+        // What is settled in front needs no remembering; the rest is bounded by the offsets that are open.
+        while state.receipts.front().is_some_and(|first| first.strong_count() == 0) {
+            state.receipts.pop_front();
         }
     }
 
@@ -177,9 +240,19 @@ pub struct Receipt {
     pub timestamp_ms: i64,
     /// Parts not settled yet; one of them stands for "not fanned out yet".
     open: AtomicUsize,
+    stage: Mutex<(Stage, Option<WebhookId>)>,
 }
 
 impl Receipt {
+    /// Where one of its deliveries is, for whoever asks what holds the watermark.
+    pub fn note(&self, stage: Stage, webhook: WebhookId) {
+        *self.stage.lock().expect("nothing panics while it holds a stage") = (stage, Some(webhook));
+    }
+
+    fn stage(&self) -> (Stage, Option<WebhookId>) {
+        *self.stage.lock().expect("nothing panics while it holds a stage")
+    }
+
     /// One more part to settle.
     pub fn add(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
@@ -238,6 +311,22 @@ mod tests {
         assert_eq!(partition.to_commit(), Some((5, String::new())));
         receipt.settle();
         assert_eq!(partition.to_commit(), Some((6, String::new())));
+    }
+
+    #[test]
+    fn what_holds_the_watermark_is_the_lowest_open_record_and_where_it_is() {
+        let partition = partition(None);
+        let (first, second) = (partition.open(5, 70).unwrap(), partition.open(6, 80).unwrap());
+        let webhook = WebhookId(uuid::Uuid::from_u128(1));
+        first.note(Stage::Sending, webhook);
+        let holding = Holding { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
+        assert_eq!(partition.holding(), Some(holding));
+        first.settle();
+        drop(first);
+        let holding = Holding { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
+        assert_eq!(partition.holding(), Some(holding));
+        second.settle();
+        assert_eq!(partition.holding(), None);
     }
 
     #[test]

@@ -25,14 +25,16 @@ pub async fn attempt(
         duration: std::time::Duration::ZERO,
         retry_after: None,
         ended_at_ms: 0,
+        proofs: Vec::new(),
     };
     // An address as host never reaches the guarded resolver; the settings may have changed since it was saved.
     if policy(settings).check_url(&webhook.url).is_err() {
         attempt.failure = Some(FailureCode::AddressBlocked);
     } else {
+        attempt.proofs = proofs(webhook, delivery, now_ms());
         let request = client
             .post(webhook.url.clone())
-            .headers(headers(webhook, delivery, now_ms() / 1_000))
+            .headers(headers(webhook, delivery, &attempt.proofs))
             .body(delivery.body.clone());
         attempt.failure = exchange(request, &mut attempt, settings.response_body_max).await.err();
     }
@@ -76,25 +78,46 @@ async fn exchange(request: reqwest::RequestBuilder, attempt: &mut Attempt, body_
     }
 }
 
-/// The headers of contract section 3; signatures only where there is a secret.
-fn headers(webhook: &Webhook, delivery: &Delivery, timestamp_s: i64) -> HeaderMap {
+/// Who sent it, and when: only where there is a secret.
+fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, String)> {
+    let mut proofs = Vec::with_capacity(4);
+    if let Some(secret) = &webhook.secret {
+        let timestamp_s = now_ms / 1_000;
+        // Several signatures are separated by spaces (Standard Webhooks, "Multiple signatures").
+        let mut standard = String::new();
+        for secret in webhook.secrets(now_ms) {
+            if !standard.is_empty() {
+                standard.push(' ');
+            }
+            standard.push_str(&signature::standard(secret, delivery.id, timestamp_s, &delivery.body));
+        }
+        proofs.push(("x-optio-signature", signature::optio(secret, &delivery.body)));
+        proofs.push(("webhook-timestamp", timestamp_s.to_string()));
+        proofs.push(("webhook-signature", standard));
+    }
+    if let Some(traceparent) = &delivery.traceparent {
+        proofs.push(("traceparent", traceparent.clone()));
+    }
+    proofs
+}
+
+/// The headers of contract section 3.
+fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, String)]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(10);
-    let mut put = |name: &'static str, value: String| {
+    let mut put = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
         }
     };
-    put("x-optio-event", delivery.event_type.as_str().to_owned());
-    put("x-optio-delivery", delivery.id.to_string());
-    put("x-optio-attempt", (delivery.attempts + 1).to_string());
-    if let Some(secret) = &webhook.secret {
-        put("x-optio-signature", signature::optio(secret, &delivery.body));
-        put("webhook-id", delivery.id.to_string());
-        put("webhook-timestamp", timestamp_s.to_string());
-        put("webhook-signature", signature::standard(secret, delivery.id, timestamp_s, &delivery.body));
+    let id = delivery.id.to_string();
+    put("x-optio-event", delivery.event_type.as_str());
+    put("x-optio-delivery", &id);
+    put("x-optio-attempt", &(delivery.attempts + 1).to_string());
+    if webhook.secret.is_some() {
+        put("webhook-id", &id);
     }
-    if let Some(traceparent) = &delivery.traceparent {
-        put("traceparent", traceparent.clone());
+    for (name, value) in proofs {
+        put(name, value);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers

@@ -17,6 +17,7 @@ use crate::schedule::Reconnect;
 use crate::store::Keys;
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Entry, Mark};
+use crate::store::success::{self, Counts};
 use crate::webhook::WebhookId;
 
 /// Settlements that go into one batch, and that may wait for one.
@@ -25,11 +26,20 @@ const WAITING_MAX: usize = 4_096;
 /// Marks of a partition that nobody owns any more go away after this, in seconds.
 const MARKS_EXPIRE_S: i64 = 7 * 86_400;
 
+/// An attempt on its way into the log.
+#[derive(Debug)]
+struct Line {
+    webhook: WebhookId,
+    meta: Vec<u8>,
+    body: Bytes,
+    succeeded: bool,
+}
+
 /// One part of a record whose fate is known.
 #[derive(Debug)]
 pub struct Settlement {
     mark: Mark,
-    log: Option<(WebhookId, Vec<u8>, Bytes)>,
+    log: Option<Line>,
     receipt: Arc<Receipt>,
     in_flight: InFlight,
     permits: Option<Permits>,
@@ -46,8 +56,13 @@ impl Settlement {
         in_flight: InFlight,
         permits: Permits,
     ) -> Self {
-        let entry = (delivery.webhook_id, Logged::new(delivery, attempt, fate).to_json(), delivery.body.clone());
-        Self { log: Some(entry), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
+        let line = Line {
+            webhook: delivery.webhook_id,
+            meta: Logged::new(delivery, attempt, fate).to_json(),
+            body: delivery.body.clone(),
+            succeeded: attempt.failure.is_none(),
+        };
+        Self { log: Some(line), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
     }
 
     /// Without an attempt.
@@ -148,9 +163,13 @@ impl Batches {
             self.cut.clear();
             self.cut_since = Instant::now();
         }
+        let mut counts: HashMap<WebhookId, Counts> = HashMap::new();
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
         for settlement in batch {
-            if let Some((webhook, meta, body)) = &settlement.log {
+            if let Some(Line { webhook, meta, body, succeeded }) = &settlement.log {
+                let count = counts.entry(*webhook).or_default();
+                count.succeeded += u64::from(*succeeded);
+                count.failed += u64::from(!*succeeded);
                 log::append(&mut pipe, &self.keys, *webhook, meta, body, &self.log);
                 pipe.ignore();
                 if self.cut.insert(*webhook) {
@@ -163,6 +182,7 @@ impl Batches {
             *highest = (*highest).max(settlement.receipt.offset);
             marks.push(settlement.mark);
         }
+        success::add(&mut pipe, &self.keys, &counts, now_ms());
         let mut marked = Vec::with_capacity(partitions.len());
         for (partition, highest, marks) in partitions.into_values() {
             let key = self.groups.marks_key(&self.keys, partition);

@@ -21,8 +21,9 @@ use crate::webhook::WebhookId;
 const PAYLOAD_SHOWN_MAX: usize = 64 << 10;
 
 /// A dead letter for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetter)]
 pub struct Shown {
     /// Where it stands: partition/offset.
     pub id: String,
@@ -47,12 +48,14 @@ pub struct Shown {
 }
 
 /// A page of them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeadLetters)]
 pub struct Page {
     /// Those that fit, oldest first within a partition.
     pub dead_letters: Vec<Shown>,
     /// Where the next page begins; None at the end.
+    #[schema(value_type = Option<String>)]
     pub next: Option<Cursor>,
 }
 

@@ -12,6 +12,7 @@ use super::writer::{Outgoing, Writer};
 use super::{Manner, Progress, Watch};
 use crate::config::Config;
 use crate::delivery::{self, Delivery, DeliveryId, now_ms};
+use crate::event::body::Bodies;
 use crate::event::{Decoded, Event, EventType, Position, decode};
 use crate::record::{self, LastError};
 use crate::topics::Names;
@@ -103,7 +104,7 @@ pub fn rewind(
                 let headers = record::replay(headers, &origin.to_text());
                 // By task, not by webhook: one partition for a task keeps its order, and one webhook gets them all.
                 let key = Some(event.task_id.as_bytes());
-                writer.write(Outgoing { key, value: Some(&event.body), headers }, watch.stop)?;
+                writer.write(Outgoing { key, value: Some(&delivery.body), headers }, watch.stop)?;
             }
             *summary.replayed.entry(event.event_type).or_default() += 1;
             replayed += 1;
@@ -167,7 +168,7 @@ fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms:
         event_type: event.event_type,
         event_id: event.id.clone(),
         task_id: event.task_id.clone(),
-        body: event.body.clone(),
+        body: Bodies::default().of(event, webhook.format),
         attempts: 0,
         deferrals: 0,
         first_seen_at_ms: now_ms,

@@ -21,8 +21,8 @@ use crate::topics::Names;
 pub const BATCH_MAX: u64 = 500;
 /// With a rate, a batch for each of these: an even flow.
 const RATE_SLICE: Duration = Duration::from_millis(100);
-/// How long an acknowledgement is waited for at a time.
-const POLL_STEP: Duration = Duration::from_millis(100);
+/// How long an acknowledgement is waited for at a time: a poll lasts for all of it.
+const POLL_STEP: Duration = Duration::from_millis(1);
 const STOP_STEP: Duration = Duration::from_millis(50);
 
 /// One run's writing.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Keys;
 use super::webhooks::WebhookStore;
+use crate::delivery::{Delivery, DeliveryId};
 use crate::event::EventType;
 use crate::schedule::Reconnect;
 use crate::webhook::{Webhook, WebhookId};
@@ -20,18 +21,26 @@ use crate::webhook::{Webhook, WebhookId};
 pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
     by_event: HashMap<EventType, Arc<[Arc<Webhook>]>>,
+    /// Deliveries that were sent again by hand, and when, Unix milliseconds.
+    replaced: HashMap<DeliveryId, i64>,
 }
 
 impl Snapshot {
     /// Indexed by event type; webhooks that aren't active get nothing.
     #[must_use]
-    pub fn of(webhooks: Vec<Webhook>) -> Self {
+    pub fn of(webhooks: Vec<Webhook>, replaced: HashMap<DeliveryId, i64>) -> Self {
         let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
         let by_event = EventType::ALL
             .into_iter()
             .map(|event| (event, active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect()))
             .collect();
-        Self { by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(), by_event }
+        Self { by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(), by_event, replaced }
+    }
+
+    /// Whether a delivery was sent again by hand since it was first seen: then that stands for this one.
+    #[must_use]
+    pub fn is_replaced(&self, delivery: &Delivery) -> bool {
+        self.replaced.get(&delivery.id).is_some_and(|at_ms| delivery.first_seen_at_ms < *at_ms)
     }
 
     /// The active webhook with that id.
@@ -148,9 +157,11 @@ impl Keeper {
             return Ok(());
         }
         let (version, webhooks) = self.store.all().await?;
+        let replaced = self.store.replaced().await?;
         tracing::debug!(version, webhooks = webhooks.len(), "webhooks read");
         self.version = Some(version);
-        self.sender.send_replace(Confirmed { snapshot: Arc::new(Snapshot::of(webhooks)), at: Some(asked_at) });
+        self.sender
+            .send_replace(Confirmed { snapshot: Arc::new(Snapshot::of(webhooks, replaced)), at: Some(asked_at) });
         Ok(())
     }
 }

@@ -1,9 +1,13 @@
 //! The webhooks in Redis: each change raises a version and is announced, in one transaction.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use redis::aio::ConnectionManager;
 use redis::{AsyncCommands as _, Script};
 
-use super::Keys;
+use super::{Keys, replaced};
+use crate::delivery::DeliveryId;
 use crate::event::rfc3339;
 use crate::webhook::{Webhook, WebhookId};
 
@@ -57,30 +61,69 @@ impl WebhookStore {
     /// # Errors
     /// Redis's.
     pub async fn disable(&self, id: WebhookId, reason: &str, now_ms: i64) -> redis::RedisResult<bool> {
+        let changed = self
+            .change(id, |webhook| {
+                if !webhook.active {
+                    return Err(());
+                }
+                webhook.active = false;
+                webhook.disabled_reason = Some(reason.to_owned());
+                webhook.updated_at = rfc3339(now_ms);
+                Ok(())
+            })
+            .await?;
+        Ok(matches!(changed, Some(Ok(_))))
+    }
+
+    /// Changes one; None if it is gone. `change` may refuse, and may be asked again: someone else may change the
+    /// webhook at the same moment, and neither change is lost.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn change<E>(
+        &self,
+        id: WebhookId,
+        mut change: impl FnMut(&mut Webhook) -> Result<(), E>,
+    ) -> redis::RedisResult<Option<Result<Webhook, E>>> {
         loop {
             let key = self.keys.webhooks();
             let before: Option<String> = self.connection.clone().hget(&key, id.to_string()).await?;
-            let Some(mut webhook) = before.as_deref().and_then(read).filter(|webhook| webhook.active) else {
-                return Ok(false);
-            };
-            webhook.active = false;
-            webhook.disabled_reason = Some(reason.to_owned());
-            webhook.updated_at = rfc3339(now_ms);
+            let Some(mut webhook) = before.as_deref().and_then(read) else { return Ok(None) };
+            if let Err(refused) = change(&mut webhook) {
+                return Ok(Some(Err(refused)));
+            }
             let after = serde_json::to_string(&webhook).expect("a webhook always serializes");
-            let version = self.keys.webhooks_version();
-            // Its owner may change it at the same moment: then it is looked at again.
             let swapped: bool = Script::new(SWAP)
                 .key(key)
-                .key(version)
+                .key(self.keys.webhooks_version())
                 .arg(id.to_string())
                 .arg(before)
                 .arg(after)
                 .invoke_async(&mut self.connection.clone())
                 .await?;
             if swapped {
-                return Ok(true);
+                return Ok(Some(Ok(webhook)));
             }
         }
+    }
+
+    /// A delivery was sent again at `at_ms`: what of it still waits is replaced by that. Workers know it at once.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn replace(&self, delivery: DeliveryId, at_ms: i64, age_max: Duration) -> redis::RedisResult<()> {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        replaced::append(&mut pipe, &self.keys, delivery, at_ms, age_max);
+        self.announce(pipe).await
+    }
+
+    /// Until when records of a delivery are replaced, Unix milliseconds.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn replaced(&self) -> redis::RedisResult<HashMap<DeliveryId, i64>> {
+        replaced::load(&mut self.connection.clone(), &self.keys).await
     }
 
     /// Forgets that it failed: enabled again, it begins anew.

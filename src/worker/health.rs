@@ -1,6 +1,5 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it can deliver.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::kafka::clients;
@@ -52,14 +50,11 @@ impl Readiness {
     }
 }
 
-/// Serves until the process ends. Where it listens.
+/// `/healthz`, `/readyz` and `/metrics`.
 ///
 /// # Errors
-/// Where `admin.listen` can't be bound or a client can't be made.
-pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(config.admin.listen)
-        .await
-        .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
+/// Where a client can't be made.
+pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Router> {
     let kafka = probe_kafka(config)?;
     let ready = move || {
         let kafka = if kafka.load(Ordering::Relaxed) { "ok" } else { "away" };
@@ -70,13 +65,10 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result
         async move { (status, body) }
     };
     let metrics = metrics_page();
-    let routes = Router::new()
+    Ok(Router::new()
         .route("/metrics", get(async move || metrics.as_ref().map_or_else(String::new, PrometheusHandle::render)))
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready));
-    let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(address)
+        .route("/readyz", get(ready)))
 }
 
 /// What the counters of this process are read from; None where another part of it has claimed them.

@@ -2,6 +2,8 @@
 
 mod harness;
 
+mod administering;
+mod browsing;
 mod command_line;
 mod consuming;
 mod crashing;
@@ -11,3 +13,4 @@ mod outages;
 mod replaying;
 mod retrying;
 mod signing;
+mod snippets;

@@ -15,6 +15,7 @@ use super::{Assigned, Trim};
 use crate::kafka::words;
 use crate::pipeline::commit_note;
 use crate::pipeline::partition::Partition;
+use crate::worker::report;
 
 /// How long the committed offsets of new partitions are waited for.
 const COMMITTED_WAIT: Duration = Duration::from_secs(5);
@@ -23,6 +24,7 @@ pub(super) struct Rebalances {
     assigned: Mutex<HashMap<(Arc<str>, i32), Assigned>>,
     drain_timeout: Duration,
     trim: Trim,
+    registry: Arc<report::Assigned>,
 }
 
 impl ClientContext for Rebalances {
@@ -67,8 +69,8 @@ impl ConsumerContext for Rebalances {
 }
 
 impl Rebalances {
-    pub(super) fn new(drain_timeout: Duration, trim: Trim) -> Self {
-        Self { assigned: Mutex::default(), drain_timeout, trim }
+    pub(super) fn new(drain_timeout: Duration, trim: Trim, registry: Arc<report::Assigned>) -> Self {
+        Self { assigned: Mutex::default(), drain_timeout, trim, registry }
     }
 
     fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Assigned>> {
@@ -97,7 +99,9 @@ impl Rebalances {
                 commit_note::decode(element.metadata(), offset)
             });
             tracing::info!(%topic, partition = number, note = note.is_some(), "partition assigned");
-            self.assigned().insert((topic.clone(), number), Arc::new(Partition::new(topic, number, note)));
+            let partition = Arc::new(Partition::new(topic.clone(), number, note));
+            self.registry.add(&partition);
+            self.assigned().insert((topic, number), partition);
         }
     }
 

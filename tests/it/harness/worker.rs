@@ -7,7 +7,10 @@ use std::sync::LazyLock;
 
 use optio_webhooks::config::Config;
 
+use serde_json::Value;
+
 use super::eventually;
+use super::world::TOKEN;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_optio-webhooks");
 
@@ -24,12 +27,17 @@ pub struct Worker {
 impl Worker {
     /// Starts one; it may not be ready yet.
     pub fn start(settings: &[(String, String)]) -> Self {
+        Self::start_with(&["run"], settings)
+    }
+
+    /// The same with other arguments.
+    pub fn start_with(arguments: &[&str], settings: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let admin = format!("127.0.0.1:{port}");
         let child = Command::new(PROGRAM)
-            .arg("run")
+            .args(arguments)
             .envs(settings.iter().cloned())
             .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", &admin)
             .stderr(std::fs::File::create(&log).unwrap())
@@ -46,6 +54,31 @@ impl Worker {
     pub async fn page(&self, path: &str) -> Option<(u16, String)> {
         let answer = CLIENT.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Where its admin server is.
+    pub fn address(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
+    /// Status and body of a call of the API with the token.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let method = method.parse().unwrap();
+        let mut request = CLIENT.request(method, format!("{}{path}", self.address())).bearer_auth(TOKEN);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("the API speaks JSON") })
+    }
+
+    /// Status and headers of a call without the token.
+    pub async fn call_without_token(&self, method: &str, path: &str) -> (u16, String) {
+        let request = CLIENT.request(method.parse().unwrap(), format!("{}{path}", self.address()));
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// Waits until the worker says that it is ready, or isn't.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::delivery::now_ms;
-use optio_webhooks::event::{EventType, rfc3339, sample};
+use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::topics::Names;
-use optio_webhooks::webhook::{PayloadFormat, Webhook, WebhookId};
+use optio_webhooks::webhook::{Webhook, WebhookId};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -23,6 +23,9 @@ use super::receiver::Receiver;
 use super::worker::Worker;
 
 pub const SECRET: &str = "a secret of the test's own";
+
+/// The bearer token of every worker here.
+pub const TOKEN: &str = "a token of the test's own";
 
 pub struct World {
     settings: BTreeMap<String, String>,
@@ -56,6 +59,7 @@ impl World {
             ("topics.partitions", "2"),
             ("kafka.properties.session_timeout_ms", "6000"),
             ("kafka.properties.fetch_wait_max_ms", "50"),
+            ("admin.token", TOKEN),
             ("delivery.allow_http", "true"),
             ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
             ("delivery.attempts_max", "4"),
@@ -100,6 +104,17 @@ impl World {
         worker
     }
 
+    /// An admin server without a worker.
+    pub async fn admin(&self) -> Worker {
+        let admin = Worker::start_with(&["run", "--only", "admin"], &self.environment());
+        eventually("/healthz", async || admin.page("/healthz").await.filter(|(status, _)| *status == 200)).await;
+        admin
+    }
+
+    pub fn keys(&self) -> Keys {
+        Keys::new(&self.settings["redis.prefix"])
+    }
+
     pub fn store(&self) -> WebhookStore {
         WebhookStore::new(self.redis.clone(), Keys::new(&self.settings["redis.prefix"]))
     }
@@ -112,20 +127,9 @@ impl World {
     }
 
     pub fn unsaved(&self, path: &str, events: &[EventType]) -> Webhook {
-        let now = rfc3339(now_ms());
-        Webhook {
-            id: WebhookId(Uuid::now_v7()),
-            url: self.receiver.url(path).parse().unwrap(),
-            events: events.to_vec(),
-            secret: Some(SECRET.to_owned()),
-            description: None,
-            active: true,
-            disabled_reason: None,
-            format: PayloadFormat::Optio,
-            rate_per_second: None,
-            created_at: now.clone(),
-            updated_at: now,
-        }
+        let mut webhook = Webhook::new(self.receiver.url(path).parse().unwrap(), events.to_vec(), now_ms());
+        webhook.secret = Some(SECRET.to_owned());
+        webhook
     }
 
     /// A transition that leads to `event`.

@@ -1,0 +1,93 @@
+//! The admin server: the page, the API, health and metrics.
+
+mod actions;
+mod api;
+mod auth;
+mod lag;
+mod live;
+mod pages;
+mod problem;
+mod replays;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use redis::aio::ConnectionManager;
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::http;
+use crate::redelivery::Redeliveries;
+use crate::store::log::DeliveryLog;
+use crate::store::reports::Reports;
+use crate::store::webhooks::WebhookStore;
+use crate::store::{Keys, connection};
+use crate::worker::health::{self, Readiness};
+
+use auth::Guard;
+use lag::Lags;
+use problem::Problem;
+use replays::Replays;
+
+/// What every handler may need.
+struct Admin {
+    config: Config,
+    redis: ConnectionManager,
+    keys: Keys,
+    store: WebhookStore,
+    log: DeliveryLog,
+    reports: Reports,
+    client: reqwest::Client,
+    redeliveries: Redeliveries,
+    replays: Replays,
+    lags: Lags,
+    guard: Guard,
+    viewers: live::Viewers,
+}
+
+type Shared = Arc<Admin>;
+
+impl Admin {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+        let keys = Keys::new(&config.redis.prefix);
+        let store = WebhookStore::new(redis.clone(), keys.clone());
+        Ok(Self {
+            log: DeliveryLog::new(redis.clone(), keys.clone()),
+            reports: Reports::new(redis.clone(), &keys),
+            client: http::client::new(&config.delivery).context("http client")?,
+            redeliveries: Redeliveries::new(config, store.clone()).context("kafka producer")?,
+            replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
+            lags: Lags::new(config.clone()),
+            guard: Guard::new(&config.admin),
+            viewers: live::Viewers::default(),
+            config: config.clone(),
+            redis,
+            keys,
+            store,
+        })
+    }
+}
+
+/// Serves until the process ends. Where it listens.
+///
+/// # Errors
+/// Where `admin.listen` can't be bound or a client can't be made.
+pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
+    let admin = Arc::new(Admin::new(config)?);
+    let routes = Router::new()
+        .merge(health::routes(config, readiness)?)
+        .merge(api::routes(&admin))
+        .merge(pages::routes(&admin))
+        .layer(DefaultBodyLimit::max(config.admin.body_max));
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Ok(address)
+}

@@ -1,0 +1,110 @@
+//! What can be done to a webhook, by the API and by the page alike.
+
+use std::time::Duration;
+
+use super::{Admin, Problem};
+use crate::delivery::now_ms;
+use crate::event::EventType;
+use crate::http::client::policy;
+use crate::store::log::{Entry, EntryId};
+use crate::trial::{self, Trial};
+use crate::webhook::draft::Draft;
+use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
+
+/// How long a rotated secret goes on signing, unless said otherwise.
+pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
+
+impl Admin {
+    /// The webhook with the id that a path has.
+    pub async fn find(&self, id: &str) -> Result<Webhook, Problem> {
+        let unknown = || Problem::no_webhook(id);
+        let id: WebhookId = id.parse().map_err(|_| unknown())?;
+        self.store.get(id).await?.ok_or_else(unknown)
+    }
+
+    /// Adds one.
+    pub async fn add(&self, draft: &Draft) -> Result<Webhook, Problem> {
+        let webhook = draft.create(now_ms())?;
+        self.check(&webhook)?;
+        self.store.put(&webhook).await?;
+        tracing::info!(webhook = %webhook.id, "webhook added");
+        Ok(webhook)
+    }
+
+    /// Changes one.
+    pub async fn change(&self, id: WebhookId, draft: &Draft) -> Result<Webhook, Problem> {
+        let changed = self.update(id, |webhook| draft.apply(webhook, now_ms())).await?;
+        if draft.active == Some(true) {
+            self.store.forgive(id).await?;
+        }
+        tracing::info!(webhook = %id, active = changed.active, "webhook changed");
+        Ok(changed)
+    }
+
+    /// Another secret; the old one signs as well until the overlap ends.
+    pub async fn rotate(&self, id: WebhookId, secret: &str, overlap: Duration) -> Result<Webhook, Problem> {
+        if overlap > OVERLAP_MAX {
+            let longest = humantime::format_duration(OVERLAP_MAX);
+            return Err(Problem::field("overlap", format!("is longer than {longest}, the most that is allowed")));
+        }
+        let now = now_ms();
+        let changed = self
+            .update(id, |webhook| {
+                webhook.rotate(secret.to_owned(), overlap, now);
+                webhook.updated_at = crate::event::rfc3339(now);
+                Ok(())
+            })
+            .await?;
+        tracing::info!(webhook = %id, overlap_s = overlap.as_secs(), "secret rotated");
+        Ok(changed)
+    }
+
+    async fn update(
+        &self,
+        id: WebhookId,
+        mut change: impl FnMut(&mut Webhook) -> Result<(), BadWebhook>,
+    ) -> Result<Webhook, Problem> {
+        let policy = policy(&self.config.delivery);
+        let changed = self.store.change(id, |webhook| change(webhook).and_then(|()| webhook.check(&policy))).await?;
+        Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
+    }
+
+    /// Removes one, its log with it.
+    pub async fn remove(&self, id: WebhookId) -> Result<(), Problem> {
+        if !self.store.remove(id).await? {
+            return Err(Problem::no_webhook(id));
+        }
+        tracing::info!(webhook = %id, "webhook removed");
+        Ok(())
+    }
+
+    /// Sends a sample now.
+    pub async fn test(&self, webhook: &Webhook, event: EventType) -> Result<Trial, Problem> {
+        Ok(trial::send(&self.config, &self.client, self.redis.clone(), webhook, event).await?)
+    }
+
+    /// The attempt that a path names: by its place in the log, or by its delivery's id, of which it is the newest.
+    pub async fn entry(&self, webhook: WebhookId, id: &str) -> Result<Entry<'static>, Problem> {
+        let found = match (id.parse::<EntryId>(), id.parse()) {
+            (Ok(entry), _) => self.log.entry(webhook, entry).await?,
+            (Err(_), Ok(delivery)) => self.log.newest_of(webhook, delivery).await?,
+            (Err(_), Err(_)) => None,
+        };
+        found.ok_or_else(|| Problem::no_delivery(webhook, id))
+    }
+
+    /// Puts a delivery into delivery again.
+    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<Entry<'static>, Problem> {
+        let entry = self.entry(webhook.id, id).await?;
+        if !webhook.active {
+            return Err(Problem::conflict("the webhook is inactive and gets nothing; set it active, then redeliver"));
+        }
+        self.redeliveries.send(&entry).await?;
+        tracing::info!(webhook = %webhook.id, delivery = %entry.logged.delivery_id, "redelivered");
+        Ok(entry)
+    }
+
+    fn check(&self, webhook: &Webhook) -> Result<(), Problem> {
+        Ok(webhook.check(&policy(&self.config.delivery))?)
+    }
+}

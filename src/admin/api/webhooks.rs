@@ -1,0 +1,164 @@
+//! `/api/webhooks`: subscriptions.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::input;
+use crate::admin::actions::OVERLAP_DEFAULT;
+use crate::admin::api::Error;
+use crate::admin::{Problem, Shared};
+use crate::event::EventType;
+use crate::signature;
+use crate::store::log;
+use crate::webhook::Shown;
+use crate::webhook::draft::Draft;
+
+/// All webhooks.
+#[derive(Serialize, ToSchema)]
+pub struct Webhooks {
+    /// Oldest first.
+    webhooks: Vec<Shown>,
+}
+
+/// One webhook.
+#[derive(Serialize, ToSchema)]
+pub struct One {
+    webhook: Shown,
+}
+
+/// A webhook whose secret was rotated.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rotated {
+    webhook: Shown,
+    /// The new secret where none was given; shown here and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generated_secret: Option<String>,
+}
+
+/// The test's result.
+#[derive(Serialize, ToSchema)]
+pub struct Tested<'a> {
+    delivery: log::Shown<'a>,
+}
+
+/// What to send.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(default)]
+pub struct Test {
+    /// By default the first that the webhook subscribes to.
+    event: Option<EventType>,
+}
+
+/// The new secret.
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(default)]
+pub struct Rotate {
+    /// By default one is made: 24 random bytes in the Standard Webhooks form, `whsec_…`.
+    secret: Option<String>,
+    /// How long the old one signs `webhook-signature` as well, like `24h`; `0s` for not at all. 24h by default.
+    overlap: Option<String>,
+}
+
+/// All webhooks, oldest first.
+#[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
+pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem> {
+    let (_, webhooks) = admin.store.all().await?;
+    Ok(Json(Webhooks { webhooks: webhooks.iter().map(crate::webhook::Webhook::shown).collect() }))
+}
+
+/// Adds a webhook; it gets every event from now on.
+#[utoipa::path(post, path = "/api/webhooks", tag = "webhooks", request_body = Draft,
+    responses((status = 201, body = One), (status = 400, body = Error), (status = 413, body = Error)))]
+pub async fn add(
+    State(admin): State<Shared>,
+    input::Json(draft): input::Json<Draft>,
+) -> Result<(StatusCode, Json<One>), Problem> {
+    Ok((StatusCode::CREATED, Json(One { webhook: admin.add(&draft).await?.shown() })))
+}
+
+/// One webhook.
+#[utoipa::path(get, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
+    responses((status = 200, body = One), (status = 404, body = Error)))]
+pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<One>, Problem> {
+    Ok(Json(One { webhook: admin.find(&id).await?.shown() }))
+}
+
+/// Changes a webhook; what isn't given stays, null takes away.
+#[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
+    responses((status = 200, body = One), (status = 400, body = Error), (status = 404, body = Error)))]
+pub async fn change(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    input::Json(draft): input::Json<Draft>,
+) -> Result<Json<One>, Problem> {
+    let webhook = admin.find(&id).await?;
+    Ok(Json(One { webhook: admin.change(webhook.id, &draft).await?.shown() }))
+}
+
+/// Removes a webhook: nothing more is sent to it, what waits included. Its delivery log goes with it.
+#[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
+    responses((status = 204), (status = 404, body = Error)))]
+pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let webhook = admin.find(&id).await?;
+    admin.remove(webhook.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sends a sample event at once; the answer says what came of it, whether or not the endpoint took it.
+#[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks", params(("id" = String, Path)),
+    request_body(content = Test, description = "may be left out"),
+    responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error)))]
+pub async fn test(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<axum::response::Response, Problem> {
+    use axum::response::IntoResponse as _;
+    let Test { event } = optional(&body)?;
+    let webhook = admin.find(&id).await?;
+    let event = event.or(webhook.events.first().copied()).unwrap_or(EventType::TaskCompleted);
+    let trial = admin.test(&webhook, event).await?;
+    let entry = trial.entry();
+    Ok(Json(Tested { delivery: entry.shown() }).into_response())
+}
+
+/// Gives a webhook another secret. The old one signs `webhook-signature` as well until the overlap ends.
+#[utoipa::path(post, path = "/api/webhooks/{id}/rotate-secret", tag = "webhooks", params(("id" = String, Path)),
+    request_body(content = Rotate, description = "may be left out"),
+    responses((status = 200, body = Rotated), (status = 400, body = Error), (status = 404, body = Error)))]
+pub async fn rotate(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Json<Rotated>, Problem> {
+    let Rotate { secret, overlap } = optional(&body)?;
+    let webhook = admin.find(&id).await?;
+    let overlap = overlap_of(overlap.as_deref())?;
+    let generated_secret = secret.is_none().then(signature::generate_secret);
+    let new = secret.or_else(|| generated_secret.clone()).expect("one of the two is there");
+    let webhook = admin.rotate(webhook.id, &new, overlap).await?.shown();
+    Ok(Json(Rotated { webhook, generated_secret }))
+}
+
+/// How long the old secret signs as well.
+fn overlap_of(text: Option<&str>) -> Result<Duration, Problem> {
+    let Some(text) = text else { return Ok(OVERLAP_DEFAULT) };
+    humantime::parse_duration(text).map_err(|_| {
+        Problem::field("overlap", format!("{text:?} isn't a duration; allowed are ones like 0s, 90m, 24h"))
+    })
+}
+
+/// A JSON body that may be left out.
+fn optional<T: serde::de::DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    Ok(axum::Json::from_bytes(body)?.0)
+}

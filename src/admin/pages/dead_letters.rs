@@ -1,0 +1,290 @@
+//! Dead letters: looked through, and put back into delivery.
+
+use std::collections::HashMap;
+
+use axum::Extension;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::Redirect;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::deliveries::pretty;
+use super::layout::{Place, csrf, flash, layout};
+use super::{Form, Refusal, option, time};
+use crate::admin::auth::Session;
+use crate::admin::replays::{self, Request, State as Replaying};
+use crate::admin::{Problem, Shared};
+use crate::delivery::DeadReason;
+use crate::event::EventType;
+use crate::replay::browse::{Cursor, Shown};
+use crate::replay::choice::Choice;
+
+/// Dead letters of one page.
+const PAGE: usize = 50;
+
+/// Which dead letters; a form sends what wasn't chosen as an empty text.
+#[derive(Deserialize, Default, Clone)]
+#[serde(default)]
+pub struct Query {
+    webhook: String,
+    event: String,
+    reason: String,
+    delivery: String,
+    since: String,
+    until: String,
+    cursor: String,
+    /// Of a replay: everything is meant.
+    all: bool,
+    /// Of a replay: also what was replayed before.
+    again: bool,
+}
+
+impl Query {
+    fn request(&self) -> Result<Request, Problem> {
+        fn read<T: serde::de::DeserializeOwned>(field: &str, text: &str) -> Result<Option<T>, Problem> {
+            if text.trim().is_empty() {
+                return Ok(None);
+            }
+            let value = serde_json::Value::from(text.trim());
+            serde_json::from_value(value).map(Some).map_err(|error| Problem::field(field, error))
+        }
+        let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        Ok(Request {
+            webhook: read("webhook", &self.webhook)?,
+            event: read("event", &self.event)?,
+            reason: read("reason", &self.reason)?,
+            delivery: read("delivery", &self.delivery)?,
+            since: text(&self.since),
+            until: text(&self.until),
+            all: self.all,
+            again: self.again,
+            ..Request::default()
+        })
+    }
+
+    fn fields(&self) -> [(&'static str, &str); 6] {
+        [
+            ("webhook", &self.webhook),
+            ("event", &self.event),
+            ("reason", &self.reason),
+            ("delivery", &self.delivery),
+            ("since", &self.since),
+            ("until", &self.until),
+        ]
+    }
+
+    fn next(&self, cursor: &Cursor) -> String {
+        let cursor = cursor.to_string();
+        let fields = self.fields().into_iter().chain([("cursor", cursor.as_str())]);
+        serde_html_form::to_string(fields.collect::<Vec<_>>()).unwrap_or_default()
+    }
+}
+
+/// `GET /dead-letters`
+pub async fn list(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let query: Query = Form::of_query(query.as_deref())?;
+    let choice = query.request()?.choice()?;
+    let is_everything = choice.is_everything();
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let page = admin.dead_letters(choice, cursor, PAGE).await?;
+    let content = html! {
+        h1 { "Dead letters" }
+        p .hint { "What won't be tried again by itself: deliveries whose attempts are used up or that grew too old, and records that couldn't be read." }
+        (toolbar(&query))
+        @if page.dead_letters.is_empty() {
+            p .empty { (if page.next.is_some() { "None here fits; there is more to look through." } else if is_everything { "No dead letters: everything was delivered, or is still being tried." } else { "No dead letter fits this filter." }) }
+        } @else {
+            div .scroll tabindex="0" role="region" aria-label="Dead letters" {
+                table {
+                    thead { tr { th scope="col" { "Reason" } th scope="col" { "Event" } th scope="col" { "Webhook" } th scope="col" { "Died" } th scope="col" { "Replays" } th scope="col" { span .visually-hidden { "Details" } } } }
+                    tbody { @for letter in &page.dead_letters { (row(letter)) } }
+                }
+            }
+        }
+        @if let Some(next) = &page.next {
+            nav .pager aria-label="Pages" { a href={ "?" (query.next(next)) } rel="next" { "More" } }
+        }
+        (replay_form(&session, &query, is_everything))
+        (earlier(&admin.replays.all()))
+    };
+    Ok(layout("Dead letters", Some(&session), Some(Place::DeadLetters), &content))
+}
+
+fn toolbar(query: &Query) -> Markup {
+    html! {
+        form .toolbar method="get" {
+            div .field {
+                label for="reason" { "Reason" }
+                select #reason name="reason" {
+                    (option("", "All", &query.reason))
+                    @for reason in DeadReason::ALL { (option(reason.as_str(), reason.as_str(), &query.reason)) }
+                }
+            }
+            div .field {
+                label for="event" { "Event" }
+                select #event name="event" {
+                    (option("", "All", &query.event))
+                    @for event in EventType::ALL { (option(event.as_str(), event.as_str(), &query.event)) }
+                }
+            }
+            div .field { label for="webhook" { "Webhook id" } input #webhook name="webhook" value=(query.webhook); }
+            div .field { label for="since" { "Since" } input #since name="since" value=(query.since) placeholder="2h or 2026-11-24T10:00:00Z"; }
+            div .field { label for="until" { "Until" } input #until name="until" value=(query.until); }
+            button .quiet { "Filter" }
+        }
+    }
+}
+
+fn row(letter: &Shown) -> Markup {
+    html! {
+        tr {
+            td data-label="Reason" { span .badge.bad { (letter.reason.map_or("unknown", DeadReason::as_str)) } @if let Some(detail) = &letter.detail { div .hint { (detail) } } }
+            td data-label="Event" { (letter.event.map_or("–", EventType::as_str)) }
+            td data-label="Webhook" { @match letter.webhook_id { Some(id) => a href={ "/settings/webhooks/" (id) } { code { (id) } }, None => "–" } }
+            td data-label="Died" { (time(&letter.died_at)) }
+            td data-label="Replays" { (letter.replays) }
+            td data-label="" { a href={ "/dead-letters/" (letter.id) } aria-label={ "Details of dead letter " (letter.id) } { "Details" } }
+        }
+    }
+}
+
+fn replay_form(session: &Session, query: &Query, is_everything: bool) -> Markup {
+    html! {
+        form .card method="post" action="/dead-letters/replay" data-confirm=(if is_everything { "Replay every dead letter?" } else { "Replay all that this filter means?" }) {
+            (csrf(session))
+            h2 { "Replay" }
+            p { (if is_everything { "Puts every dead letter back into delivery" } else { "Puts all that this filter means back into delivery" })
+                ", attempts begun anew, at the pace that each endpoint takes. What was replayed before is left alone." }
+            @for (name, value) in query.fields() { input type="hidden" name=(name) value=(value); }
+            @if is_everything { input type="hidden" name="all" value="true"; }
+            div .choice {
+                input type="checkbox" id="again" name="again" value="true";
+                label for="again" { "Also what was replayed before" }
+            }
+            button { (if is_everything { "Replay all" } else { "Replay what is filtered" }) }
+        }
+    }
+}
+
+fn earlier(replays: &[replays::Shown]) -> Markup {
+    html! {
+        @if !replays.is_empty() {
+            h2 { "Replays" }
+            ul {
+                @for replay in replays {
+                    li { a href={ "/dead-letters/replays/" (replay.id) } { (time(&replay.started_at)) } ": " (state(replay.state)) ", " (replay.replayed) " replayed" }
+                }
+            }
+        }
+    }
+}
+
+fn state(state: Replaying) -> &'static str {
+    match state {
+        Replaying::Running => "running",
+        Replaying::Done => "done",
+        Replaying::Interrupted => "interrupted",
+    }
+}
+
+/// `GET /dead-letters/{partition}/{offset}`
+pub async fn show(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path((partition, offset)): Path<(i32, i64)>,
+) -> Result<Markup, Refusal> {
+    let lags = i64::MAX;
+    // Every other partition begins at its end: this one's record is the first that is found.
+    let mut start: HashMap<i32, i64> = (0..PARTITIONS_MAX).map(|other| (other, lags)).collect();
+    start.insert(partition, offset);
+    let page = admin.dead_letters(Choice::default(), Some(&Cursor(start).to_string()), 1).await?;
+    let id = format!("{partition}/{offset}");
+    let letter = page.dead_letters.into_iter().find(|letter| letter.id == id);
+    let letter = letter.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("There is no dead letter {id} any more: its topic keeps them for topics.dead_letter_retention."),
+        )
+    })?;
+    let content = html! {
+        nav .crumbs aria-label="Breadcrumb" { a href="/dead-letters" { "Dead letters" } }
+        div .row { h1 { (letter.event.map_or("Unreadable record", EventType::as_str)) } span .badge.bad { (letter.reason.map_or("unknown", DeadReason::as_str)) } }
+        dl .facts {
+            @if let Some(detail) = &letter.detail { dt { "Why" } dd { (detail) } }
+            dt { "Died" } dd { (time(&letter.died_at)) }
+            @if let Some(webhook) = letter.webhook_id { dt { "Webhook" } dd { a href={ "/settings/webhooks/" (webhook) } { code { (webhook) } } } }
+            @if let Some(delivery) = letter.delivery_id { dt { "Delivery" } dd { code { (delivery) } } }
+            dt { "Replays" } dd { (letter.replays) }
+        }
+        @if let Some(delivery) = letter.delivery_id {
+            form method="post" action="/dead-letters/replay" {
+                (csrf(&session))
+                input type="hidden" name="delivery" value=(delivery);
+                input type="hidden" name="again" value="true";
+                button { "Replay this one" }
+            }
+        }
+        h2 { "Payload" }
+        pre tabindex="0" { code { (pretty(&letter.payload)) } }
+        h2 { "Headers" }
+        pre tabindex="0" { code { @for (name, value) in &letter.headers { (name) ": " (value) "\n" } } }
+    };
+    Ok(layout("Dead letter", Some(&session), Some(Place::DeadLetters), &content))
+}
+
+/// Partitions that a dead-letter topic is looked for in; `topics.partitions` allows no more.
+const PARTITIONS_MAX: i32 = 10_000;
+
+/// `POST /dead-letters/replay`
+pub async fn replay(State(admin): State<Shared>, Form(query): Form<Query>) -> Result<Redirect, Refusal> {
+    let replay = admin.replays.begin(query.request()?).await?;
+    Ok(Redirect::to(&format!("/dead-letters/replays/{}", replay.id)))
+}
+
+/// `GET /dead-letters/replays/{id}`
+pub async fn progress(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let super::webhook::Asked { done } = Form::of_query(query.as_deref())?;
+    let replay = admin.replays.get(&id)?;
+    let runs = replay.state == Replaying::Running;
+    let content = html! {
+        nav .crumbs aria-label="Breadcrumb" { a href="/dead-letters" { "Dead letters" } }
+        (flash(done.as_deref()))
+        section #replay .card data-refresh=[runs.then_some("1")] aria-live="polite" {
+            h1 { "Replay " (state(replay.state)) }
+            @if let Some(error) = &replay.error { p .flash.bad { (error) } }
+            progress .meter max=(replay.total.max(1)) value=(if runs { replay.looked_at } else { replay.total.max(1) }) aria-label="Records looked at" {}
+            dl .facts {
+                dt { "Replayed" } dd { (replay.replayed) }
+                dt { "Looked at" } dd { (replay.looked_at) " of " (replay.total) }
+                dt { "Left alone" } dd { (replay.replayed_before) " replayed before, " (replay.webhook_gone) " of webhooks that are deleted or inactive" }
+                dt { "Began" } dd { (time(&replay.started_at)) }
+            }
+            @if runs {
+                form method="post" action={ "/dead-letters/replays/" (replay.id) "/stop" } { (csrf(&session)) button .quiet { "Stop" } }
+                p .hint { "It can be asked for again at any time: nothing is replayed twice." }
+            }
+        }
+    };
+    Ok(layout("Replay", Some(&session), Some(Place::DeadLetters), &content))
+}
+
+/// `POST /dead-letters/replays/{id}/stop`
+pub async fn stop(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    Form(_): Form<serde::de::IgnoredAny>,
+) -> Result<Redirect, Refusal> {
+    let replay = admin.replays.get(&id)?;
+    admin.replays.stop(replay.id);
+    Ok(Redirect::to(&format!("/dead-letters/replays/{id}?done=stopped")))
+}

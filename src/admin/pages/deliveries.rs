@@ -1,0 +1,219 @@
+//! The delivery log of one webhook.
+
+use axum::Extension;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::Redirect;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::layout::{Place, csrf, flash, layout};
+use super::webhook::{Tab, head};
+use super::{Form, Refusal, option, time};
+use crate::admin::auth::Session;
+use crate::admin::{Problem, Shared};
+use crate::event::EventType;
+use crate::store::log::{Entry, EntryId, Filter};
+
+/// Attempts of one page.
+const PAGE: usize = 50;
+
+/// What the address says. A form sends what wasn't chosen as an empty text.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Query {
+    success: String,
+    event: String,
+    before: String,
+    after: String,
+    done: Option<String>,
+}
+
+impl Query {
+    /// Which attempts.
+    pub fn filter(&self) -> Result<Filter, Problem> {
+        let success = match self.success.as_str() {
+            "" => None,
+            "true" => Some(true),
+            "false" => Some(false),
+            other => {
+                return Err(Problem::field("success", format!("{other:?} isn't allowed; allowed is true or false")));
+            }
+        };
+        let event = match self.event.as_str() {
+            "" => None,
+            name => Some(
+                EventType::named(name)
+                    .ok_or_else(|| Problem::field("event", format!("{name:?} isn't an event type")))?,
+            ),
+        };
+        Ok(Filter { success, event })
+    }
+
+    /// The newest attempt that the page shows already.
+    pub fn seen(&self) -> Option<EntryId> {
+        self.after.parse().ok()
+    }
+
+    fn before(&self) -> Result<Option<EntryId>, Problem> {
+        if self.before.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.before.parse().map_err(|error| Problem::field("before", error))?))
+    }
+
+    fn link(&self, name: &str, entry: EntryId) -> String {
+        let entry = entry.to_string();
+        let fields = [("success", &self.success), ("event", &self.event), (name, &entry)];
+        serde_html_form::to_string(fields).unwrap_or_default()
+    }
+}
+
+/// `GET /settings/webhooks/{id}/deliveries`
+pub async fn list(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let query: Query = Form::of_query(query.as_deref())?;
+    let webhook = admin.find(&id).await?;
+    let (filter, before) = (query.filter()?, query.before()?);
+    let page = admin.log.page(webhook.id, filter, before, PAGE).await?;
+    let base = format!("/settings/webhooks/{}/deliveries", webhook.id);
+    // Only the newest page grows.
+    let newest = page.entries.first().map(|entry| entry.id).unwrap_or_default();
+    let live = before.is_none().then(|| format!("{base}/live?{}", query.link("after", newest)));
+    let content = html! {
+        (flash(query.done.as_deref()))
+        (head(&webhook, Tab::Deliveries))
+        (toolbar(&query, before.is_some()))
+        div .scroll tabindex="0" role="region" aria-label="Deliveries" {
+            table {
+                thead { tr { th scope="col" { "Result" } th scope="col" { "Event" } th scope="col" { "Attempt" } th scope="col" { "Duration" } th scope="col" { "Time" } th scope="col" { span .visually-hidden { "Details" } } } }
+                tbody data-live=[live] data-max="200" {
+                    @for entry in &page.entries { (row(entry)) }
+                    @if page.entries.is_empty() {
+                        tr .empty-row { td colspan="6" { p .empty { (if filter == Filter::default() { "Nothing was sent to this webhook lately." } else { "No delivery fits this filter." }) } } }
+                    }
+                }
+            }
+        }
+        @if let Some(next) = page.next {
+            nav .pager aria-label="Pages" { a href={ (base) "?" (query.link("before", next)) } rel="next" { "Older" } }
+        }
+        p .hint { "The newest " (admin.config.log.entries_max) " attempts of the last " (humantime::format_duration(admin.config.log.age_max)) " are kept." }
+    };
+    Ok(layout("Deliveries", Some(&session), Some(Place::Webhooks), &content))
+}
+
+fn toolbar(query: &Query, is_older: bool) -> Markup {
+    html! {
+        form .toolbar method="get" {
+            div .field {
+                label for="success" { "Result" }
+                select #success name="success" {
+                    (option("", "All", &query.success)) (option("true", "Delivered", &query.success)) (option("false", "Failed", &query.success))
+                }
+            }
+            div .field {
+                label for="event" { "Event" }
+                select #event name="event" {
+                    (option("", "All", &query.event))
+                    @for event in EventType::ALL { (option(event.as_str(), event.as_str(), &query.event)) }
+                }
+            }
+            button .quiet { "Filter" }
+            @if is_older { a href="?" { "Newest" } } @else { span #live-state .hint aria-live="polite" {} }
+        }
+    }
+}
+
+/// One attempt as a row; what comes in live looks the same.
+pub fn row(entry: &Entry<'_>) -> Markup {
+    let logged = &entry.logged;
+    let address = format!("/settings/webhooks/{}/deliveries/{}", entry.webhook_id, entry.id);
+    html! {
+        tr id={ "entry-" (entry.id) } {
+            td data-label="Result" { (result(entry)) }
+            td data-label="Event" { (logged.event.as_str()) }
+            td data-label="Attempt" { (logged.attempt) @if logged.replays > 0 { span .hint { " of replay " (logged.replays) } } }
+            td data-label="Duration" { (logged.duration_ms) " ms" }
+            td data-label="Time" { (time(&logged.delivered_at)) }
+            td data-label="" { a href=(address) aria-label={ "Details of attempt " (logged.attempt) " at " (logged.delivered_at) } { "Details" } }
+        }
+    }
+}
+
+fn result(entry: &Entry<'_>) -> Markup {
+    let logged = &entry.logged;
+    html! {
+        @match (logged.success, logged.status_code) {
+            (true, Some(status)) => span .badge.ok { "Delivered " (status) },
+            (false, Some(status)) => span .badge.bad { "Failed " (status) },
+            (_, None) => span .badge.bad { "Failed" },
+        }
+        @if let Some(code) = logged.error.filter(|_| logged.status_code.is_none()) { span .hint { " " (code.as_str()) } }
+    }
+}
+
+/// `GET /settings/webhooks/{id}/deliveries/{entry}`
+pub async fn show(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path((id, entry)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let query: Query = Form::of_query(query.as_deref())?;
+    let webhook = admin.find(&id).await?;
+    let entry = admin.entry(webhook.id, &entry).await?;
+    let logged = &entry.logged;
+    let base = format!("/settings/webhooks/{}/deliveries", webhook.id);
+    let content = html! {
+        (flash(query.done.as_deref()))
+        nav .crumbs aria-label="Breadcrumb" { a href="/settings/webhooks" { "Webhooks" } " / " a href=(base) { "Deliveries" } }
+        div .row { h1 { (logged.event.as_str()) } (result(&entry)) }
+        dl .facts {
+            dt { "Delivery" } dd { code { (logged.delivery_id) } }
+            dt { "Attempt" } dd { (logged.attempt) @if logged.replays > 0 { " of replay " (logged.replays) } }
+            dt { "Time" } dd { (time(&logged.delivered_at)) }
+            dt { "Duration" } dd { (logged.duration_ms) " ms" }
+            @if let Some(code) = logged.error { dt { "Error" } dd { code { (code.as_str()) } ": " (code.in_words()) } }
+            @if let Some(next) = &logged.next_attempt_at { dt { "Next attempt" } dd { (time(next)) } }
+        }
+        form method="post" action={ (base) "/" (entry.id) "/redeliver" } {
+            (csrf(&session))
+            button disabled[!webhook.active] { "Redeliver" }
+            span .hint { (if webhook.active { " Sent again under the same delivery id, in place of a retry that waits." } else { " The webhook is inactive." }) }
+        }
+        h2 { "Request" }
+        p .hint { "POST " span .url { (webhook.url) } }
+        details open { summary { "Headers" } pre tabindex="0" { code { @for (name, value) in logged.request_headers() { (name) ": " (value) "\n" } } } }
+        details open { summary { "Payload" } pre tabindex="0" { code { (pretty(&entry.payload)) } } }
+        h2 { "Response" }
+        @match logged.status_code {
+            Some(status) => p { "Status " (status) },
+            None => p { "None came." },
+        }
+        @if !logged.response_body.is_empty() {
+            details open { summary { "Body" } pre tabindex="0" { code { (logged.response_body) } } }
+        }
+    };
+    Ok(layout("Delivery", Some(&session), Some(Place::Webhooks), &content))
+}
+
+/// JSON with line ends; anything else as it is.
+pub fn pretty(text: &str) -> String {
+    let value = serde_json::from_str::<serde_json::Value>(text);
+    value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| text.to_owned())
+}
+
+/// `POST /settings/webhooks/{id}/deliveries/{entry}/redeliver`
+pub async fn redeliver(
+    State(admin): State<Shared>,
+    Path((id, entry)): Path<(String, String)>,
+    Form(_): Form<serde::de::IgnoredAny>,
+) -> Result<Redirect, Refusal> {
+    let webhook = admin.find(&id).await?;
+    admin.redeliver(&webhook, &entry).await?;
+    Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries?done=redelivered", webhook.id)))
+}

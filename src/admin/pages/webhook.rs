@@ -1,0 +1,278 @@
+//! One webhook: its settings, and what can be done with it.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::layout::{Place, csrf, flash, layout};
+use super::webhooks::{Entered, fields, secret_field, state};
+use super::{Form, Refusal, option, time};
+use crate::admin::auth::Session;
+use crate::admin::{Problem, Shared};
+use crate::event::EventType;
+use crate::signature;
+use crate::webhook::Webhook;
+use crate::webhook::draft::Draft;
+
+/// What the address says.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Asked {
+    pub done: Option<String>,
+}
+
+/// Whether it is to get anything.
+#[derive(Deserialize)]
+pub struct Active {
+    active: bool,
+}
+
+/// A new secret.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Rotation {
+    secret: String,
+    overlap: String,
+}
+
+/// What to send.
+#[derive(Deserialize)]
+pub struct Test {
+    event: EventType,
+}
+
+/// What a webhook's pages lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tab {
+    Settings,
+    Deliveries,
+    Verify,
+}
+
+/// The head of a webhook's pages.
+pub fn head(webhook: &Webhook, here: Tab) -> Markup {
+    let base = format!("/settings/webhooks/{}", webhook.id);
+    let current = |tab| (tab == here).then_some("page");
+    html! {
+        nav .crumbs aria-label="Breadcrumb" { a href="/settings/webhooks" { "Webhooks" } }
+        div .row { h1 .url { (webhook.url) } (state(webhook)) }
+        @if let Some(description) = &webhook.description { p .hint { (description) } }
+        nav .tabs aria-label="Webhook" {
+            a href=(base) aria-current=[current(Tab::Settings)] { "Settings" }
+            a href={ (base) "/deliveries" } aria-current=[current(Tab::Deliveries)] { "Deliveries" }
+            a href={ (base) "/verify" } aria-current=[current(Tab::Verify)] { "Verify signatures" }
+        }
+    }
+}
+
+/// `GET /settings/webhooks/{id}`
+pub async fn show(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let Asked { done } = Form::of_query(query.as_deref())?;
+    let webhook = admin.find(&id).await?;
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref())))
+}
+
+/// `POST /settings/webhooks/{id}`
+pub async fn change(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+    Form(entered): Form<Entered>,
+) -> Result<Response, Refusal> {
+    let webhook = admin.find(&id).await?;
+    let changed = match entered.draft() {
+        Ok(draft) => admin.change(webhook.id, &draft).await,
+        Err(problem) => Err(problem),
+    };
+    match changed {
+        Ok(webhook) => Ok(back(&webhook, "changed")),
+        Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
+            let page = page(&session, &webhook, &entered, Some(&problem), &Markup::default());
+            Ok((problem.status, page).into_response())
+        }
+        Err(problem) => Err(problem.into()),
+    }
+}
+
+/// `POST /settings/webhooks/{id}/active`
+pub async fn activate(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    Form(Active { active }): Form<Active>,
+) -> Result<Response, Refusal> {
+    let webhook = admin.find(&id).await?;
+    let webhook = admin.change(webhook.id, &Draft { active: Some(active), ..Draft::default() }).await?;
+    Ok(back(&webhook, if active { "resumed" } else { "paused" }))
+}
+
+/// `POST /settings/webhooks/{id}/rotate-secret`
+pub async fn rotate(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+    Form(entered): Form<Rotation>,
+) -> Result<Response, Refusal> {
+    let webhook = admin.find(&id).await?;
+    let overlap = match entered.overlap.as_str() {
+        "" => Duration::ZERO,
+        text => humantime::parse_duration(text).map_err(|error| Problem::field("overlap", error))?,
+    };
+    let generated = entered.secret.is_empty().then(signature::generate_secret);
+    let secret = generated.as_deref().unwrap_or(&entered.secret);
+    let webhook = admin.rotate(webhook.id, secret, overlap).await?;
+    let Some(secret) = generated else { return Ok(back(&webhook, "rotated")) };
+    // Made here, so it is shown once.
+    let said = html! {
+        div .flash.ok role="status" {
+            p { "Secret rotated. This is the new one; copy it now, it isn't shown again:" }
+            div .row { code #new-secret { (secret) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
+        }
+    };
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &said).into_response())
+}
+
+/// `POST /settings/webhooks/{id}/test`
+pub async fn test(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    Form(Test { event }): Form<Test>,
+) -> Result<Response, Refusal> {
+    let webhook = admin.find(&id).await?;
+    let trial = admin.test(&webhook, event).await?;
+    let entry = trial.entry().id;
+    Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries/{entry}?done=tested", webhook.id)).into_response())
+}
+
+/// `GET /settings/webhooks/{id}/delete`
+pub async fn confirm_delete(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Path(id): Path<String>,
+) -> Result<Markup, Refusal> {
+    let webhook = admin.find(&id).await?;
+    let content = html! {
+        nav .crumbs aria-label="Breadcrumb" { a href={ "/settings/webhooks/" (webhook.id) } { "Back to the webhook" } }
+        h1 { "Delete this webhook?" }
+        form .card method="post" {
+            (csrf(&session))
+            p .url { (webhook.url) }
+            p { "Pending deliveries in the queue will not be sent after deletion, and its delivery log goes with it. This can't be undone." }
+            div .row { button .danger { "Delete" } a href={ "/settings/webhooks/" (webhook.id) } { "Keep it" } }
+        }
+    };
+    Ok(layout("Delete webhook", Some(&session), Some(Place::Webhooks), &content))
+}
+
+/// `POST /settings/webhooks/{id}/delete`
+pub async fn delete(
+    State(admin): State<Shared>,
+    Path(id): Path<String>,
+    Form(_): Form<serde::de::IgnoredAny>,
+) -> Result<Redirect, Refusal> {
+    let webhook = admin.find(&id).await?;
+    admin.remove(webhook.id).await?;
+    Ok(Redirect::to("/settings/webhooks?done=deleted"))
+}
+
+fn back(webhook: &Webhook, done: &str) -> Response {
+    Redirect::to(&format!("/settings/webhooks/{}?done={done}", webhook.id)).into_response()
+}
+
+fn page(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option<&Problem>, said: &Markup) -> Markup {
+    let base = format!("/settings/webhooks/{}", webhook.id);
+    let content = html! {
+        (said)
+        (head(webhook, Tab::Settings))
+        form .card method="post" action=(base) {
+            (csrf(session))
+            h2 { "Settings" }
+            (fields(entered, problem, false))
+            button { "Save changes" }
+        }
+        (try_it(session, webhook, &base))
+        (secret(session, webhook, &base))
+        (pause(session, webhook, &base))
+        section .card {
+            h2 { "Delete" }
+            p { "Nothing more is sent to it, pending retries included." }
+            a .button.danger href={ (base) "/delete" } { "Delete webhook…" }
+        }
+        dl .facts {
+            dt { "Id" } dd { code { (webhook.id) } }
+            dt { "Created" } dd { (time(&webhook.created_at)) }
+            dt { "Changed" } dd { (time(&webhook.updated_at)) }
+        }
+    };
+    layout("Webhook", Some(session), Some(Place::Webhooks), &content)
+}
+
+fn try_it(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+    html! {
+        form .card method="post" action={ (base) "/test" } {
+            (csrf(session))
+            h2 { "Send a test event" }
+            div .field {
+                label for="event" { "Event" }
+                select #event name="event" {
+                    @let first = webhook.events.first().map_or("", |event| event.as_str());
+                    @for event in EventType::ALL { (option(event.as_str(), event.as_str(), first)) }
+                }
+                p .hint { "A sample is sent at once, past the queue, and you see the answer. It isn't retried." }
+            }
+            button { "Send test event" }
+        }
+    }
+}
+
+fn secret(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+    let has_one = webhook.secret.is_some();
+    html! {
+        form .card method="post" action={ (base) "/rotate-secret" } {
+            (csrf(session))
+            h2 { (if has_one { "Rotate the signing secret" } else { "Sign requests" }) }
+            @if let Some(previous) = webhook.previous_secret.as_ref() {
+                p { "The secret before also signs " code { "webhook-signature" } " until " (time(&crate::event::rfc3339(previous.until_ms))) "." }
+            }
+            (secret_field("New secret", "", "Leave it empty and one is made for you, and shown once."))
+            @if has_one {
+                div .field {
+                    label for="overlap" { "The old secret also signs webhook-signature for" }
+                    select #overlap name="overlap" {
+                        (option("0s", "no longer", "24h")) (option("1h", "an hour", "24h"))
+                        (option("24h", "a day", "24h")) (option("7days", "a week", "24h"))
+                    }
+                    p .hint { code { "X-Optio-Signature" } " has room for one signature: it is made with the new secret at once." }
+                }
+            }
+            button { (if has_one { "Rotate secret" } else { "Set secret" }) }
+        }
+    }
+}
+
+fn pause(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+    html! {
+        form .card method="post" action={ (base) "/active" } {
+            (csrf(session))
+            input type="hidden" name="active" value=(if webhook.active { "false" } else { "true" });
+            @if webhook.active {
+                h2 { "Pause" }
+                p { "While paused nothing is sent, and what waits for it is dropped as it comes up. Events of that time can be sent later with a replay from the log." }
+                button .quiet { "Pause" }
+            } @else {
+                h2 { "Resume" }
+                @if let Some(reason) = &webhook.disabled_reason { p { "It was disabled: " (reason) "." } }
+                button { "Resume" }
+            }
+        }
+    }
+}

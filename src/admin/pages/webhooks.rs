@@ -1,0 +1,262 @@
+//! Settings → Webhooks: the list, and a new one.
+
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::layout::{Place, csrf, flash, layout};
+use super::{Form, Refusal, option, time};
+use crate::admin::auth::Session;
+use crate::admin::{Problem, Shared};
+use crate::delivery::now_ms;
+use crate::event::EventType;
+use crate::store::success::{self, Counts};
+use crate::webhook::draft::Draft;
+use crate::webhook::{PayloadFormat, Webhook};
+
+/// Webhooks of one page.
+const PAGE: usize = 50;
+
+/// What the address says.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Asked {
+    done: Option<String>,
+    page: usize,
+}
+
+/// What the form says of a webhook.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Entered {
+    pub url: String,
+    pub description: String,
+    pub secret: String,
+    pub events: Vec<String>,
+    pub format: Option<String>,
+    pub rate_per_second: String,
+}
+
+impl Entered {
+    /// As the API has it; a secret only where one was entered.
+    pub fn draft(&self) -> Result<Draft, Problem> {
+        let rate = match self.rate_per_second.trim() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| {
+                Problem::field(
+                    "ratePerSecond",
+                    format!("{text:?} isn't allowed; allowed is a whole number, or nothing"),
+                )
+            })?),
+        };
+        let format = match self.format.as_deref() {
+            Some("slack") => Some(PayloadFormat::Slack),
+            Some("optio") => Some(PayloadFormat::Optio),
+            _ => None,
+        };
+        Ok(Draft {
+            url: Some(self.url.clone()),
+            events: Some(self.events.clone()),
+            secret: Some(self.secret.clone()).filter(|secret| !secret.is_empty()).map(Some),
+            description: Some(Some(self.description.clone())),
+            active: None,
+            format,
+            rate_per_second: Some(rate),
+        })
+    }
+
+    /// What a webhook has.
+    pub fn of(webhook: &Webhook) -> Self {
+        Self {
+            url: webhook.url.to_string(),
+            description: webhook.description.clone().unwrap_or_default(),
+            secret: String::new(),
+            events: webhook.events.iter().map(|event| event.as_str().to_owned()).collect(),
+            format: Some(format_name(webhook.format).to_owned()),
+            rate_per_second: webhook.rate_per_second.map_or(String::new(), |rate| rate.to_string()),
+        }
+    }
+}
+
+/// The value of a format in forms.
+fn format_name(format: PayloadFormat) -> &'static str {
+    match format {
+        PayloadFormat::Optio => "optio",
+        PayloadFormat::Slack => "slack",
+    }
+}
+
+/// `GET /settings/webhooks`
+pub async fn list(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    RawQuery(query): RawQuery,
+) -> Result<Markup, Refusal> {
+    let asked: Asked = Form::of_query(query.as_deref())?;
+    let (_, webhooks) = admin.store.all().await?;
+    let page: Vec<&Webhook> = webhooks.iter().skip(asked.page * PAGE).take(PAGE).collect();
+    let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
+    let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
+    let content = html! {
+        (flash(asked.done.as_deref()))
+        div .row {
+            h1 { "Webhooks" }
+            a .button href="/settings/webhooks/new" { "Add webhook" }
+        }
+        p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
+        @if webhooks.is_empty() {
+            p .empty { "No webhooks yet. Add one to be told when a task completes, fails or needs attention." }
+        } @else {
+            div .scroll tabindex="0" role="region" aria-label="Webhooks" {
+                table {
+                    thead { tr { th scope="col" { "URL" } th scope="col" { "Events" } th scope="col" { "Status" } th scope="col" { "Success, 24 h" } th scope="col" { "Created" } } }
+                    tbody { @for (webhook, counts) in page.iter().zip(&counts) { (line(webhook, *counts)) } }
+                }
+            }
+            (pager(asked.page, webhooks.len()))
+        }
+    };
+    Ok(layout("Webhooks", Some(&session), Some(Place::Webhooks), &content))
+}
+
+fn line(webhook: &Webhook, counts: Counts) -> Markup {
+    let address = format!("/settings/webhooks/{}", webhook.id);
+    html! {
+        tr {
+            td data-label="URL" {
+                a .url href=(address) { (webhook.url) }
+                @if let Some(description) = &webhook.description { div .hint { (description) } }
+            }
+            td data-label="Events" { @for event in &webhook.events { span .tag { (event.as_str()) } " " } }
+            td data-label="Status" { (state(webhook)) }
+            td data-label="Success, 24 h" {
+                @match counts.percent() {
+                    Some(percent) => { (percent) " %" span .hint { " of " (counts.succeeded + counts.failed) } }
+                    None => { span .hint { "no attempts" } }
+                }
+            }
+            td data-label="Created" { (time(&webhook.created_at)) }
+        }
+    }
+}
+
+/// Active, paused or disabled.
+pub fn state(webhook: &Webhook) -> Markup {
+    html! {
+        @match (webhook.active, &webhook.disabled_reason) {
+            (true, _) => span .badge.ok { "Active" },
+            (false, Some(reason)) => { span .badge.bad { "Disabled" } div .hint { (reason) } }
+            (false, None) => span .badge.idle { "Paused" },
+        }
+    }
+}
+
+fn pager(page: usize, count: usize) -> Markup {
+    html! {
+        @if count > PAGE {
+            nav .pager aria-label="Pages" {
+                @if page > 0 { a href={ "?page=" (page - 1) } rel="prev" { "Newer" } }
+                span { (page * PAGE + 1) " to " (count.min((page + 1) * PAGE)) " of " (count) }
+                @if (page + 1) * PAGE < count { a href={ "?page=" (page + 1) } rel="next" { "More" } }
+            }
+        }
+    }
+}
+
+/// `GET /settings/webhooks/new`
+pub async fn new(Extension(session): Extension<Session>) -> Markup {
+    let entered = Entered { events: vec!["task.completed".to_owned(), "task.failed".to_owned()], ..Entered::default() };
+    new_page(&session, &entered, None)
+}
+
+/// `POST /settings/webhooks`
+pub async fn add(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Form(entered): Form<Entered>,
+) -> Result<Response, Refusal> {
+    let added = match entered.draft() {
+        Ok(draft) => admin.add(&draft).await,
+        Err(problem) => Err(problem),
+    };
+    match added {
+        Ok(webhook) => Ok(Redirect::to(&format!("/settings/webhooks/{}?done=added", webhook.id)).into_response()),
+        // Nothing that was entered is lost.
+        Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
+            Ok((problem.status, new_page(&session, &entered, Some(&problem))).into_response())
+        }
+        Err(problem) => Err(problem.into()),
+    }
+}
+
+fn new_page(session: &Session, entered: &Entered, problem: Option<&Problem>) -> Markup {
+    let content = html! {
+        nav .crumbs aria-label="Breadcrumb" { a href="/settings/webhooks" { "Webhooks" } }
+        h1 { "Add webhook" }
+        form .card method="post" action="/settings/webhooks" {
+            (csrf(session))
+            (fields(entered, problem, true))
+            div .row { button { "Save" } a href="/settings/webhooks" { "Cancel" } }
+        }
+    };
+    layout("Add webhook", Some(session), Some(Place::Webhooks), &content)
+}
+
+/// What a webhook's form asks for; a secret only of a new one.
+pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Markup {
+    html! {
+        @if let Some(problem) = problem { p #problem .flash.bad role="alert" { (problem.sentence) } }
+        div .field {
+            label for="url" { "Endpoint URL" }
+            input #url name="url" type="url" required maxlength="2048" value=(entered.url) placeholder="https://example.com/hooks"
+                data-slack-preset aria-describedby=(if problem.is_some() { "problem url-hint" } else { "url-hint" });
+            p #url-hint .hint { "The HTTPS URL that receives the events, as JSON by POST." }
+        }
+        div .field {
+            label for="description" { "Description " span .hint { "(optional)" } }
+            input #description name="description" maxlength="500" value=(entered.description);
+        }
+        fieldset {
+            legend { "Events" }
+            @for event in EventType::ALL {
+                div .choice {
+                    input type="checkbox" name="events" id=(event.as_str()) value=(event.as_str())
+                        checked[entered.events.iter().any(|name| name == event.as_str())] aria-describedby={ (event.as_str()) "-hint" };
+                    label for=(event.as_str()) { (event.as_str()) }
+                    p .hint id={ (event.as_str()) "-hint" } { (event.in_words()) }
+                }
+            }
+        }
+        @if is_new { (secret_field("Signing secret (recommended)", &entered.secret, "Each request carries an X-Optio-Signature made with it, so that your endpoint can tell that it is from Optio. It isn't shown again. Leave it empty for unsigned requests.")) }
+        div .field {
+            label for="format" { "Format" }
+            select #format name="format" {
+                (option("optio", "Optio's JSON payload", entered.format.as_deref().unwrap_or("optio")))
+                (option("slack", "Slack message", entered.format.as_deref().unwrap_or("optio")))
+            }
+            p .hint { "A Slack message is what an incoming webhook of Slack (hooks.slack.com) wants." }
+        }
+        div .field {
+            label for="rate" { "Requests per second " span .hint { "(optional)" } }
+            input #rate name="rate_per_second" inputmode="numeric" pattern="[0-9]*" value=(entered.rate_per_second);
+            p .hint { "At the most. Empty for no limit but what the endpoint takes." }
+        }
+    }
+}
+
+/// A secret, with a button that makes one.
+pub fn secret_field(label: &str, value: &str, hint: &str) -> Markup {
+    html! {
+        div .field {
+            label for="secret" { (label) }
+            div .row {
+                input #secret name="secret" type="password" maxlength="512" autocomplete="off" value=(value) aria-describedby="secret-hint";
+                button .quiet type="button" data-generate="secret" { "Generate" }
+            }
+            p #secret-hint .hint { (hint) }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! An entry's place in a log: the id that Redis gives it.
+
+/// Milliseconds and a number within them, as Redis writes it: `1742983954000-0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct EntryId {
+    ms: u64,
+    number: u64,
+}
+
+/// Not an entry's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("isn't the id of an entry; allowed is one like 1742983954000-0")]
+pub struct BadEntryId;
+
+impl std::str::FromStr for EntryId {
+    type Err = BadEntryId;
+    fn from_str(text: &str) -> Result<Self, BadEntryId> {
+        let (ms, number) = text.split_once('-').ok_or(BadEntryId)?;
+        let read = |digits: &str| digits.parse().map_err(|_| BadEntryId);
+        Ok(Self { ms: read(ms)?, number: read(number)? })
+    }
+}
+
+impl std::fmt::Display for EntryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.ms, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_comes_back_from_its_text_and_anything_else_is_refused() {
+        assert_eq!("1742983954000-7".parse::<EntryId>().unwrap().to_string(), "1742983954000-7");
+        for bad in ["", "1742983954000", "-", "a-b", "(1-0", "1-0-0"] {
+            assert_eq!(bad.parse::<EntryId>(), Err(BadEntryId), "{bad}");
+        }
+    }
+}

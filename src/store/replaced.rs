@@ -1,0 +1,40 @@
+//! Deliveries that were sent again by hand: what of them still waits in a retry tier is replaced by that.
+//!
+//! A stream, trimmed by age: a redelivery names its delivery and the moment it was asked for. A record of that
+//! delivery that was first seen before that moment is dropped when it comes up.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use redis::aio::ConnectionManager;
+use redis::streams::StreamRangeReply;
+
+use super::Keys;
+use crate::delivery::{DeliveryId, millis};
+
+/// Redeliveries that are remembered at most. Beyond that the oldest are forgotten: then a retry that still waits is
+/// sent as well, under the same delivery id.
+const REMEMBERED_MAX: usize = 100_000;
+
+/// Adds one, and forgets those whose retries can't wait any more. No answer.
+pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, delivery: DeliveryId, at_ms: i64, age_max: Duration) {
+    let key = keys.replaced();
+    pipe.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(REMEMBERED_MAX);
+    pipe.arg("*").arg("delivery").arg(delivery.to_string()).arg("at").arg(at_ms).ignore();
+    pipe.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg((at_ms - millis(age_max)).max(0)).ignore();
+}
+
+/// Until when records of a delivery are replaced, Unix milliseconds.
+///
+/// # Errors
+/// Redis's.
+pub async fn load(connection: &mut ConnectionManager, keys: &Keys) -> redis::RedisResult<HashMap<DeliveryId, i64>> {
+    let reply: StreamRangeReply =
+        redis::cmd("XRANGE").arg(keys.replaced()).arg("-").arg("+").query_async(connection).await?;
+    let entries = reply.ids.iter().filter_map(|entry| {
+        let delivery = entry.get::<String>("delivery")?.parse().ok()?;
+        Some((delivery, entry.get::<i64>("at")?))
+    });
+    // The last one of a delivery counts.
+    Ok(entries.collect())
+}

@@ -1,0 +1,61 @@
+//! What each worker says of itself, for the status page of any admin server.
+
+use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
+
+use super::Keys;
+use crate::delivery::now_ms;
+use crate::worker::report::Report;
+
+/// A worker that hasn't said anything for so long is gone, in milliseconds.
+const GONE_AFTER_MS: i64 = 5_000;
+
+/// The reports of all workers: a hash of JSON by worker.
+#[derive(Clone)]
+pub struct Reports {
+    connection: ConnectionManager,
+    key: String,
+}
+
+impl Reports {
+    /// Over `connection`.
+    #[must_use]
+    pub fn new(connection: ConnectionManager, keys: &Keys) -> Self {
+        Self { connection, key: keys.reports() }
+    }
+
+    /// Replaces a worker's report.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn put(&self, report: &Report) -> redis::RedisResult<()> {
+        let json = serde_json::to_string(report).expect("strings and numbers always serialize");
+        self.connection.clone().hset(&self.key, &report.worker, json).await
+    }
+
+    /// A worker ends.
+    ///
+    /// # Errors
+    /// Redis's; then the report grows old by itself.
+    pub async fn remove(&self, worker: &str) -> redis::RedisResult<()> {
+        self.connection.clone().hdel(&self.key, worker).await
+    }
+
+    /// Those of workers that live, by name. What dead ones left is removed.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn all(&self) -> redis::RedisResult<Vec<Report>> {
+        let found: Vec<(String, String)> = self.connection.clone().hgetall(&self.key).await?;
+        let oldest = now_ms() - GONE_AFTER_MS;
+        let mut reports = Vec::with_capacity(found.len());
+        for (worker, json) in found {
+            match serde_json::from_str::<Report>(&json) {
+                Ok(report) if report.at_ms >= oldest => reports.push(report),
+                _ => self.remove(&worker).await?,
+            }
+        }
+        reports.sort_by(|one, other| one.worker.cmp(&other.worker));
+        Ok(reports)
+    }
+}

@@ -1,0 +1,385 @@
+//! The API, as Optio's clients and operators use it.
+
+use std::time::Duration;
+
+use optio_webhooks::delivery::now_ms;
+use optio_webhooks::event::EventType;
+use optio_webhooks::signature;
+use optio_webhooks::store::success;
+use optio_webhooks::webhook::WebhookId;
+use serde_json::{Value, json};
+
+use crate::harness::world::SECRET;
+use crate::harness::{Reply, World, eventually};
+
+fn hook(url: &str) -> Value {
+    json!({ "url": url, "events": ["task.completed"], "secret": SECRET, "description": "ours" })
+}
+
+fn id(webhook: &Value) -> String {
+    webhook["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_added_shown_changed_and_removed_in_optios_own_shapes() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    assert_eq!(worker.call("GET", "/api/webhooks", None).await, (200, json!({ "webhooks": [] })));
+    let (status, added) = worker.call("POST", "/api/webhooks", Some(hook(&world.receiver.url("/hook")))).await;
+    let webhook = &added["webhook"];
+    assert_eq!(status, 201);
+    let mut keys: Vec<&str> = webhook.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "active",
+            "createdAt",
+            "description",
+            "disabledReason",
+            "events",
+            "format",
+            "id",
+            "ratePerSecond",
+            "secret",
+            "secretOverlapUntil",
+            "updatedAt",
+            "url"
+        ]
+    );
+    assert_eq!((&webhook["secret"], &webhook["active"]), (&json!("••••••"), &json!(true)));
+    let path = format!("/api/webhooks/{}", id(webhook));
+    assert_eq!(worker.call("GET", &path, None).await, (200, added.clone()));
+    assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"], json!([webhook]));
+
+    // What a client was shown and sends back changes nothing; null takes away.
+    let change =
+        json!({ "secret": "••••••", "description": null, "events": ["task.failed", "task.failed"], "active": false });
+    let (status, changed) = worker.call("PATCH", &path, Some(change)).await;
+    let webhook = &changed["webhook"];
+    assert_eq!((status, &webhook["events"], &webhook["active"]), (200, &json!(["task.failed"]), &json!(false)));
+    assert_eq!((&webhook["secret"], &webhook["description"]), (&json!("••••••"), &Value::Null));
+    let saved = world.store().get(id(webhook).parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(saved.secret.as_deref(), Some(SECRET));
+
+    assert_eq!(worker.call("DELETE", &path, None).await, (204, Value::Null));
+    assert_eq!(worker.call("DELETE", &path, None).await.0, 404);
+    assert_eq!(worker.call("GET", &path, None).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_refused_with_a_sentence_that_names_the_field_and_changes_nothing() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let (_, added) = worker.call("POST", "/api/webhooks", Some(hook(&world.receiver.url("/hook")))).await;
+    let path = format!("/api/webhooks/{}", id(&added["webhook"]));
+    for (field, change) in [
+        ("url", json!({ "url": "nonsense" })),
+        ("url", json!({ "url": "ftp://example.com/" })),
+        ("url", json!({ "url": "https://10.0.0.1/" })),
+        ("url", json!({ "url": 5 })),
+        ("events", json!({ "events": [] })),
+        ("events", json!({ "events": ["task.done"] })),
+        ("events", json!({ "events": "task.failed" })),
+        ("secret", json!({ "secret": "" })),
+        ("secret", json!({ "secret": "x".repeat(513) })),
+        ("description", json!({ "description": "x".repeat(501) })),
+        ("format", json!({ "format": "xml" })),
+        ("ratePerSecond", json!({ "ratePerSecond": 0 })),
+        ("active", json!({ "active": "yes" })),
+    ] {
+        let (status, problem) = worker.call("PATCH", &path, Some(change.clone())).await;
+        let sentence = problem["error"].as_str().unwrap();
+        assert!(status == 400 && sentence.starts_with(field), "{change}: {status} {sentence}");
+    }
+    assert_eq!(worker.call("GET", &path, None).await.1, added);
+    let (status, problem) = worker.call("POST", "/api/webhooks", Some(json!({}))).await;
+    assert!(status == 400 && problem["error"].as_str().unwrap().starts_with("url"), "{problem}");
+    let (status, _) = worker.call("POST", "/api/webhooks", Some(json!({ "url": "x".repeat(70_000) }))).await;
+    assert_eq!(status, 413);
+    for query in ["limit=0", "limit=x", "before=x", "success=maybe", "event=task.done"] {
+        let (status, problem) = worker.call("GET", &format!("{path}/deliveries?{query}"), None).await;
+        assert_eq!(status, 400, "{query}: {problem}");
+        assert!(problem["error"].as_str().unwrap().contains(query.split('=').next().unwrap()), "{query}: {problem}");
+    }
+    for query in ["since=soon", "cursor=x", "reason=old", "limit=201", "webhook=x"] {
+        let (status, problem) = worker.call("GET", &format!("/api/dead-letters?{query}"), None).await;
+        assert_eq!(status, 400, "{query}: {problem}");
+        assert!(problem["error"].as_str().unwrap().contains(query.split('=').next().unwrap()), "{query}: {problem}");
+    }
+    assert_eq!(worker.call("POST", &format!("{path}/rotate-secret"), Some(json!({ "overlap": "soon" }))).await.0, 400);
+    assert_eq!(
+        worker.call("POST", &format!("{path}/rotate-secret"), Some(json!({ "overlap": "31days" }))).await.0,
+        400
+    );
+    assert_eq!(worker.call("POST", "/api/dead-letters/replay", Some(json!({}))).await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_needs_the_token_and_what_is_not_there_is_a_404() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let calls = [
+        ("GET", "/api/webhooks".to_owned()),
+        ("POST", "/api/webhooks".to_owned()),
+        ("GET", format!("/api/webhooks/{nobody}")),
+        ("PATCH", format!("/api/webhooks/{nobody}")),
+        ("DELETE", format!("/api/webhooks/{nobody}")),
+        ("POST", format!("/api/webhooks/{nobody}/test")),
+        ("POST", format!("/api/webhooks/{nobody}/rotate-secret")),
+        ("GET", format!("/api/webhooks/{nobody}/deliveries")),
+        ("POST", format!("/api/webhooks/{nobody}/deliveries/1-0/redeliver")),
+        ("GET", "/api/dead-letters".to_owned()),
+        ("POST", "/api/dead-letters/replay".to_owned()),
+        ("GET", format!("/api/dead-letters/replays/{nobody}")),
+        ("GET", "/api/status".to_owned()),
+        ("GET", "/openapi.json".to_owned()),
+    ];
+    for (method, path) in &calls {
+        let (status, body) = worker.call_without_token(method, path).await;
+        assert_eq!(status, 401, "{method} {path}");
+        assert!(serde_json::from_str::<Value>(&body).unwrap()["error"].as_str().unwrap().contains("token"));
+    }
+    for (method, path) in calls.iter().filter(|(_, path)| path.contains(nobody)) {
+        let (status, problem) = worker.call(method, path, Some(json!({}))).await;
+        assert!(status == 404 && problem["error"].is_string(), "{method} {path}: {status} {problem}");
+    }
+    assert_eq!(worker.call("GET", "/api/webhooks/nonsense", None).await.0, 404);
+    assert_eq!(worker.call("GET", "/api/nonsense", None).await.0, 404);
+    assert_eq!(worker.call("PUT", "/api/webhooks", None).await.0, 405);
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(worker.call_without_token("GET", path).await.0, 200, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_admin_token_nobody_comes_in() {
+    let mut world = World::new().await;
+    world.set("admin.token", "");
+    let worker = world.worker().await;
+    let (status, problem) = worker.call("GET", "/api/webhooks", None).await;
+    assert!(status == 401 && problem["error"].as_str().unwrap().contains("admin.token is not set"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_describes_itself_as_it_is_published() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    let published: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let world = World::new().await;
+    assert_eq!(world.worker().await.call("GET", "/openapi.json", None).await, (200, published));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_event_is_sent_at_once_and_its_result_is_in_the_log() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply { body: "no such hook".into(), ..Reply::status(404) });
+    let (status, tested) = worker.call("POST", &format!("/api/webhooks/{webhook}/test"), None).await;
+    let delivery = &tested["delivery"];
+    assert_eq!((status, &delivery["success"], &delivery["statusCode"]), (200, &json!(false), &json!(404)));
+    assert_eq!((&delivery["event"], &delivery["responseBody"]), (&json!("task.failed"), &json!("no such hook")));
+    assert_eq!((&delivery["error"], &delivery["payload"]["event"]), (&json!("status"), &json!("task.failed")));
+    let request = &world.receiver.requests()[0];
+    for name in ["x-optio-signature", "x-optio-delivery", "webhook-signature", "webhook-id", "user-agent"] {
+        assert_eq!(delivery["requestHeaders"][name], request.header(name), "the log tells what was sent: {name}");
+    }
+    let other = json!({ "event": "review.completed" });
+    let (_, tested) = worker.call("POST", &format!("/api/webhooks/{webhook}/test"), Some(other)).await;
+    assert_eq!(tested["delivery"]["event"], "review.completed");
+    let (_, log) = worker.call("GET", &format!("/api/webhooks/{webhook}/deliveries"), None).await;
+    assert_eq!(log["deliveries"], json!([tested["delivery"], delivery]), "newest first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_secret_signs_at_once_and_the_old_one_beside_it_until_the_overlap_ends() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
+    let path = format!("/api/webhooks/{webhook}/rotate-secret");
+    let (status, rotated) =
+        worker.call("POST", &path, Some(json!({ "secret": "the next one", "overlap": "1h" }))).await;
+    assert_eq!((status, &rotated["generatedSecret"]), (200, &Value::Null));
+    assert!(rotated["webhook"]["secretOverlapUntil"].is_string());
+    world.emit(EventType::TaskCompleted, 1).await;
+    let request = world.receiver.arrived(1).await.remove(0);
+    assert_eq!(request.header("x-optio-signature"), signature::optio("the next one", &request.body));
+    let (id, at) = (request.delivery().parse().unwrap(), request.header("webhook-timestamp").parse().unwrap());
+    let both = ["the next one", SECRET].map(|secret| signature::standard(secret, id, at, &request.body));
+    assert_eq!(request.header("webhook-signature"), both.join(" "));
+
+    let (_, rotated) = worker.call("POST", &path, Some(json!({ "overlap": "0s" }))).await;
+    let generated = rotated["generatedSecret"].as_str().unwrap();
+    assert!(generated.starts_with("whsec_"));
+    world.emit(EventType::TaskCompleted, 1).await;
+    let request = world.receiver.arrived(2).await.remove(1);
+    assert_eq!(request.header("x-optio-signature"), signature::optio(generated, &request.body));
+    assert!(!request.header("webhook-signature").contains(' '));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_read_page_by_page_and_filtered() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted, EventType::TaskFailed]).await;
+    world
+        .receiver
+        .answer(|request| Reply::status(if request.header("x-optio-event") == "task.failed" { 410 - 10 } else { 200 }));
+    world.emit(EventType::TaskCompleted, 7).await;
+    world.emit(EventType::TaskFailed, 2).await;
+    world.receiver.arrived(7 + 2 * 4).await;
+    world.settled().await;
+    let path = format!("/api/webhooks/{webhook}/deliveries");
+    let mut seen: Vec<String> = Vec::new();
+    let mut before = String::new();
+    loop {
+        let (_, page) = worker.call("GET", &format!("{path}?limit=4{before}"), None).await;
+        let deliveries = page["deliveries"].as_array().unwrap();
+        assert!(deliveries.len() <= 4);
+        seen.extend(deliveries.iter().map(id));
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    let mut ordered = seen.clone();
+    ordered.sort_by(|one, other| other.cmp(one));
+    ordered.dedup();
+    assert_eq!((seen.len(), &seen), (15, &ordered), "each once, newest first");
+    let count = async |query: &str| {
+        let (_, page) = worker.call("GET", &format!("{path}?limit=200&{query}"), None).await;
+        page["deliveries"].as_array().unwrap().len()
+    };
+    assert_eq!([count("success=true").await, count("success=false").await], [7, 8]);
+    assert_eq!([count("event=task.failed").await, count("event=task.failed&success=true").await], [8, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivery_keeps_its_id_goes_through_kafka_and_replaces_the_retry_that_waits() {
+    let world = World::with(&[("delivery.retry.initial", "3s"), ("delivery.retry.multiplier", "1")]).await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskCompleted, 1).await;
+    let first = world.receiver.arrived(1).await.remove(0);
+    let retries = world.names().retry(1);
+    eventually("a retry waits", async || (world.count(&retries) == 1).then_some(())).await;
+    let logged = eventually("the attempt is logged", async || world.logged(webhook).await.into_iter().next()).await;
+    world.receiver.answer(|_| Reply::status(200));
+
+    let path = format!("/api/webhooks/{webhook}/deliveries/{}/redeliver", first.delivery());
+    let (status, answer) = worker.call("POST", &path, None).await;
+    assert_eq!((status, &answer["deliveryId"]), (202, &logged["deliveryId"]));
+    assert_eq!(world.count(&world.names().replays()), 1, "it is durable before it is answered");
+    let again = world.receiver.arrived(2).await.remove(1);
+    assert_eq!((again.delivery(), again.attempt(), again.body), (first.delivery(), 1, first.body));
+    // The retry that waited comes up, and is dropped: its offset is committed, and nothing was sent.
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 2);
+    let log = world.logged(webhook).await;
+    assert_eq!(log.iter().map(|entry| entry["replays"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);
+
+    let inactive = worker.call("PATCH", &format!("/api/webhooks/{webhook}"), Some(json!({ "active": false }))).await;
+    assert_eq!(inactive.0, 200);
+    assert_eq!(worker.call("POST", &path, None).await.0, 409);
+    let (status, _) = worker.call("POST", &format!("/api/webhooks/{webhook}/deliveries/1-0/redeliver"), None).await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_looked_through_and_replayed_with_progress() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 3).await;
+    world.write("poison", Some(b"not json")).await;
+    world.dead_lettered(4).await;
+    let (_, all) = worker.call("GET", "/api/dead-letters", None).await;
+    assert_eq!((all["deadLetters"].as_array().unwrap().len(), &all["next"]), (4, &Value::Null));
+    let (_, ours) = worker.call("GET", &format!("/api/dead-letters?webhook={webhook}&reason=exhausted"), None).await;
+    assert_eq!(ours["deadLetters"].as_array().unwrap().len(), 3);
+
+    world.receiver.answer(|_| Reply::status(200));
+    let request = json!({ "webhook": webhook, "reason": "exhausted" });
+    let (status, begun) = worker.call("POST", "/api/dead-letters/replay", Some(request.clone())).await;
+    assert_eq!((status, &begun["replay"]["state"]), (202, &json!("running")));
+    let finished = async |begun: &Value| {
+        let path = format!("/api/dead-letters/replays/{}", id(&begun["replay"]));
+        eventually("the replay's end", async || {
+            let (_, now) = worker.call("GET", &path, None).await;
+            (now["replay"]["state"] != "running").then(|| now["replay"].clone())
+        })
+        .await
+    };
+    let done = finished(&begun).await;
+    assert_eq!((&done["state"], &done["replayed"]), (&json!("done"), &json!(3)));
+    assert_eq!(world.receiver.delivered(3).await.len(), 3);
+    let (_, begun) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
+    let done = finished(&begun).await;
+    assert_eq!((&done["replayed"], &done["replayedBefore"]), (&json!(0), &json!(3)), "nothing is replayed twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_says_what_holds_a_watermark_and_how_endpoints_are() {
+    let world = World::with(&[("delivery.timeout", "60s"), ("worker.drain_timeout", "1s")]).await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hang", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(50)));
+    world.emit(EventType::TaskFailed, 1).await;
+    world.receiver.arrived(1).await;
+    let status = eventually("the status tells of it", async || {
+        let (_, status) = worker.call("GET", "/api/status", None).await;
+        let partitions = status["partitions"].as_array()?;
+        let held = partitions.iter().find(|one| one["holding"]["webhookId"] == json!(webhook))?;
+        (held["holding"]["stage"] == "sending" && status["lag"] == 1).then(|| status.clone())
+    })
+    .await;
+    assert!(status["oldestUndeliveredAgeMs"].as_i64().is_some_and(|age| (0..60_000).contains(&age)));
+    let endpoint = &status["endpoints"][0];
+    assert_eq!((&endpoint["webhookId"], &endpoint["inFlight"]), (&json!(webhook), &json!(1)));
+    assert_eq!(status["workers"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_server_of_its_own_serves_without_a_worker() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    assert_eq!(admin.call("GET", "/api/webhooks", None).await.0, 200);
+    let (status, standing) = admin.call("GET", "/api/status", None).await;
+    assert_eq!((status, &standing["workers"]), (200, &json!([])));
+    assert_eq!(standing["partitions"][0]["worker"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slack_webhook_gets_slacks_message_the_same_on_every_attempt() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let url = world.receiver.url("/slack");
+    let draft = json!({ "url": url, "events": ["task.failed"], "format": "slack", "secret": SECRET });
+    assert_eq!(worker.call("POST", "/api/webhooks", Some(draft)).await.0, 201);
+    world.webhook("/plain", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+    world.emit(EventType::TaskFailed, 1).await;
+    let requests = world.receiver.arrived(4).await;
+    let of = |path: &str| requests.iter().filter(|request| request.path == path).cloned().collect::<Vec<_>>();
+    let slack = of("/slack");
+    assert!(slack[0].json()["blocks"].is_array() && slack[0].json()["text"].is_string());
+    assert_eq!(slack[0].body, slack[1].body);
+    assert_eq!(slack[0].header("x-optio-signature"), signature::optio(SECRET, &slack[0].body));
+    assert_eq!(of("/plain")[0].json()["event"], "task.failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_success_rate_of_the_last_day_is_counted() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
+    world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+    world.emit(EventType::TaskCompleted, 5).await;
+    world.receiver.arrived(10).await;
+    world.settled().await;
+    let webhooks = [webhook, WebhookId(uuid::Uuid::nil())];
+    let counts = success::of_last_day(&mut world.redis.clone(), &world.keys(), &webhooks, now_ms()).await.unwrap();
+    assert_eq!((counts[0].succeeded, counts[0].failed, counts[0].percent()), (5, 5, Some(50)));
+    assert_eq!(counts[1].percent(), None);
+}

@@ -1,0 +1,261 @@
+//! The pages in a real browser, as a person uses them.
+
+use optio_webhooks::event::EventType;
+use optio_webhooks::signature;
+use serde_json::json;
+
+use crate::harness::browser::Browser;
+use crate::harness::worker::Worker;
+use crate::harness::world::SECRET;
+use crate::harness::{Reply, World, eventually, skipped};
+
+async fn begin(world: &World) -> Option<(Worker, Browser)> {
+    let worker = world.worker().await;
+    let browser = Browser::start(&worker.address()).await?;
+    browser.client.set_window_size(1280, 1000).await.unwrap();
+    browser.sign_in().await;
+    Some((worker, browser))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_adds_a_webhook_sees_deliveries_arrive_live_and_looks_into_one() {
+    let world = World::new().await;
+    let Some((_worker, browser)) = begin(&world).await else { return };
+    browser.sees("No webhooks yet").await;
+    browser.press("Add webhook").await;
+    // A mistake loses nothing of what was entered.
+    browser.fill("url", "ftp://example.com/hook").await;
+    browser.fill("description", "our dashboard").await;
+    browser.press("Save").await;
+    browser.sees("url: the scheme ftp: is not allowed").await;
+    assert_eq!(browser.value("description").await, "our dashboard");
+    browser.fill("url", "https://hooks.slack.com/services/T/B/x").await;
+    assert_eq!(browser.value("format").await, "slack", "Slack's format is preset");
+    browser.fill("url", &world.receiver.url("/hook")).await;
+    assert_eq!(browser.value("format").await, "optio");
+    browser.press("Generate").await;
+    let secret = browser.value("secret").await;
+    assert!(secret.starts_with("whsec_") && secret.len() > 30);
+    browser.tick("review.completed").await;
+    browser.screenshot("add").await;
+    browser.press("Save").await;
+    browser.sees("Webhook added").await;
+
+    browser.press("Deliveries").await;
+    browser.sees("Nothing was sent to this webhook lately").await;
+    browser.sees("Live").await;
+    world.receiver.answer(|_| Reply { body: "thank you".into(), ..Reply::status(201) });
+    world.emit(EventType::ReviewCompleted, 1).await;
+    let request = world.receiver.arrived(1).await.remove(0);
+    assert_eq!(request.header("x-optio-signature"), signature::optio(&secret, &request.body));
+    browser.sees("Delivered 201").await;
+    assert!(!browser.text().await.contains("Nothing was sent"));
+    browser.screenshot("deliveries").await;
+    browser.press("Details").await;
+    for text in
+        [&request.delivery(), request.header("x-optio-signature"), "thank you", "Fix login redirect", "Status 201"]
+    {
+        browser.sees(text).await;
+    }
+    browser.screenshot("delivery").await;
+    browser.open("/settings/webhooks").await;
+    browser.sees("100 %").await;
+    browser.screenshot("list").await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_changes_pauses_rotates_tests_redelivers_and_deletes() {
+    let world = World::new().await;
+    let Some((_worker, browser)) = begin(&world).await else { return };
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
+    let path = format!("/settings/webhooks/{webhook}");
+    let saved = async || world.store().get(webhook).await.unwrap().unwrap();
+
+    browser.open(&path).await;
+    browser.tick("task.failed").await;
+    browser.fill("rate", "20").await;
+    browser.press("Save changes").await;
+    browser.sees("Saved.").await;
+    assert_eq!(saved().await.events, [EventType::TaskCompleted, EventType::TaskFailed]);
+    assert_eq!(saved().await.secret.as_deref(), Some(SECRET), "what isn't asked for stays");
+
+    browser.press("Pause").await;
+    browser.sees("Paused: nothing is sent").await;
+    assert!(!saved().await.active);
+    browser.press("Resume").await;
+    browser.sees("Active again").await;
+
+    browser.fill("secret", "the next one").await;
+    browser.press("Rotate secret").await;
+    browser.sees("Secret rotated").await;
+    assert_eq!(saved().await.previous_secret.unwrap().secret, SECRET);
+    browser.press("Rotate secret").await;
+    browser.sees("copy it now").await;
+    assert!(browser.text().await.contains(saved().await.secret.as_deref().unwrap()));
+
+    world.receiver.answer(|_| Reply { body: "out of order".into(), ..Reply::status(503) });
+    browser.choose("event", "task.needs_attention").await;
+    browser.press("Send test event").await;
+    browser.sees("Test event sent").await;
+    for text in ["Failed 503", "out of order", "the endpoint answered with a status that isn't 2xx"] {
+        browser.sees(text).await;
+    }
+    let first = world.receiver.arrived(1).await.remove(0);
+    world.receiver.answer(|_| Reply::status(200));
+    browser.press("Redeliver").await;
+    browser.sees("Sent again").await;
+    let again = world.receiver.arrived(2).await.remove(1);
+    assert_eq!((again.delivery(), again.body), (first.delivery(), first.body));
+    browser.sees("Delivered 200").await;
+    browser.choose("success", "false").await;
+    browser.press("Filter").await;
+    eventually("the filtered log", async || {
+        let text = browser.text().await;
+        (text.contains("Failed 503") && !text.contains("Delivered 200")).then_some(())
+    })
+    .await;
+
+    browser.open(&path).await;
+    browser.press("Delete webhook…").await;
+    browser.sees("Pending deliveries in the queue will not be sent after deletion").await;
+    browser.press("Delete").await;
+    browser.sees("Webhook deleted").await;
+    assert_eq!(world.store().get(webhook).await.unwrap(), None);
+    browser.press("Sign out").await;
+    browser.sees("Admin token").await;
+    browser.open(&path).await;
+    assert_eq!(browser.path().await, "/sign-in", "a session that was ended is over");
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_replays_dead_letters_and_sees_how_far_it_is() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let Some((_worker, browser)) = begin(&world).await else { return };
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 3).await;
+    world.write("poison", Some(b"not json")).await;
+    world.dead_lettered(4).await;
+    world.receiver.answer(|_| Reply::status(200));
+    browser.press("Dead letters").await;
+    browser.sees("malformed").await;
+    browser.screenshot("dead-letters").await;
+    browser.choose("reason", "exhausted").await;
+    browser.fill("webhook", &webhook.to_string()).await;
+    browser.press("Filter").await;
+    browser.press("Replay what is filtered").await;
+    browser.client.accept_alert().await.unwrap();
+    browser.sees("Replay done").await;
+    assert_eq!(world.receiver.delivered(3).await.len(), 3);
+    browser.open("/dead-letters?reason=malformed").await;
+    browser.press("Details").await;
+    browser.sees("not json").await;
+    browser.close().await;
+}
+
+/// The pages, each with something on it.
+async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
+    let webhook = world.webhook("/hook", &EventType::ALL).await;
+    let path = format!("/settings/webhooks/{webhook}");
+    world.receiver.answer(|_| Reply { body: "no".into(), ..Reply::status(500) });
+    world.emit(EventType::TaskFailed, 1).await;
+    world.dead_lettered(1).await;
+    let entry = eventually("an entry", async || {
+        let (_, log) = worker.call("GET", &format!("/api/webhooks/{webhook}/deliveries"), None).await;
+        log["deliveries"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let (_, letters) = worker.call("GET", "/api/dead-letters", None).await;
+    let letter = letters["deadLetters"][0]["id"].as_str().unwrap().to_owned();
+    let all = json!({ "all": true, "dryRun": true });
+    let (_, replay) = worker.call("POST", "/api/dead-letters/replay", Some(all)).await;
+    let replay = replay["replay"]["id"].as_str().unwrap().to_owned();
+    vec![
+        ("list", "/settings/webhooks".to_owned()),
+        ("new", "/settings/webhooks/new".to_owned()),
+        ("settings", path.clone()),
+        ("deliveries", format!("{path}/deliveries")),
+        ("delivery", format!("{path}/deliveries/{entry}")),
+        ("verify", format!("{path}/verify")),
+        ("delete", format!("{path}/delete")),
+        ("dead-letters", "/dead-letters".to_owned()),
+        ("dead-letter", format!("/dead-letters/{letter}")),
+        ("replay", format!("/dead-letters/replays/{replay}")),
+        ("status", "/status".to_owned()),
+        ("missing", "/settings/webhooks/none".to_owned()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_fits_a_phone_and_has_no_violation_of_accessibility() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let Some((worker, browser)) = begin(&world).await else { return };
+    let axe = std::env::var("AXE_CORE").ok().and_then(|path| std::fs::read_to_string(path).ok());
+    if axe.is_none() {
+        skipped("no axe-core (AXE_CORE), so accessibility wasn't checked; npm brings it");
+    }
+    let pages = pages(&world, &worker).await;
+    let mut found = Vec::new();
+    for scheme in ["light", "dark"] {
+        let emulate = json!({ "media": "", "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        for (name, path) in &pages {
+            browser.client.set_window_size(1280, 1000).await.unwrap();
+            browser.open(path).await;
+            browser.emulate(&emulate).await;
+            browser.screenshot(&format!("{name}-{scheme}")).await;
+            if let Some(axe) = &axe {
+                found.extend(browser.violations(axe).await.into_iter().map(|it| format!("{name}, {scheme}: {it}")));
+            }
+            browser.narrow(375).await;
+            let width = browser.client.execute("return document.documentElement.scrollWidth", vec![]).await.unwrap();
+            if width.as_u64().unwrap() > 375 {
+                found.push(format!("{name} is {width} wide where 375 are there"));
+            }
+            browser.screenshot(&format!("{name}-{scheme}-375")).await;
+            browser.wide().await;
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_javascript_a_webhook_is_added_and_removed_and_a_form_of_another_page_is_refused() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let client = optio_webhooks::http::client::new(&world.config().delivery).unwrap();
+    let post = async |path: &str, cookie: &str, fields: &[(&str, &str)]| {
+        let body = serde_html_form::to_string(fields).unwrap();
+        let request = client.post(format!("{}{path}", worker.address())).header("cookie", cookie);
+        request.header("content-type", "application/x-www-form-urlencoded").body(body).send().await.unwrap()
+    };
+    let refused = post("/sign-in", "", &[("token", "wrong")]).await;
+    assert_eq!(refused.status(), 401);
+    let signed_in = post("/sign-in", "", &[("token", crate::harness::world::TOKEN), ("next", "//evil.example/")]).await;
+    assert_eq!(
+        (signed_in.status().as_u16(), signed_in.headers()["location"].to_str().unwrap()),
+        (303, "/settings/webhooks")
+    );
+    let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let page = client.get(format!("{}/settings/webhooks/new", worker.address())).header("cookie", &cookie);
+    let page = page.send().await.unwrap().text().await.unwrap();
+    let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let url = world.receiver.url("/hook");
+    let mut fields =
+        vec![("url", url.as_str()), ("events", "task.failed"), ("events", "task.completed"), ("csrf", "made up")];
+    assert_eq!(post("/settings/webhooks", &cookie, &fields).await.status(), 401);
+    assert!(world.store().all().await.unwrap().1.is_empty(), "nothing was changed");
+    fields.pop();
+    fields.push(("csrf", &csrf));
+    let added = post("/settings/webhooks", &cookie, &fields).await;
+    assert_eq!(added.status(), 303);
+    let webhook = world.store().all().await.unwrap().1.remove(0);
+    assert_eq!(webhook.events.len(), 2);
+    let path = format!("/settings/webhooks/{}/delete", webhook.id);
+    assert_eq!(post(&path, &cookie, &[("csrf", &csrf)]).await.status(), 303);
+    assert!(world.store().all().await.unwrap().1.is_empty());
+}
