@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use redis::aio::ConnectionManager;
 use tokio::net::TcpListener;
@@ -73,20 +72,20 @@ impl Admin {
     }
 }
 
-/// Serves until the process ends. Where it listens.
+/// Serves health and metrics, and the page and the API if `is_whole`, until the process ends. Where it listens.
 ///
 /// # Errors
 /// Where `admin.listen` can't be bound or a client can't be made.
-pub async fn serve(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<SocketAddr> {
+pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
-    let admin = Arc::new(Admin::new(config)?);
-    let routes = Router::new()
-        .merge(health::routes(config, readiness)?)
-        .merge(api::routes(&admin))
-        .merge(pages::routes(&admin))
-        .layer(DefaultBodyLimit::max(config.admin.body_max));
+    let mut routes = health::routes(config, readiness)?;
+    if is_whole {
+        let admin = Arc::new(Admin::new(config)?);
+        routes = routes.merge(api::routes(&admin)).merge(pages::routes(&admin));
+    }
+    let routes = routes.layer(DefaultBodyLimit::max(config.admin.body_max));
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(address)

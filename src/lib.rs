@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod record;
 pub mod redelivery;
 pub mod replay;
+pub mod report;
 pub mod schedule;
 pub mod signature;
 pub mod slack;

@@ -1,7 +1,7 @@
 //! The worker: both consumers, the pipeline between them, and an orderly end.
 
 pub mod health;
-pub mod report;
+pub mod reporting;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -74,10 +74,10 @@ impl Worker {
         let pipeline = Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler, health);
         let pipeline = Arc::new(pipeline);
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
-        let assigned = Arc::new(report::Assigned::default());
+        let assigned = Arc::new(reporting::Assigned::default());
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
-        let reporting = report::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone());
+        let reporting = reporting::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone());
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(reporting));
         let predecessors = Predecessors { connection: redis.clone(), keys: keys.clone(), groups: groups.clone() };
 

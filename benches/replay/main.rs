@@ -16,6 +16,7 @@ use optio_webhooks::record::{self, LastError};
 use optio_webhooks::topics::Names;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use uuid::Uuid;
@@ -25,6 +26,10 @@ use rig::world::World;
 use rig::{median, receiver, setting};
 
 const WEBHOOKS: usize = 10;
+
+/// The floor allocates as the worker does: what differs is the work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,15 +49,24 @@ async fn measure() {
     write(&world, &webhooks, letters).await;
 
     let (mut dry, mut bare, mut memory) = (Vec::new(), Vec::new(), 0.0_f64);
+    let mut bare_with_headers = Vec::new();
     for _ in 0..rounds {
-        let arguments = [world.config.kafka.brokers.clone(), Names::new(&world.config).dead_letters()];
-        bare.push(letters as f64 / run(Process::role("floor", &arguments)).0);
+        let arguments = |what: &str| {
+            [world.config.kafka.brokers.clone(), Names::new(&world.config).dead_letters(), what.to_owned()]
+        };
+        bare.push(letters as f64 / run(Process::role("floor", &arguments("records"))).0);
+        bare_with_headers.push(letters as f64 / run(Process::role("floor", &arguments("headers"))).0);
         let (seconds, peak) = run(world.call(&["replay", "--all", "--dry-run", "--json"]));
         dry.push(letters as f64 / seconds);
         memory = memory.max(peak);
     }
     println!("dry run over {letters}, against a bare consumer: {:.2}", median(&mut dry) / median(&mut bare));
     println!("  {:.0}/s against {:.0}/s", median(&mut dry), median(&mut bare));
+    let with_headers = median(&mut bare_with_headers);
+    println!(
+        "  against one that reads each record's reason: {:.2} ({with_headers:.0}/s)",
+        median(&mut dry) / with_headers
+    );
 
     let (rate, rated) = (setting("RATE", 2_000), setting("RATED", 20_000));
     let limits = [rate.to_string(), rated.to_string()];
@@ -130,7 +144,7 @@ fn body() -> bytes::Bytes {
 
 /// The role `floor`: a consumer as librdkafka has it by default reads a topic to its end.
 fn floor(arguments: &[String]) {
-    let [brokers, topic] = arguments else { panic!("two arguments") };
+    let [brokers, topic, what] = arguments else { panic!("three arguments") };
     let consumer: BaseConsumer = rdkafka::ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "floor")
@@ -138,7 +152,12 @@ fn floor(arguments: &[String]) {
         .create()
         .expect("a consumer");
     let left = assign(&consumer, topic);
-    read(&consumer, left, |_| ());
+    let with_headers = what == "headers";
+    read(&consumer, left, |record| {
+        if with_headers {
+            assert!(record::last(record.headers(), "optio-dead-reason").is_some());
+        }
+    });
 }
 
 /// When the first and the last record of the replay topic were written since `since_ms`, and how many.
@@ -146,7 +165,8 @@ fn span(world: &World, since_ms: i64) -> (i64, i64, u64) {
     let consumer: BaseConsumer = clients::consumer(&world.config, "bench-observer").create().expect("a consumer");
     let left = assign(&consumer, &Names::new(&world.config).replays());
     let (mut first, mut last, mut count) = (i64::MAX, i64::MIN, 0);
-    read(&consumer, left, |at_ms| {
+    read(&consumer, left, |record| {
+        let at_ms = record.timestamp().to_millis().unwrap_or(0);
         assert!(at_ms >= since_ms);
         first = first.min(at_ms);
         last = last.max(at_ms);
@@ -168,10 +188,10 @@ fn assign(consumer: &BaseConsumer, topic: &str) -> i64 {
     left
 }
 
-fn read(consumer: &BaseConsumer, mut left: i64, mut each: impl FnMut(i64)) {
+fn read(consumer: &BaseConsumer, mut left: i64, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     while left > 0 {
         if let Some(record) = consumer.poll(Duration::from_secs(10)) {
-            each(record.expect("a record").timestamp().to_millis().unwrap_or(0));
+            each(&record.expect("a record"));
             left -= 1;
         }
     }

@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::{Admin, Problem};
 use crate::delivery::now_ms;
+use crate::report::{EndpointReport, HoldingReport, PartitionReport, Report};
 use crate::topics::Names;
-use crate::worker::report::{EndpointReport, HoldingReport, PartitionReport, Report};
 
 /// Everything an operator looks at first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]

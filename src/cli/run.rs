@@ -25,9 +25,9 @@ pub struct Run {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Deliveries, with /healthz and /readyz.
+    /// Deliveries, with /healthz, /readyz and /metrics.
     Worker,
-    /// The admin server.
+    /// The settings page and the API, with the same.
     Admin,
 }
 
@@ -37,8 +37,8 @@ impl Run {
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
         raise_open_files();
-        let readiness = Arc::new(Readiness::default());
-        let address = admin::serve(&config, readiness.clone()).await?;
+        let readiness = Arc::new(Readiness::new(self.only != Some(Part::Admin)));
+        let address = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
         if self.only == Some(Part::Admin) {
             signals.next().await;

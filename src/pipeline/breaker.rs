@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::worker::report::BreakerState;
+use crate::report::BreakerState;
 
 /// The circuit breaker of one endpoint.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Batch;
 use super::partition::Partition;
-use crate::worker::report;
+use crate::worker::reporting;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
 
@@ -54,7 +54,7 @@ pub struct Setup {
     /// Told when marks can be trimmed.
     pub trim: Trim,
     /// Told of what is assigned.
-    pub assigned: Arc<report::Assigned>,
+    pub assigned: Arc<reporting::Assigned>,
     /// Ends the thread, after a drain.
     pub stop: CancellationToken,
     /// Dropped when the thread ends, however it does.

@@ -12,8 +12,8 @@ use super::lane::{Lane, Queued};
 use super::pace::Pace;
 use crate::config;
 use crate::delivery::{Attempt, FailureCode};
+use crate::report::EndpointReport;
 use crate::webhook::WebhookId;
-use crate::worker::report::EndpointReport;
 
 /// An endpoint's deliveries and what is known of its health.
 #[derive(Debug)]

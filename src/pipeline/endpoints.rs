@@ -11,8 +11,8 @@ use super::endpoint::{Deferral, Endpoint, Next, Started};
 use super::lane::Queued;
 use crate::config;
 use crate::delivery::{Attempt, FailureCode};
+use crate::report::EndpointReport;
 use crate::webhook::{Webhook, WebhookId};
-use crate::worker::report::EndpointReport;
 
 /// The endpoints that have something to do or a past worth remembering.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! Dead letters back into delivery.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
@@ -9,7 +10,7 @@ use super::choice::Choice;
 use super::letter::Letter;
 use super::marks::Marks;
 use super::origin::{Origin, Source};
-use super::scan::{Scan, Start};
+use super::scan::{self, Scan, Start};
 use super::writer::{Outgoing, Writer};
 use super::{Manner, Progress, Watch};
 use crate::config::Config;
@@ -63,13 +64,14 @@ pub fn replay(
     let mut summary = Summary::default();
     let loading = &mut *watch.progress;
     let marks = Marks::load(config, Source::DeadLetters, choice.since_ms, watch.stop, |read, total| {
-        if read % PROGRESS_EVERY == 0 {
-            loading(Progress { reading_marks: true, read, total, replayed: 0 });
-        }
+        loading(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
-    let mut writer = if manner.dry_run { None } else { Some(Writer::new(config, manner.rate)?) };
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
+    if manner.dry_run && manner.limit.is_none() {
+        return count(config, choice, manner, &marks, active, start, watch);
+    }
+    let mut writer = if manner.dry_run { None } else { Some(Writer::new(config, manner.rate)?) };
     let mut scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
     let total = scan.total();
     let mut replayed = 0;
@@ -102,7 +104,49 @@ pub fn replay(
     Ok(summary)
 }
 
+/// A dry run of all that is chosen: nothing is written, so several readers may count.
+fn count(
+    config: &Config,
+    choice: &Choice,
+    manner: &Manner,
+    marks: &Marks,
+    active: &HashSet<WebhookId>,
+    start: Start,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Summary> {
+    let found = AtomicU64::new(0);
+    let progress = &mut *watch.progress;
+    let tell = |read, total| {
+        progress(Progress { reading_marks: false, read, total, replayed: found.load(Ordering::Relaxed) });
+    };
+    let topic = Names::new(config).dead_letters();
+    let shares = scan::read_all(config, &topic, &start, watch.stop, tell, Summary::default, |share, record| {
+        share.looked_at += 1;
+        if let Some((letter, reason)) = share.chosen(record, choice, manner, marks, active) {
+            *share.replayed.entry((letter.webhook_id, reason)).or_default() += 1;
+            found.fetch_add(1, Ordering::Relaxed);
+        }
+    })?;
+    let mut summary = Summary { interrupted: watch.stop.is_cancelled(), ..Summary::default() };
+    for share in shares {
+        summary.add(share);
+    }
+    Ok(summary)
+}
+
 impl Summary {
+    fn add(&mut self, share: Self) {
+        self.looked_at += share.looked_at;
+        self.before += share.before;
+        self.foreign += share.foreign;
+        for (whom, count) in share.replayed {
+            *self.replayed.entry(whom).or_default() += count;
+        }
+        for (webhook, count) in share.gone {
+            *self.gone.entry(webhook).or_default() += count;
+        }
+    }
+
     /// Whether a record is to be replayed; counts it where it isn't.
     fn chosen(
         &mut self,
@@ -112,6 +156,9 @@ impl Summary {
         marks: &Marks,
         active: &HashSet<WebhookId>,
     ) -> Option<(Letter, DeadReason)> {
+        if !choice.may_take(record.key()) {
+            return None;
+        }
         let letter = Letter::read(record);
         let Some(reason) = letter.reason else {
             self.foreign += 1;

@@ -72,9 +72,7 @@ pub fn rewind(
     let loading = &mut *watch.progress;
     // A rewind is later than what it tells: what was told since then is all that matters.
     let marks = Marks::load(config, source, Some(past.since_ms), watch.stop, |read, total| {
-        if read % PROGRESS_EVERY == 0 {
-            loading(Progress { reading_marks: true, read, total, replayed: 0 });
-        }
+        loading(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
     let mut writer = if manner.dry_run { None } else { Some(Writer::new(config, manner.rate)?) };

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::record;
 use crate::replay::origin::{Origin, Source};
-use crate::replay::scan::{Scan, Start};
+use crate::replay::scan::{self, Start};
 use crate::topics::Names;
 
 /// Eight bytes for each that was replayed.
@@ -28,17 +28,26 @@ impl Marks {
         source: Source,
         since_ms: Option<i64>,
         stop: &CancellationToken,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> anyhow::Result<Option<Self>> {
-        let mut scan = Scan::open(config, &Names::new(config).replays(), since_ms.map_or(Start::Oldest, Start::At))?;
-        let mut replayed = Vec::new();
-        let total = scan.total();
-        while let Some(record) = scan.next(stop)? {
-            replayed.extend(origin(&record).filter(|origin| origin.source == source).map(Origin::fingerprint));
-            progress(scan.read(), total);
-        }
+        let start = since_ms.map_or(Start::Oldest, Start::At);
+        let shares = scan::read_all(
+            config,
+            &Names::new(config).replays(),
+            &start,
+            stop,
+            progress,
+            Vec::new,
+            |found, record| {
+                found.extend(origin(record).filter(|origin| origin.source == source).map(Origin::fingerprint));
+            },
+        )?;
         if stop.is_cancelled() {
             return Ok(None);
+        }
+        let mut replayed = Vec::with_capacity(shares.iter().map(Vec::len).sum());
+        for share in shares {
+            replayed.extend_from_slice(&share);
         }
         replayed.sort_unstable();
         replayed.dedup();

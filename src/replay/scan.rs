@@ -1,6 +1,8 @@
 //! A topic read once through, from a moment on to where it ended when the reading began, in bounded memory.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,6 +33,75 @@ pub enum Start {
     Offsets(HashMap<i32, i64>),
 }
 
+/// What all readers of a topic together read ahead.
+const READ_AHEAD_KIB: usize = 8_192;
+const READ_AHEAD_RECORDS: usize = 20_000;
+/// Threads that read one topic at once. What costs most of a record's time is taking its headers apart.
+const READERS_MAX: usize = 4;
+/// How often it is told how far they are.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// Records that a reader takes between two words on how far it is.
+const COUNT_EVERY: u64 = 256;
+
+/// A reader's partitions: every `of`-th one.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    number: usize,
+    of: usize,
+}
+
+/// Reads a topic as a [`Scan`] does, by a reader for each processor: each folds what it `take`s into a state of its
+/// own, made by `new`. The records of one partition come to one reader, in their order. `progress` is told how many
+/// offsets are behind, and of how many. Blocks.
+///
+/// # Errors
+/// As [`Scan::open`] and [`Scan::next`].
+pub fn read_all<T: Send>(
+    config: &Config,
+    topic: &str,
+    start: &Start,
+    stop: &CancellationToken,
+    mut progress: impl FnMut(u64, u64),
+    new: impl Fn() -> T + Sync,
+    take: impl Fn(&mut T, &BorrowedMessage<'_>) + Sync,
+) -> anyhow::Result<Vec<T>> {
+    let of = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(READERS_MAX);
+    let (read, total) = (AtomicU64::new(0), AtomicU64::new(0));
+    let reader = |number| -> anyhow::Result<T> {
+        let mut scan = Scan::open_share(config, topic, start.clone(), Share { number, of })?;
+        total.fetch_add(scan.total(), Ordering::Relaxed);
+        let (mut state, mut told, mut taken) = (new(), 0, 0_u64);
+        while let Some(record) = scan.next(stop)? {
+            take(&mut state, &record);
+            taken += 1;
+            if taken % COUNT_EVERY == 0 {
+                read.fetch_add(scan.read() - told, Ordering::Relaxed);
+                told = scan.read();
+            }
+        }
+        read.fetch_add(scan.read() - told, Ordering::Relaxed);
+        Ok(state)
+    };
+    let teller = std::thread::current();
+    std::thread::scope(|scope| {
+        let (reader, teller) = (&reader, &teller);
+        let readers: Vec<_> = (0..of)
+            .map(|number| {
+                scope.spawn(move || {
+                    let state = reader(number);
+                    teller.unpark();
+                    state
+                })
+            })
+            .collect();
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            std::thread::park_timeout(TELL_EVERY);
+            progress(read.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
+        }
+        readers.into_iter().map(|reader| reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?).collect()
+    })
+}
+
 /// A reading under way.
 pub struct Scan {
     consumer: BaseConsumer<Words>,
@@ -49,12 +120,18 @@ impl Scan {
     /// # Errors
     /// Where the topic is missing or the broker doesn't answer.
     pub fn open(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
+        Self::open_share(config, topic, start, Share { number: 0, of: 1 })
+    }
+
+    fn open_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
+        let read_ahead_kib = (READ_AHEAD_KIB / share.of).max(1_024).to_string();
+        let read_ahead_records = (READ_AHEAD_RECORDS / share.of).to_string();
         let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
             // One reader of a whole topic: larger answers than a worker asks for, still bounded.
             .set("fetch.message.max.bytes", "262144")
-            .set("queued.max.messages.kbytes", "16384")
-            .set("queued.min.messages", "20000")
+            .set("queued.max.messages.kbytes", read_ahead_kib)
+            .set("queued.min.messages", read_ahead_records)
             .create_with_context(Words)
             .context("kafka consumer")?;
         let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
@@ -65,7 +142,8 @@ impl Scan {
             !partitions.is_empty(),
             "topic {topic} is missing; `optio-webhooks topics create` or a worker with topics.create = true makes it"
         );
-        let numbers: Vec<i32> = partitions.iter().map(rdkafka::metadata::MetadataPartition::id).collect();
+        let ids = partitions.iter().map(rdkafka::metadata::MetadataPartition::id);
+        let numbers: Vec<i32> = ids.filter(|id| id.unsigned_abs() as usize % share.of == share.number).collect();
         let starts = starts(&consumer, topic, &numbers, start).with_context(away)?;
         let mut scan = Self { spans: HashMap::new(), open: 0, total: 0, read: 0, consumer };
         let mut assignment = TopicPartitionList::new();

@@ -5,7 +5,7 @@ use redis::aio::ConnectionManager;
 
 use super::Keys;
 use crate::delivery::now_ms;
-use crate::worker::report::Report;
+use crate::report::Report;
 
 /// A worker that hasn't said anything for so long is gone, in milliseconds.
 const GONE_AFTER_MS: i64 = 5_000;

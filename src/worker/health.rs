@@ -10,23 +10,32 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use redis::aio::ConnectionManager;
 
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::words::Words;
+use crate::store::connection;
 use crate::store::snapshot::Snapshots;
 
 /// How often the broker is asked, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What readiness depends on beside the broker.
-#[derive(Default)]
 pub struct Readiness {
+    /// Whether this process delivers.
+    has_worker: bool,
     snapshots: OnceLock<Snapshots>,
     draining: AtomicBool,
 }
 
 impl Readiness {
+    /// Nothing is ready yet.
+    #[must_use]
+    pub fn new(has_worker: bool) -> Self {
+        Self { has_worker, snapshots: OnceLock::new(), draining: AtomicBool::new(false) }
+    }
+
     /// The worker runs.
     pub fn started(&self, snapshots: Snapshots) {
         let _ = self.snapshots.set(snapshots);
@@ -45,8 +54,14 @@ impl Readiness {
         }
     }
 
-    fn redis(&self) -> &'static str {
-        if self.snapshots.get().is_some_and(Snapshots::is_fresh) { "ok" } else { "away" }
+    /// A worker needs its snapshot of the webhooks confirmed; an admin server, an answer.
+    async fn redis(&self, connection: &mut ConnectionManager) -> &'static str {
+        let is_there = if self.has_worker {
+            self.snapshots.get().is_some_and(Snapshots::is_fresh)
+        } else {
+            redis::cmd("PING").query_async::<String>(connection).await.is_ok()
+        };
+        if is_there { "ok" } else { "away" }
     }
 }
 
@@ -56,13 +71,19 @@ impl Readiness {
 /// Where a client can't be made.
 pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Router> {
     let kafka = probe_kafka(config)?;
+    let (_, connection) = connection::open(&config.redis).context("redis.url")?;
     let ready = move || {
+        let (readiness, mut connection) = (readiness.clone(), connection.clone());
         let kafka = if kafka.load(Ordering::Relaxed) { "ok" } else { "away" };
-        let parts = [("worker", readiness.worker()), ("kafka", kafka), ("redis", readiness.redis())];
-        let is_ready = parts.iter().all(|(_, state)| *state == "ok");
-        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body: String = parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect();
-        async move { (status, body) }
+        async move {
+            let mut parts = vec![("kafka", kafka), ("redis", readiness.redis(&mut connection).await)];
+            if readiness.has_worker {
+                parts.insert(0, ("worker", readiness.worker()));
+            }
+            let is_ready = parts.iter().all(|(_, state)| *state == "ok");
+            let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            (status, parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect::<String>())
+        }
     };
     let metrics = metrics_page();
     Ok(Router::new()

@@ -9,6 +9,7 @@ use optio_webhooks::store::success;
 use optio_webhooks::webhook::WebhookId;
 use serde_json::{Value, json};
 
+use crate::harness::worker::Worker;
 use crate::harness::world::SECRET;
 use crate::harness::{Reply, World, eventually};
 
@@ -348,6 +349,12 @@ async fn an_admin_server_of_its_own_serves_without_a_worker() {
     let (status, standing) = admin.call("GET", "/api/status", None).await;
     assert_eq!((status, &standing["workers"]), (200, &json!([])));
     assert_eq!(standing["partitions"][0]["worker"], Value::Null);
+    // And a worker of its own serves health, but neither page nor API.
+    let mut worker = Worker::start_with(&["run", "--only", "worker"], &world.environment());
+    worker.readiness(true).await;
+    for path in ["/api/webhooks", "/settings/webhooks", "/openapi.json"] {
+        assert_eq!(worker.call_without_token("GET", path).await.0, 404, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

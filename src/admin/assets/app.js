@@ -114,6 +114,6 @@
   });
   prepare(document);
   all("[data-live]").forEach(follow);
-  all("input[data-slack-preset]").forEach(preset);
   all("[data-refresh]").forEach(refresh);
+  all("input[data-slack-preset]").forEach(preset);
 })();

@@ -13,7 +13,7 @@ use crate::admin::Shared;
 use crate::admin::auth::Session;
 use crate::admin::status::{EndpointStatus, PartitionStatus, Status};
 use crate::pipeline::partition::Stage;
-use crate::worker::report::BreakerState;
+use crate::report::BreakerState;
 
 /// `GET /status`
 pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Session>) -> Result<Markup, Refusal> {

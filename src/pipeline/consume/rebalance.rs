@@ -15,7 +15,7 @@ use super::{Assigned, Trim};
 use crate::kafka::words;
 use crate::pipeline::commit_note;
 use crate::pipeline::partition::Partition;
-use crate::worker::report;
+use crate::worker::reporting;
 
 /// How long the committed offsets of new partitions are waited for.
 const COMMITTED_WAIT: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ pub(super) struct Rebalances {
     assigned: Mutex<HashMap<(Arc<str>, i32), Assigned>>,
     drain_timeout: Duration,
     trim: Trim,
-    registry: Arc<report::Assigned>,
+    registry: Arc<reporting::Assigned>,
 }
 
 impl ClientContext for Rebalances {
@@ -69,7 +69,7 @@ impl ConsumerContext for Rebalances {
 }
 
 impl Rebalances {
-    pub(super) fn new(drain_timeout: Duration, trim: Trim, registry: Arc<report::Assigned>) -> Self {
+    pub(super) fn new(drain_timeout: Duration, trim: Trim, registry: Arc<reporting::Assigned>) -> Self {
         Self { assigned: Mutex::default(), drain_timeout, trim, registry }
     }
 

@@ -106,8 +106,8 @@ impl World {
 
     /// An admin server without a worker.
     pub async fn admin(&self) -> Worker {
-        let admin = Worker::start_with(&["run", "--only", "admin"], &self.environment());
-        eventually("/healthz", async || admin.page("/healthz").await.filter(|(status, _)| *status == 200)).await;
+        let mut admin = Worker::start_with(&["run", "--only", "admin"], &self.environment());
+        admin.readiness(true).await;
         admin
     }
 
