@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use axum::extract::DefaultBodyLimit;
 use redis::aio::ConnectionManager;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::http;
@@ -46,6 +47,8 @@ struct Admin {
     lags: Lags,
     guard: Guard,
     viewers: live::Viewers,
+    /// Places for those who look through dead letters.
+    browsers: Arc<Semaphore>,
 }
 
 type Shared = Arc<Admin>;
@@ -64,6 +67,7 @@ impl Admin {
             lags: Lags::new(config.clone()),
             guard: Guard::new(&config.admin),
             viewers: live::Viewers::default(),
+            browsers: Arc::new(Semaphore::new(api::BROWSERS_MAX)),
             config: config.clone(),
             redis,
             keys,
@@ -72,21 +76,37 @@ impl Admin {
     }
 }
 
-/// Serves health and metrics, and the page and the API if `is_whole`, until the process ends. Where it listens.
+/// The server at work.
+pub struct Serving {
+    /// Where it listens.
+    pub address: SocketAddr,
+    admin: Option<Shared>,
+}
+
+impl Serving {
+    /// Ends the replays that run here after the batch that is on their way, so that nothing is doubled.
+    pub async fn end(&self) {
+        if let Some(admin) = &self.admin {
+            admin.replays.end().await;
+        }
+    }
+}
+
+/// Serves health and metrics, and the page and the API if `is_whole`, until the process ends.
 ///
 /// # Errors
 /// Where `admin.listen` can't be bound or a client can't be made.
-pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -> anyhow::Result<SocketAddr> {
+pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -> anyhow::Result<Serving> {
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
     let mut routes = health::routes(config, readiness)?;
-    if is_whole {
-        let admin = Arc::new(Admin::new(config)?);
-        routes = routes.merge(api::routes(&admin)).merge(pages::routes(&admin));
+    let admin = if is_whole { Some(Arc::new(Admin::new(config)?)) } else { None };
+    if let Some(admin) = &admin {
+        routes = routes.merge(api::routes(admin)).merge(pages::routes(admin));
     }
     let routes = routes.layer(DefaultBodyLimit::max(config.admin.body_max));
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(address)
+    Ok(Serving { address, admin })
 }

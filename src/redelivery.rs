@@ -44,7 +44,7 @@ impl Redeliveries {
     /// lose both.
     ///
     /// # Errors
-    /// Where Kafka or Redis is away. In the second case it is sent, and a waiting retry perhaps as well.
+    /// Where Kafka is away: nothing is sent. Where Redis is, it is sent, and a waiting retry perhaps as well.
     pub async fn send(&self, entry: &Entry<'_>) -> anyhow::Result<()> {
         let now = now_ms();
         let delivery = delivery(entry, now);
@@ -53,7 +53,10 @@ impl Redeliveries {
         let record = FutureRecord::<str, [u8]>::to(&self.topic).key(&key).payload(&delivery.body).headers(headers);
         let sent = self.producer.send(record, Timeout::After(WRITE_MAX)).await;
         sent.map_err(|(error, _)| anyhow::Error::new(error).context("Kafka didn't take it: nothing was sent"))?;
-        self.store.replace(delivery.id, now, self.age_max).await?;
+        // It is on its way, so this is a success: asked again, it would be doubled.
+        if let Err(error) = self.store.replace(delivery.id, now, self.age_max).await {
+            tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");
+        }
         Ok(())
     }
 }

@@ -50,6 +50,7 @@ pub async fn send(
     let keys = Keys::new(&config.redis.prefix);
     let mut pipe = redis::pipe();
     log::append(&mut pipe, &keys, webhook.id, &meta, &delivery.body, &config.log);
+    log::expire(&mut pipe, &keys, webhook.id, &config.log);
     log::trim(&mut pipe, &keys, webhook.id, now_ms(), &config.log);
     let (id,): (String,) = pipe.query_async(&mut redis).await?;
     Ok(Trial { id: id.parse()?, delivery, attempt })

@@ -10,7 +10,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::config::MASK;
-use crate::delivery::millis;
+use crate::delivery::{millis, now_ms};
 use crate::event::{EventType, rfc3339};
 use crate::http::address::AddressPolicy;
 
@@ -162,6 +162,12 @@ impl Webhook {
         self.previous_secret = old.map(|secret| PreviousSecret { secret, until_ms: now_ms + millis(overlap) });
     }
 
+    /// Until when the secret before signs as well, Unix milliseconds; None where none does at `now_ms`.
+    #[must_use]
+    pub fn overlap_until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.previous_secret.as_ref().map(|previous| previous.until_ms).filter(|until| *until > now_ms)
+    }
+
     /// What signs `webhook-signature` at `now_ms`, the present secret first.
     pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &str> {
         let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
@@ -201,7 +207,7 @@ impl Webhook {
             url: self.url.to_string(),
             events: self.events.clone(),
             secret: self.secret.as_ref().map(|_| MASK),
-            secret_overlap_until: self.previous_secret.as_ref().map(|previous| rfc3339(previous.until_ms)),
+            secret_overlap_until: self.overlap_until_ms(now_ms()).map(rfc3339),
             description: self.description.clone(),
             active: self.active,
             disabled_reason: self.disabled_reason.clone(),

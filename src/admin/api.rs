@@ -13,6 +13,8 @@ use utoipa::{Modify, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use dead_letters::BROWSERS_MAX;
+
 use super::{Problem, Shared, auth};
 
 #[derive(OpenApi)]

@@ -66,10 +66,10 @@ impl Viewer {
     async fn next(&mut self) -> Vec<Event> {
         tokio::time::sleep(INTERVAL).await;
         // Redis that is away is waited for: the viewer sees nothing new meanwhile.
-        let entries = self.admin.log.since(self.webhook, self.seen, BATCH_MAX).await.unwrap_or_default();
-        if let Some(last) = entries.last() {
-            self.seen = last.id;
-        }
+        let Ok((entries, last)) = self.admin.log.since(self.webhook, self.seen, BATCH_MAX).await else {
+            return Vec::new();
+        };
+        self.seen = last;
         let meant = entries.iter().filter(|entry| self.filter.takes(&entry.logged));
         // A line of data must not contain a line's end.
         let data = |html: String| html.replace(['\n', '\r'], " ");

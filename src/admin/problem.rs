@@ -1,7 +1,7 @@
 //! What went wrong with a request, as a status and a sentence (contract section 7).
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -44,6 +44,14 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, sentence)
     }
 
+    /// 413.
+    pub fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request's body is too large; admin.body_max says how many bytes are allowed",
+        )
+    }
+
     /// 503: a part is away; nothing was changed.
     pub fn away(error: &anyhow::Error) -> Self {
         tracing::warn!(error = format!("{error:#}"), "a request can't be answered");
@@ -80,16 +88,19 @@ impl From<JsonRejection> for Problem {
         // What serde says names the field; that it was JSON goes without saying.
         let text = rejection.body_text();
         let sentence = text.strip_prefix("Failed to deserialize the JSON body into the target type: ").unwrap_or(&text);
-        let status = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                return Self::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "the request's body is too large; admin.body_max says how many bytes are allowed",
-                );
-            }
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, sentence)
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
+            _ => Self::new(StatusCode::BAD_REQUEST, sentence),
+        }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
+            status => Self::new(status, rejection.body_text()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redis::aio::ConnectionManager;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,10 @@ use crate::webhook::WebhookId;
 /// Replays that are remembered.
 const REMEMBERED_MAX: usize = 20;
 
+/// How long the process's end waits for them, and how often it looks.
+const END_MAX: Duration = Duration::from_secs(10);
+const END_STEP: Duration = Duration::from_millis(20);
+
 /// Which dead letters, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -38,6 +43,8 @@ pub struct Request {
     pub reason: Option<DeadReason>,
     /// With this delivery id.
     pub delivery: Option<DeliveryId>,
+    /// Only the one with this `id` (partition/offset).
+    pub letter: Option<String>,
     /// That died then or later: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
     pub since: Option<String>,
     /// That died before.
@@ -58,7 +65,17 @@ pub struct Request {
 impl Request {
     /// What it chooses.
     pub fn choice(&self) -> Result<Choice, Problem> {
+        let at = self.letter.as_deref().map(|letter| {
+            let (partition, offset) = letter.split_once('/')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        });
+        let at = match at {
+            Some(None) => return Err(Problem::field("letter", "isn't the id of a dead letter, like 3/1042")),
+            Some(at) => at,
+            None => None,
+        };
         Ok(Choice {
+            at,
             webhooks: self.webhook.into_iter().collect(),
             events: self.event.into_iter().collect(),
             reasons: self.reason.into_iter().collect(),
@@ -158,6 +175,22 @@ impl Replays {
         }
     }
 
+    /// Ends all, and waits until they are.
+    pub async fn end(&self) {
+        let are_over = || self.known().iter().all(|(shown, _)| shown.state != State::Running);
+        for (_, stop) in &*self.known() {
+            stop.cancel();
+        }
+        let ended = async {
+            while !are_over() {
+                tokio::time::sleep(END_STEP).await;
+            }
+        };
+        if tokio::time::timeout(END_MAX, ended).await.is_err() {
+            tracing::warn!("a replay doesn't end: of its batch some may be replayed");
+        }
+    }
+
     /// Begins one.
     ///
     /// # Errors
@@ -167,7 +200,7 @@ impl Replays {
         if choice.is_everything() && !request.all && request.limit.is_none() {
             return Err(Problem::new(
                 axum::http::StatusCode::BAD_REQUEST,
-                "nothing is chosen: give webhook, event, reason, delivery, since, until or limit, or all = true",
+                "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or all = true",
             ));
         }
         let store = WebhookStore::new(self.redis.clone(), self.keys.clone());

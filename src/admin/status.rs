@@ -14,7 +14,8 @@ use crate::topics::Names;
 pub struct Status {
     /// Records of the events' topic that aren't settled.
     pub lag: i64,
-    /// Age of the oldest event that a worker read and that isn't settled, in milliseconds; null where there is none.
+    /// Age of the oldest event that a worker read and that isn't settled, in milliseconds; null where there is none, or,
+    /// with a `lag`, where no worker has read it yet.
     pub oldest_undelivered_age_ms: Option<i64>,
     /// The workers that live.
     pub workers: Vec<WorkerStatus>,

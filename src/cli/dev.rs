@@ -134,7 +134,7 @@ struct Seen {
 impl Story {
     async fn begin(config: &Arc<Config>) -> anyhow::Result<Self> {
         let readiness = Arc::new(Readiness::new(true));
-        let page = admin::serve(config, readiness.clone(), true).await?;
+        let page = admin::serve(config, readiness.clone(), true).await?.address;
         say(&format!("Settings page: http://{page}/  (sign in with the token {TOKEN:?})\n"));
         say(
             "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",

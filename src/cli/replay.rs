@@ -116,6 +116,7 @@ impl Replay {
 
     fn choice(&self) -> Choice {
         Choice {
+            at: None,
             webhooks: self.webhook.clone(),
             events: self.event.clone(),
             reasons: self.reason.clone(),

@@ -38,10 +38,11 @@ impl Run {
         let mut signals = Signals::new()?;
         raise_open_files();
         let readiness = Arc::new(Readiness::new(self.only != Some(Part::Admin)));
-        let address = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
-        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
+        let serving = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
+        tracing::info!(address = %serving.address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
         if self.only == Some(Part::Admin) {
             signals.next().await;
+            serving.end().await;
             return Ok(());
         }
         let retry_topics = tokio::select! {
@@ -57,7 +58,7 @@ impl Run {
         readiness.draining();
         tracing::info!(timeout_s = config.worker.drain_timeout.as_secs(), "draining");
         let left = tokio::select! {
-            left = worker.drain(&config) => left,
+            (left, ()) = async { tokio::join!(worker.drain(&config), serving.end()) } => left,
             () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal: what was in flight may be repeated").into()),
         };
         if failed {

@@ -98,7 +98,7 @@ impl Health {
     async fn disable(&self, webhook: &Webhook, reason: &str, now_ms: i64) {
         let mut reconnect = Reconnect::default();
         loop {
-            match self.store.disable(webhook.id, reason, now_ms).await {
+            match self.store.disable(webhook, reason, now_ms).await {
                 Ok(true) => {
                     metrics::counter!("optio_webhooks_disabled_total").increment(1);
                     tracing::warn!(webhook = %webhook.id, reason, "webhook disabled");

@@ -182,6 +182,9 @@ impl Batches {
             *highest = (*highest).max(settlement.receipt.offset);
             marks.push(settlement.mark);
         }
+        for webhook in counts.keys() {
+            log::expire(&mut pipe, &self.keys, *webhook, &self.log);
+        }
         success::add(&mut pipe, &self.keys, &counts, now_ms());
         let mut marked = Vec::with_capacity(partitions.len());
         for (partition, highest, marks) in partitions.into_values() {

@@ -98,7 +98,7 @@ impl Serialize for Cursor {
 }
 
 /// Up to `limit` dead letters that `choice` means, from `cursor` on. Looks at no more than `look_at_max` records: a
-/// page may be short, or empty, and still have a next one. Blocks.
+/// page may be short, or empty, and still have a next one. Blocks; a broker that is away is waited for until `stop`.
 ///
 /// # Errors
 /// Where the topic can't be read.
@@ -108,17 +108,20 @@ pub fn browse(
     cursor: Option<Cursor>,
     limit: usize,
     look_at_max: u64,
+    stop: &CancellationToken,
 ) -> anyhow::Result<Page> {
     let start = match cursor {
         Some(Cursor(offsets)) => Start::Offsets(offsets),
         None => choice.since_ms.map_or(Start::Oldest, Start::At),
     };
     let mut scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
-    let never = CancellationToken::new();
     let mut page = Page { dead_letters: Vec::new(), next: None };
     let mut looked_at = 0;
     while page.dead_letters.len() < limit && looked_at < look_at_max {
-        let Some(record) = scan.next(&never)? else { return Ok(page) };
+        let Some(record) = scan.next(stop)? else {
+            anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was ended before its end");
+            return Ok(page);
+        };
         looked_at += 1;
         let letter = Letter::read(&record);
         if choice.takes(&letter) {

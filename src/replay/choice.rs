@@ -12,6 +12,8 @@ pub struct Choice {
     pub webhooks: Vec<WebhookId>,
     /// Of these event types.
     pub events: Vec<EventType>,
+    /// Only the one that stands at this partition and offset.
+    pub at: Option<(i32, i64)>,
     /// That died of these.
     pub reasons: Vec<DeadReason>,
     /// With these delivery ids.
@@ -35,6 +37,12 @@ impl Choice {
     pub fn may_take(&self, key: Option<&[u8]>) -> bool {
         let webhook = || uuid::Uuid::try_parse_ascii(key.unwrap_or_default()).ok().map(WebhookId);
         self.webhooks.is_empty() || webhook().is_some_and(|webhook| self.webhooks.contains(&webhook))
+    }
+
+    /// Whether the dead letter that stands there may be meant.
+    #[must_use]
+    pub fn may_take_at(&self, partition: i32, offset: i64) -> bool {
+        self.at.is_none_or(|at| at == (partition, offset))
     }
 
     /// Whether this one is meant.

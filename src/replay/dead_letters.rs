@@ -156,7 +156,7 @@ impl Summary {
         marks: &Marks,
         active: &HashSet<WebhookId>,
     ) -> Option<(Letter, DeadReason)> {
-        if !choice.may_take(record.key()) {
+        if !choice.may_take_at(record.partition(), record.offset()) || !choice.may_take(record.key()) {
             return None;
         }
         let letter = Letter::read(record);
@@ -167,7 +167,8 @@ impl Summary {
         if !choice.takes(&letter) {
             return None;
         }
-        if !manner.again && marks.has(origin(record)) {
+        let was_redelivered = letter.delivery_id.is_some_and(|id| marks.redelivered_since(id, letter.died_at_ms));
+        if !manner.again && (was_redelivered || marks.has(origin(record))) {
             self.before += 1;
             return None;
         }

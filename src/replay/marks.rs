@@ -1,10 +1,13 @@
 //! What was replayed before, as the replay topic itself says.
 
+use std::collections::HashMap;
+
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::delivery::DeliveryId;
 use crate::record;
 use crate::replay::origin::{Origin, Source};
 use crate::replay::scan::{self, Start};
@@ -15,6 +18,8 @@ use crate::topics::Names;
 pub struct Marks {
     /// Fingerprints, sorted.
     replayed: Vec<u64>,
+    /// When deliveries were last sent again by hand, Unix milliseconds: as many as people asked for.
+    redelivered: HashMap<DeliveryId, i64>,
 }
 
 impl Marks {
@@ -31,27 +36,37 @@ impl Marks {
         progress: impl FnMut(u64, u64),
     ) -> anyhow::Result<Option<Self>> {
         let start = since_ms.map_or(Start::Oldest, Start::At);
-        let shares = scan::read_all(
-            config,
-            &Names::new(config).replays(),
-            &start,
-            stop,
-            progress,
-            Vec::new,
-            |found, record| {
-                found.extend(origin(record).filter(|origin| origin.source == source).map(Origin::fingerprint));
-            },
-        )?;
+        let topic = Names::new(config).replays();
+        let shares = scan::read_all(config, &topic, &start, stop, progress, Self::default, |share, record| {
+            share.add(record, source);
+        })?;
         if stop.is_cancelled() {
             return Ok(None);
         }
-        let mut replayed = Vec::with_capacity(shares.iter().map(Vec::len).sum());
+        let mut replayed = Vec::with_capacity(shares.iter().map(|share| share.replayed.len()).sum());
+        let mut redelivered = HashMap::new();
         for share in shares {
-            replayed.extend_from_slice(&share);
+            replayed.extend_from_slice(&share.replayed);
+            redelivered.extend(share.redelivered);
         }
         replayed.sort_unstable();
         replayed.dedup();
-        Ok(Some(Self { replayed }))
+        Ok(Some(Self { replayed, redelivered }))
+    }
+
+    fn add(&mut self, record: &BorrowedMessage<'_>, source: Source) {
+        match origin(record) {
+            Some(origin) => self.replayed.extend((origin.source == source).then(|| origin.fingerprint())),
+            // What is a replay of nothing was sent again by hand.
+            None if source == Source::DeadLetters => self.redelivered.extend(redelivery(record)),
+            None => {}
+        }
+    }
+
+    /// Whether a delivery was sent again by hand at that time or later, Unix milliseconds.
+    #[must_use]
+    pub fn redelivered_since(&self, delivery: DeliveryId, at_ms: i64) -> bool {
+        self.redelivered.get(&delivery).is_some_and(|redelivered| *redelivered >= at_ms)
     }
 
     /// Whether it was replayed.
@@ -64,4 +79,9 @@ impl Marks {
 fn origin(record: &BorrowedMessage<'_>) -> Option<Origin> {
     let header = record.headers()?.iter().filter(|header| header.key == record::REPLAY_OF).last()?;
     Origin::from_text(std::str::from_utf8(header.value?).ok()?)
+}
+
+fn redelivery(record: &BorrowedMessage<'_>) -> Option<(DeliveryId, i64)> {
+    let id = record::last(record.headers(), "optio-delivery-id")?.parse().ok()?;
+    Some((id, record::last(record.headers(), "optio-first-seen-at")?.parse().ok()?))
 }

@@ -216,11 +216,16 @@ pub fn append(
     pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(payload);
 }
 
-/// Cuts what is too old, and lets the log go with the last of it. No answer.
+/// Lets the log go with the last of it. With each batch: the webhook may have been deleted meanwhile, its log with it,
+/// and what comes after that must not stay for ever. No answer.
+pub fn expire(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, log: &config::Log) {
+    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(millis(log.age_max + TRIM_INTERVAL)).ignore();
+}
+
+/// Cuts what is too old. No answer.
 pub fn trim(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, now_ms: i64, log: &config::Log) {
     let oldest = now_ms - millis(log.age_max);
     pipe.cmd("XTRIM").arg(keys.log(webhook)).arg("MINID").arg("~").arg(oldest.max(0)).ignore();
-    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(millis(log.age_max + TRIM_INTERVAL)).ignore();
 }
 
 /// Which entries are meant.
@@ -278,6 +283,10 @@ impl DeliveryLog {
     ) -> redis::RedisResult<Page> {
         let mut page = Page::default();
         let mut end = before;
+        if before == Some(EntryId::default()) {
+            // Nothing is older, and Redis has no way to say so.
+            return Ok(page);
+        }
         loop {
             let newest = end.map_or_else(|| "+".to_owned(), |id| format!("({id}"));
             let chunk = if filter == Filter::default() { limit + 1 } else { CHUNK };
@@ -291,8 +300,9 @@ impl DeliveryLog {
                 .await?;
             let is_last = reply.ids.len() < chunk;
             for stream_id in reply.ids {
+                // Also past what can't be read: another version may have written it.
+                end = stream_id.id.parse().ok().or(end);
                 let Some(entry) = read(webhook, &stream_id) else { continue };
-                end = Some(entry.id);
                 if !filter.takes(&entry.logged) {
                     continue;
                 }
@@ -308,7 +318,7 @@ impl DeliveryLog {
         }
     }
 
-    /// Up to `limit` entries younger than `after`, oldest first.
+    /// Up to `limit` entries younger than `after`, oldest first, and the last that was looked at.
     ///
     /// # Errors
     /// Redis's.
@@ -317,7 +327,7 @@ impl DeliveryLog {
         webhook: WebhookId,
         after: EntryId,
         limit: usize,
-    ) -> redis::RedisResult<Vec<Entry<'static>>> {
+    ) -> redis::RedisResult<(Vec<Entry<'static>>, EntryId)> {
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.log(webhook))
             .arg(format!("({after}"))
@@ -326,7 +336,8 @@ impl DeliveryLog {
             .arg(limit)
             .query_async(&mut self.connection.clone())
             .await?;
-        Ok(reply.ids.iter().filter_map(|stream_id| read(webhook, stream_id)).collect())
+        let last = reply.ids.last().and_then(|stream_id| stream_id.id.parse().ok()).unwrap_or(after);
+        Ok((reply.ids.iter().filter_map(|stream_id| read(webhook, stream_id)).collect(), last))
     }
 
     /// The entry with that id.

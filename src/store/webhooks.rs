@@ -56,14 +56,15 @@ impl WebhookStore {
         Ok(true)
     }
 
-    /// Disables one, with the reason that its owner is shown. False if it is gone or inactive already.
+    /// Disables the webhook that was `sent_to`, with the reason that its owner is shown. False if it is gone, inactive
+    /// already, or was changed since: what its owner has just mended isn't disabled for what was before.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn disable(&self, id: WebhookId, reason: &str, now_ms: i64) -> redis::RedisResult<bool> {
+    pub async fn disable(&self, sent_to: &Webhook, reason: &str, now_ms: i64) -> redis::RedisResult<bool> {
         let changed = self
-            .change(id, |webhook| {
-                if !webhook.active {
+            .change(sent_to.id, |webhook| {
+                if !webhook.active || webhook.updated_at != sent_to.updated_at {
                     return Err(());
                 }
                 webhook.active = false;

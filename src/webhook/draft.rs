@@ -90,6 +90,9 @@ impl Draft {
             }
             webhook.rate_per_second = rate.and_then(NonZeroU32::new);
         }
+        if webhook.overlap_until_ms(now_ms).is_none() {
+            webhook.previous_secret = None;
+        }
         webhook.updated_at = rfc3339(now_ms);
         Ok(())
     }

@@ -98,6 +98,9 @@ async fn what_cannot_be_read_is_refused_with_a_sentence_that_names_the_field_and
     assert!(status == 400 && problem["error"].as_str().unwrap().starts_with("url"), "{problem}");
     let (status, _) = worker.call("POST", "/api/webhooks", Some(json!({ "url": "x".repeat(70_000) }))).await;
     assert_eq!(status, 413);
+    let large = Some(json!({ "secret": "x".repeat(70_000) }));
+    let (status, problem) = worker.call("POST", &format!("{path}/rotate-secret"), large).await;
+    assert!(status == 413 && problem["error"].is_string(), "{status} {problem}");
     for query in ["limit=0", "limit=x", "before=x", "success=maybe", "event=task.done"] {
         let (status, problem) = worker.call("GET", &format!("{path}/deliveries?{query}"), None).await;
         assert_eq!(status, 400, "{query}: {problem}");

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::EventType;
+use optio_webhooks::webhook::draft::Draft;
 
 use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
@@ -170,4 +172,25 @@ async fn an_event_for_thousands_of_webhooks_that_hang_does_not_starve_another() 
     };
     eventually("the other event's deliveries", others).await;
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_before() {
+    let world = World::new().await;
+    let _worker = world.worker().await;
+    let webhook = world.webhook("/old", &[EventType::TaskCompleted]).await;
+    world.receiver.answer(|request| match request.path.as_str() {
+        "/old" => Reply::status(410).after(Duration::from_millis(700)),
+        _ => Reply::status(200),
+    });
+    world.emit(EventType::TaskCompleted, 1).await;
+    world.receiver.arrived(1).await;
+    let url = world.receiver.url("/new");
+    let draft = Draft { url: Some(url), ..Draft::default() };
+    let store = world.store();
+    store.change(webhook, |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
+    world.settled().await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    assert_eq!(world.receiver.arrived(2).await[1].path, "/new");
+    assert!(world.store().get(webhook).await.unwrap().unwrap().active);
 }

@@ -15,6 +15,7 @@ use rdkafka::Message as _;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::FutureRecord;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::harness::service::Service;
@@ -438,7 +439,9 @@ async fn dead_letters_are_browsed_page_by_page_and_each_is_seen_once() {
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
-        let page = tokio::task::block_in_place(|| browse(&config, &choice, cursor.take(), 7, 30).unwrap());
+        let page = tokio::task::block_in_place(|| {
+            browse(&config, &choice, cursor.take(), 7, 30, &CancellationToken::new()).unwrap()
+        });
         assert!(page.dead_letters.len() <= 7);
         seen.extend(page.dead_letters.iter().map(|letter| letter.delivery_id.unwrap().to_string()));
         assert!(page.dead_letters.iter().all(|letter| letter.reason == Some(DeadReason::Exhausted)));
@@ -449,4 +452,36 @@ async fn dead_letters_are_browsed_page_by_page_and_each_is_seen_once() {
     }
     assert_eq!(seen.len(), 50);
     assert_eq!(seen.into_iter().collect::<HashSet<_>>(), ids[&one]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_with_fewer_partitions_than_readers_is_read_whole_since_any_time() {
+    let world = World::with(&[("topics.partitions", "1"), ("delivery.attempts_max", "1")]).await;
+    let _worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 3).await;
+    world.dead_lettered(3).await;
+    let counted = replayed(&world, &["--webhook", &webhook.to_string(), "--since", "1h", "--dry-run"]);
+    assert_eq!(counted["replayed"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_redelivered_since_it_died_is_left_alone() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 2).await;
+    world.dead_lettered(2).await;
+    world.settled().await;
+    world.receiver.answer(|_| Reply::status(200));
+    let redelivered = world.receiver.requests()[0].delivery();
+    let path = format!("/api/webhooks/{webhook}/deliveries/{redelivered}/redeliver");
+    assert_eq!(worker.call("POST", &path, None).await.0, 202);
+    world.receiver.arrived(3).await;
+    let summary = replayed(&world, &["--all", "--yes"]);
+    assert_eq!((&summary["replayed"], &summary["replayedBefore"]), (&1.into(), &1.into()));
+    let last = world.receiver.arrived(4).await.remove(3);
+    assert_ne!(last.delivery(), redelivered);
 }

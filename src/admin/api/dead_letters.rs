@@ -1,10 +1,13 @@
 //! `/api/dead-letters`: what won't be tried again by itself.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input;
@@ -22,6 +25,11 @@ const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
 /// Records that one page looks at while it filters: it may be short, and still have a next one.
 const LOOK_AT_MAX: u64 = 200_000;
+
+/// How long one page may take to read.
+const BROWSE_MAX: Duration = Duration::from_secs(15);
+/// Pages that are read at once: each takes a thread, and some memory for reading ahead.
+pub const BROWSERS_MAX: usize = 8;
 
 /// Which dead letters.
 #[derive(Deserialize, Default, IntoParams)]
@@ -56,8 +64,26 @@ impl Admin {
     pub async fn dead_letters(&self, choice: Choice, cursor: Option<&str>, limit: usize) -> Result<Page, Problem> {
         let cursor = cursor.map(|text| text.parse::<Cursor>().map_err(|error| Problem::field("cursor", error)));
         let (config, cursor) = (self.config.clone(), cursor.transpose()?);
-        let read = move || browse::browse(&config, &choice, cursor, limit, LOOK_AT_MAX);
-        Ok(tokio::task::spawn_blocking(read).await.context("reading dead letters")??)
+        let place = self.browsers.clone().try_acquire_owned().map_err(|_| {
+            let sentence =
+                format!("{BROWSERS_MAX} people look through the dead letters already; try again in a moment");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+        })?;
+        // Ended when its time is over, and when whoever asked is gone.
+        let stop = CancellationToken::new();
+        let _ended_with_us = stop.clone().drop_guard();
+        let read = {
+            let stop = stop.clone();
+            move || {
+                let _place = place;
+                browse::browse(&config, &choice, cursor, limit, LOOK_AT_MAX, &stop)
+            }
+        };
+        let reading = tokio::task::spawn_blocking(read);
+        let Ok(page) = tokio::time::timeout(BROWSE_MAX, reading).await else {
+            return Err(Problem::away(&anyhow::anyhow!("Kafka didn't bring the dead letters in time")));
+        };
+        Ok(page.context("reading dead letters")??)
     }
 }
 
@@ -73,6 +99,7 @@ pub async fn list(
         return Err(Problem::field("limit", format!("{limit} is not allowed; allowed is 1 to {LIMIT_MAX}")));
     }
     let choice = Choice {
+        at: None,
         webhooks: asked.webhook.into_iter().collect(),
         events: asked.event.into_iter().collect(),
         reasons: asked.reason.into_iter().collect(),

@@ -1,6 +1,7 @@
 //! What requests bring, with a sentence where it can't be read.
 
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 
 use crate::admin::Problem;
 
@@ -8,6 +9,17 @@ use crate::admin::Problem;
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
 pub struct Json<T>(pub T);
+
+/// A body as it came.
+pub struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Ok(Self(Bytes::from_request(request, state).await?))
+    }
+}
 
 /// A query string.
 #[derive(FromRequestParts)]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -118,7 +117,7 @@ pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Resu
 pub async fn test(
     State(admin): State<Shared>,
     Path(id): Path<String>,
-    body: Bytes,
+    input::Body(body): input::Body,
 ) -> Result<axum::response::Response, Problem> {
     use axum::response::IntoResponse as _;
     let Test { event } = optional(&body)?;
@@ -136,7 +135,7 @@ pub async fn test(
 pub async fn rotate(
     State(admin): State<Shared>,
     Path(id): Path<String>,
-    body: Bytes,
+    input::Body(body): input::Body,
 ) -> Result<Json<Rotated>, Problem> {
     let Rotate { secret, overlap } = optional(&body)?;
     let webhook = admin.find(&id).await?;

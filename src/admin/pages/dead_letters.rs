@@ -34,6 +34,8 @@ pub struct Query {
     since: String,
     until: String,
     cursor: String,
+    /// Of a replay: only this one.
+    letter: String,
     /// Of a replay: everything is meant.
     all: bool,
     /// Of a replay: also what was replayed before.
@@ -55,6 +57,7 @@ impl Query {
             event: read("event", &self.event)?,
             reason: read("reason", &self.reason)?,
             delivery: read("delivery", &self.delivery)?,
+            letter: text(&self.letter),
             since: text(&self.since),
             until: text(&self.until),
             all: self.all,
@@ -198,9 +201,8 @@ pub async fn show(
     Extension(session): Extension<Session>,
     Path((partition, offset)): Path<(i32, i64)>,
 ) -> Result<Markup, Refusal> {
-    let lags = i64::MAX;
     // Every other partition begins at its end: this one's record is the first that is found.
-    let mut start: HashMap<i32, i64> = (0..PARTITIONS_MAX).map(|other| (other, lags)).collect();
+    let mut start: HashMap<i32, i64> = (0..PARTITIONS_MAX).map(|other| (other, i64::MAX)).collect();
     start.insert(partition, offset);
     let page = admin.dead_letters(Choice::default(), Some(&Cursor(start).to_string()), 1).await?;
     let id = format!("{partition}/{offset}");
@@ -221,10 +223,10 @@ pub async fn show(
             @if let Some(delivery) = letter.delivery_id { dt { "Delivery" } dd { code { (delivery) } } }
             dt { "Replays" } dd { (letter.replays) }
         }
-        @if let Some(delivery) = letter.delivery_id {
+        @if letter.reason.is_some() {
             form method="post" action="/dead-letters/replay" {
                 (csrf(&session))
-                input type="hidden" name="delivery" value=(delivery);
+                input type="hidden" name="letter" value=(letter.id);
                 input type="hidden" name="again" value="true";
                 button { "Replay this one" }
             }

@@ -14,7 +14,8 @@ use super::webhooks::{Entered, fields, secret_field, state};
 use super::{Form, Refusal, option, time};
 use crate::admin::auth::Session;
 use crate::admin::{Problem, Shared};
-use crate::event::EventType;
+use crate::delivery::now_ms;
+use crate::event::{EventType, rfc3339};
 use crate::signature;
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
@@ -240,8 +241,8 @@ fn secret(session: &Session, webhook: &Webhook, base: &str) -> Markup {
         form .card method="post" action={ (base) "/rotate-secret" } {
             (csrf(session))
             h2 { (if has_one { "Rotate the signing secret" } else { "Sign requests" }) }
-            @if let Some(previous) = webhook.previous_secret.as_ref() {
-                p { "The secret before also signs " code { "webhook-signature" } " until " (time(&crate::event::rfc3339(previous.until_ms))) "." }
+            @if let Some(until_ms) = webhook.overlap_until_ms(now_ms()) {
+                p { "The secret before also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
             }
             (secret_field("New secret", "", "Leave it empty and one is made for you, and shown once."))
             @if has_one {
