@@ -9,7 +9,8 @@ help:  ## this list
 
 demo:  ## the whole system on this machine: broker, Redis, worker, receiver, sample events
 	@$(services)/install-missing demo
-	cargo run --quiet --locked -- dev
+	cargo build --locked
+	@cargo run --quiet --locked -- dev
 
 build:  ## target/debug/optio-webhooks
 	@$(services)/install-missing build
