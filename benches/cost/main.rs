@@ -2,7 +2,8 @@
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench cost`. Both run
 //! in turns, in one run, on the same events; the ratios are what counts. Environment variables: `ROUNDS` (3),
-//! `EVENTS` per round (10000; four webhooks each), `WAITING` for the memory figure (500000).
+//! `EVENTS` per round (10000; four webhooks each), `WAITING` for the memory figure (500000), `EARLIER` for the path of
+//! another build of the program that takes its turn too: what a change costs.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -43,6 +44,8 @@ fn main() {
 async fn compare() {
     let (rounds, events) = (setting("ROUNDS", 3), setting("EVENTS", 10_000));
     let (mut cost, mut rate) = (Vec::new(), Vec::new());
+    let earlier = std::env::var_os("EARLIER");
+    let (mut cost_grown, mut rate_grown) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let bare = run(events, |world, at| floor::start(&world.config, at, WEBHOOKS)).await;
         let worker = run(events, |world, _| world.worker()).await;
@@ -52,6 +55,12 @@ async fn compare() {
         );
         cost.push(worker.processor_us / bare.processor_us);
         rate.push(worker.rate / bare.rate);
+        if let Some(program) = &earlier {
+            let before = run(events, |world, _| world.worker_of(program)).await;
+            println!("         the earlier build: {:.0} us, {:.0}/s", before.processor_us, before.rate);
+            cost_grown.push(worker.processor_us / before.processor_us);
+            rate_grown.push(worker.rate / before.rate);
+        }
     }
     let waiting = setting("WAITING", 500_000);
     let memory = memory(waiting).await;
@@ -59,6 +68,11 @@ async fn compare() {
     println!("processor time per delivery, against the bare consumer: {:.2} (median of {rounds})", median(&mut cost));
     println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
     println!("peak memory with {waiting} events waiting:               {memory:.0} MiB");
+    if earlier.is_some() {
+        println!();
+        println!("processor time per delivery, against the earlier build: {:.2}", median(&mut cost_grown));
+        println!("rate, against the earlier build:                        {:.2}", median(&mut rate_grown));
+    }
 }
 
 fn paths() -> Vec<String> {

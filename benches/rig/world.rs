@@ -1,6 +1,7 @@
 //! Topics, groups and keys of one run, on the Kafka and Redis of `KAFKA_BROKERS` and `REDIS_URL`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -53,7 +54,12 @@ impl World {
 
     /// The worker, at work from now on.
     pub fn worker(&self) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_optio-webhooks"));
+        self.worker_of(env!("CARGO_BIN_EXE_optio-webhooks"))
+    }
+
+    /// Another build of the worker.
+    pub fn worker_of(&self, program: impl AsRef<OsStr>) -> Process {
+        let mut command = Command::new(program);
         let admin = super::receiver::free_address();
         command
             .arg("run")
