@@ -63,15 +63,17 @@ async fn compare() {
         }
     }
     let waiting = setting("WAITING", 500_000);
-    let memory = memory(waiting).await;
+    let peak = memory(waiting, |world| world.worker()).await;
     println!();
     println!("processor time per delivery, against the bare consumer: {:.2} (median of {rounds})", median(&mut cost));
     println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
-    println!("peak memory with {waiting} events waiting:               {memory:.0} MiB");
-    if earlier.is_some() {
+    println!("peak memory with {waiting} events waiting:               {peak:.0} MiB");
+    if let Some(program) = &earlier {
+        let before = memory(waiting, |world| world.worker_of(program)).await;
         println!();
         println!("processor time per delivery, against the earlier build: {:.2}", median(&mut cost_grown));
         println!("rate, against the earlier build:                        {:.2}", median(&mut rate_grown));
+        println!("peak memory, against the earlier build's {before:.0} MiB:         {:.2}", peak / before);
     }
 }
 
@@ -106,13 +108,13 @@ async fn until(at: SocketAddr, count: u64, process: &mut Process) {
 }
 
 /// The worker's peak while `waiting` events wait, read after it delivered a fifth of them.
-async fn memory(waiting: usize) -> f64 {
+async fn memory(waiting: usize, start: impl FnOnce(&World) -> Process) -> f64 {
     let world = World::new(&[]).await;
     let at = receiver::free_address();
     let _receiver = Process::role("receiver", &[at.to_string()]);
     world.webhooks(at, &paths()[..1], &[EventType::TaskCompleted]).await;
     world.emit(EventType::TaskCompleted, waiting).await;
-    let mut worker = world.worker();
+    let mut worker = start(&world);
     until(at, waiting as u64 / 5, &mut worker).await;
     worker.memory_peak_mib().expect("it lives")
 }
