@@ -161,6 +161,25 @@ pub struct Attempt {
     pub proofs: Vec<(&'static str, String)>,
 }
 
+impl Attempt {
+    /// What the endpoint's limits go by.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome { failure: self.failure, status: self.status, retry_after: self.retry_after }
+    }
+}
+
+/// What an attempt says of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// None for 2xx.
+    pub failure: Option<FailureCode>,
+    /// The answer's status, where one came.
+    pub status: Option<u16>,
+    /// How long the endpoint asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
 /// Why a delivery is given up (contract section 4).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,

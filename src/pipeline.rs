@@ -25,7 +25,7 @@ use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{Attempt, DeadReason, Delivery, FailureCode, Fate, FatePolicy, Source, now_ms_up};
+use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, Outcome, Source, now_ms_up};
 use crate::event::Event;
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
@@ -242,7 +242,7 @@ impl Pipeline {
             webhook_id: open.delivery.webhook_id,
             order_key: open.order_key,
             started,
-            attempt: None,
+            outcome: None,
         };
         // Deletion is looked up right before the request; while Redis is away, here is where sending waits.
         let snapshot = self.snapshots.current().await;
@@ -254,17 +254,18 @@ impl Pipeline {
         drop(snapshot);
         open.receipt.note(Stage::Sending, webhook.id);
         let attempt = send::attempt(&self.client, &webhook, &open.delivery, &self.config.delivery).await;
-        turn.attempt = Some(attempt.clone());
+        turn.outcome = Some(attempt.outcome());
         drop(turn);
         let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
         metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
         let fate = self.policy.after_attempt(&open.delivery, &attempt, rand::random());
         let last = LastError { code: attempt.failure, status: attempt.status };
         open.receipt.note(Stage::Settling, webhook.id);
-        let mut next = open.delivery.clone();
-        next.attempts += 1;
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
-        self.hand_over(&next, fate, last).await;
+        if fate != Fate::Delivered {
+            let next = Delivery { attempts: open.delivery.attempts + 1, ..open.delivery.clone() };
+            self.hand_over(&next, fate, last).await;
+        }
         self.health.observe(&webhook, &attempt).await;
         self.settler
             .settle(Settlement::attempted(&open.delivery, &attempt, fate, open.receipt, in_flight, open.permits))
@@ -353,12 +354,12 @@ struct Turn {
     order_key: Option<u64>,
     started: Started,
     /// What it came to; None if it was given up.
-    attempt: Option<Attempt>,
+    outcome: Option<Outcome>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.attempt.as_ref());
+        self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
         self.pipeline.advance(self.webhook_id);
     }
 }

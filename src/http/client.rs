@@ -29,7 +29,8 @@ pub fn new(delivery: &config::Delivery) -> Result<reqwest::Client, reqwest::Erro
         .timeout(delivery.timeout)
         .pool_idle_timeout(POOL_IDLE)
         .tcp_nodelay(true)
-        .retry(reqwest::retry::never())
+        // Retries are ours. Zero tells the client so before it copies the request for one.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .dns_resolver(GuardedResolver(policy(delivery)));
     // A proxy from the environment would bypass the guard unseen.
     builder = match delivery.proxy.as_str() {

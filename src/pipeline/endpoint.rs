@@ -11,7 +11,7 @@ use super::breaker::{Breaker, Change, Verdict};
 use super::lane::{Lane, Queued};
 use super::pace::Pace;
 use crate::config;
-use crate::delivery::{Attempt, FailureCode};
+use crate::delivery::{FailureCode, Outcome};
 use crate::report::EndpointReport;
 use crate::webhook::WebhookId;
 
@@ -142,29 +142,29 @@ impl<T: Queued> Endpoint<T> {
         }
     }
 
-    /// A request is over; `attempt` is None if it was given up without a result.
+    /// A request is over; `outcome` is None if it was given up without a result.
     pub fn finished(
         &mut self,
         order_key: Option<u64>,
         started: Started,
-        attempt: Option<&Attempt>,
+        outcome: Option<Outcome>,
         now: Instant,
         settings: &config::Delivery,
     ) -> Option<Change> {
         self.lane.finished(order_key, now);
-        let Some(attempt) = attempt else {
+        let Some(outcome) = outcome else {
             if started.is_probe {
                 self.breaker.abandon();
             }
             return None;
         };
-        let succeeded = attempt.failure.is_none();
+        let succeeded = outcome.failure.is_none();
         if succeeded {
             self.pace.succeeded(settings.endpoint_in_flight_max);
-        } else if is_overload(attempt) {
+        } else if is_overload(outcome) {
             self.pace.overloaded(started.at, now);
         }
-        if let Some(asked) = attempt.retry_after.filter(|_| !succeeded) {
+        if let Some(asked) = outcome.retry_after.filter(|_| !succeeded) {
             let until = now + asked.min(settings.retry_after_max);
             self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
         }
@@ -196,8 +196,8 @@ impl<T: Queued> Endpoint<T> {
 const BURST: NonZeroU32 = NonZeroU32::MIN;
 
 /// Signs that an endpoint has more to do than it can.
-fn is_overload(attempt: &Attempt) -> bool {
-    attempt.failure == Some(FailureCode::Timeout) || matches!(attempt.status, Some(429 | 502 | 503 | 504))
+fn is_overload(outcome: Outcome) -> bool {
+    outcome.failure == Some(FailureCode::Timeout) || matches!(outcome.status, Some(429 | 502 | 503 | 504))
 }
 
 #[cfg(test)]
@@ -213,16 +213,9 @@ mod tests {
         }
     }
 
-    fn attempt(status: u16) -> Attempt {
-        Attempt {
-            failure: (status != 200).then_some(FailureCode::Status),
-            status: Some(status),
-            response_body: String::new(),
-            duration: Duration::ZERO,
-            retry_after: None,
-            ended_at_ms: 0,
-            proofs: Vec::new(),
-        }
+    fn answered(status: u16) -> Outcome {
+        let failure = (status != 200).then_some(FailureCode::Status);
+        Outcome { failure, status: Some(status), retry_after: None }
     }
 
     fn endpoint(items: usize) -> (Endpoint<Item>, config::Delivery) {
@@ -249,7 +242,7 @@ mod tests {
         let (mut endpoint, settings) = endpoint(10);
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint, &settings)).collect();
         assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing);
-        endpoint.finished(None, started[0], Some(&attempt(503)), Instant::now(), &settings);
+        endpoint.finished(None, started[0], Some(answered(503)), Instant::now(), &settings);
         assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing, "three are in flight, two are allowed");
         endpoint.finished(None, started[1], None, Instant::now(), &settings);
         endpoint.finished(None, started[2], None, Instant::now(), &settings);
@@ -274,7 +267,7 @@ mod tests {
         let (mut endpoint, settings) = endpoint(5);
         let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint, &settings)).collect();
         for started in started {
-            endpoint.finished(None, started, Some(&attempt(500)), Instant::now(), &settings);
+            endpoint.finished(None, started, Some(answered(500)), Instant::now(), &settings);
         }
         let open = settings.breaker.open_initial;
         let deferral = Deferral { why: FailureCode::CircuitOpen, wait: open };
@@ -291,7 +284,7 @@ mod tests {
             "one probe at a time; the other waits for it"
         );
         assert_eq!(
-            endpoint.finished(None, probe, Some(&attempt(200)), Instant::now(), &settings),
+            endpoint.finished(None, probe, Some(answered(200)), Instant::now(), &settings),
             Some(Change::Closed)
         );
         endpoint.admit(Item(7), Instant::now());
@@ -304,8 +297,8 @@ mod tests {
         let (mut endpoint, settings) = endpoint(2);
         let started = start(&mut endpoint, &settings);
         let minute = Duration::from_secs(60);
-        let asked = Attempt { retry_after: Some(minute), ..attempt(429) };
-        endpoint.finished(None, started, Some(&asked), Instant::now(), &settings);
+        let asked = Outcome { retry_after: Some(minute), ..answered(429) };
+        endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         let deferral = Deferral { why: FailureCode::Saturated, wait: minute };
         assert_eq!(endpoint.next(Instant::now(), &settings), Next::PutOff(vec![Item(1)], deferral));
         tokio::time::advance(minute).await;
@@ -327,7 +320,7 @@ mod tests {
         let (mut endpoint, settings) = endpoint(1);
         assert!(!endpoint.is_forgettable(Instant::now(), &settings));
         let started = start(&mut endpoint, &settings);
-        endpoint.finished(None, started, Some(&attempt(500)), Instant::now(), &settings);
+        endpoint.finished(None, started, Some(answered(500)), Instant::now(), &settings);
         assert!(!endpoint.is_forgettable(Instant::now(), &settings));
         tokio::time::advance(settings.breaker.window).await;
         assert!(endpoint.is_forgettable(Instant::now(), &settings));

@@ -10,7 +10,7 @@ use super::breaker::Change;
 use super::endpoint::{Deferral, Endpoint, Next, Started};
 use super::lane::Queued;
 use crate::config;
-use crate::delivery::{Attempt, FailureCode};
+use crate::delivery::{FailureCode, Outcome};
 use crate::report::EndpointReport;
 use crate::webhook::{Webhook, WebhookId};
 
@@ -101,11 +101,11 @@ impl<T: Queued> Endpoints<T> {
     }
 
     /// A request is over.
-    pub fn finished(&self, webhook: WebhookId, order_key: Option<u64>, started: Started, attempt: Option<&Attempt>) {
+    pub fn finished(&self, webhook: WebhookId, order_key: Option<u64>, started: Started, outcome: Option<Outcome>) {
         let change = self
             .known()
             .get_mut(&webhook)
-            .and_then(|known| known.endpoint.finished(order_key, started, attempt, Instant::now(), &self.settings));
+            .and_then(|known| known.endpoint.finished(order_key, started, outcome, Instant::now(), &self.settings));
         match change {
             Some(Change::Opened(lasts)) => {
                 metrics::counter!("optio_webhooks_breaker_opened_total").increment(1);

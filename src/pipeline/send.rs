@@ -1,6 +1,7 @@
 //! One attempt: the request of contract section 3, and what it came to.
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Request, Response};
 use tokio::time::Instant;
 
 use crate::config;
@@ -32,19 +33,23 @@ pub async fn attempt(
         attempt.failure = Some(FailureCode::AddressBlocked);
     } else {
         attempt.proofs = proofs(webhook, delivery, now_ms());
-        let request = client
-            .post(webhook.url.clone())
-            .headers(headers(webhook, delivery, &attempt.proofs))
-            .body(delivery.body.clone());
-        attempt.failure = exchange(request, &mut attempt, settings.response_body_max).await.err();
+        let mut request = Request::new(Method::POST, webhook.url.clone());
+        *request.headers_mut() = headers(webhook, delivery, &attempt.proofs);
+        *request.body_mut() = Some(delivery.body.clone().into());
+        let answer = client.execute(request);
+        attempt.failure = exchange(answer, &mut attempt, settings.response_body_max).await.err();
     }
     attempt.duration = started.elapsed();
     attempt.ended_at_ms = now_ms_up();
     attempt
 }
 
-async fn exchange(request: reqwest::RequestBuilder, attempt: &mut Attempt, body_max: usize) -> Result<(), FailureCode> {
-    let mut response = request.send().await.map_err(|error| failure_code(&error))?;
+async fn exchange(
+    answer: impl Future<Output = reqwest::Result<Response>>,
+    attempt: &mut Attempt,
+    body_max: usize,
+) -> Result<(), FailureCode> {
+    let mut response = answer.await.map_err(|error| failure_code(&error))?;
     let status = response.status();
     attempt.status = Some(status.as_u16());
     attempt.retry_after = response
