@@ -4,6 +4,7 @@
 //! says what it is a replay of, and so is its own mark: what was replayed is read from that topic, and writing and
 //! marking can't come apart.
 
+pub mod backwards;
 pub mod browse;
 pub mod choice;
 pub mod dead_letters;

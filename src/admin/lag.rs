@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::Mutex;
 
 use crate::config::Config;
@@ -17,6 +17,8 @@ use crate::topics::{Names, needed};
 const FRESH: Duration = Duration::from_secs(2);
 /// How long the broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long it may take to bring the first record of each partition.
+const OLDEST_MAX: Duration = Duration::from_secs(2);
 
 /// One partition of a topic that a group reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Lag {
     pub end: i64,
     /// Records that aren't settled.
     pub lag: i64,
+    /// When the first of them was written, Unix milliseconds; of events only, and None where it can't be read in time.
+    pub oldest_at_ms: Option<i64>,
 }
 
 /// Asks the broker, not more often than needed.
@@ -71,15 +75,39 @@ fn ask(config: &Config) -> anyhow::Result<Vec<Lag>> {
         .map(|topic| topic.name)
         .filter(|topic| *topic != names.dead_letters())
         .partition(|topic| names.is_waiting(topic));
-    let mut lags = of_group(config, names.events_group(), &events)?;
-    lags.extend(of_group(config, &names.retry_group(), &waiting)?);
+    let consumer = consumer(config, names.events_group())?;
+    let mut lags = of_group(config, &consumer, &events)?;
+    date(&consumer, &mut lags)?;
+    lags.extend(of_group(config, &self::consumer(config, &names.retry_group())?, &waiting)?);
     Ok(lags)
 }
 
-fn of_group(config: &Config, group: &str, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
+fn consumer(config: &Config, group: &str) -> anyhow::Result<BaseConsumer<Words>> {
+    clients::consumer(config, group).create_with_context(Words).context("kafka consumer")
+}
+
+/// Reads when the first record of each that isn't settled was written. It joins no group: nobody's partition goes.
+fn date(consumer: &BaseConsumer<Words>, lags: &mut [Lag]) -> anyhow::Result<()> {
+    let mut firsts = TopicPartitionList::new();
+    for behind in lags.iter().filter(|lag| lag.lag > 0) {
+        firsts.add_partition_offset(&behind.topic, behind.partition, Offset::Offset(behind.end - behind.lag))?;
+    }
+    let (mut open, until) = (firsts.count(), Instant::now() + OLDEST_MAX);
+    consumer.assign(&firsts)?;
+    while open > 0 && Instant::now() < until {
+        let Some(Ok(record)) = consumer.poll(until.saturating_duration_since(Instant::now())) else { continue };
+        let lag = lags.iter_mut().find(|lag| lag.topic == record.topic() && lag.partition == record.partition());
+        if let Some(lag) = lag.filter(|lag| lag.oldest_at_ms.is_none()) {
+            // A record without a time is as old as can be said.
+            lag.oldest_at_ms = Some(record.timestamp().to_millis().unwrap_or(0));
+            open -= 1;
+        }
+    }
+    consumer.unassign().context("kafka consumer: unassign")
+}
+
+fn of_group(config: &Config, consumer: &BaseConsumer<Words>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
     let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
-    let consumer: BaseConsumer<Words> =
-        clients::consumer(config, group).create_with_context(Words).context("kafka consumer")?;
     let mut partitions = TopicPartitionList::new();
     for topic in topics {
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).with_context(away)?;
@@ -101,7 +129,7 @@ fn of_group(config: &Config, group: &str, topics: &[String]) -> anyhow::Result<V
             _ => None,
         };
         let lag = (end - committed.unwrap_or(low).max(low)).max(0);
-        lags.push(Lag { topic, partition, committed, end, lag });
+        lags.push(Lag { topic, partition, committed, end, lag, oldest_at_ms: None });
     }
     Ok(lags)
 }

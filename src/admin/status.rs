@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::lag::Lag;
 use super::{Admin, Problem};
 use crate::delivery::now_ms;
 use crate::report::{EndpointReport, HoldingReport, PartitionReport, Report};
@@ -14,8 +15,8 @@ use crate::topics::Names;
 pub struct Status {
     /// Records of the events' topic that aren't settled.
     pub lag: i64,
-    /// Age of the oldest event that a worker read and that isn't settled, in milliseconds; null where there is none, or,
-    /// with a `lag`, where no worker has read it yet.
+    /// Age of the oldest event that isn't settled, in milliseconds; null where there is none, or, with a `lag`, where it
+    /// can't be read in time.
     pub oldest_undelivered_age_ms: Option<i64>,
     /// The workers that live.
     pub workers: Vec<WorkerStatus>,
@@ -85,26 +86,34 @@ impl Admin {
         let reports = self.reports.all().await?;
         let lags = self.lags.now().await?;
         let names = Names::new(&self.config);
-        let partitions = lags.into_iter().map(|lag| {
-            let found = reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
+        let reader =
+            |lag: &Lag| reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
+        let of_events = || lags.iter().filter(|lag| lag.topic == names.events());
+        // Who reads a partition knows better than its group's last commit.
+        let oldest_at_ms = of_events().filter_map(|lag| match reader(lag) {
+            Some((_, partition)) => written_at_ms(partition.holding.as_ref()?),
+            None => lag.oldest_at_ms,
+        });
+        let oldest_at_ms = oldest_at_ms.min();
+        let lag = of_events().map(|lag| lag.lag).sum();
+        let partitions = lags.iter().map(|lag| {
+            let found = reader(lag);
             PartitionStatus {
                 worker: found.map(|(report, _)| report.worker.clone()),
                 open_offsets: found.map_or(0, |(_, partition)| partition.open_offsets),
                 paused: found.is_some_and(|(_, partition)| partition.paused),
                 holding: found.and_then(|(_, partition)| partition.holding.clone()),
-                topic: lag.topic,
+                topic: lag.topic.clone(),
                 partition: lag.partition,
                 committed: lag.committed,
                 end: lag.end,
                 lag: lag.lag,
             }
         });
-        let partitions: Vec<PartitionStatus> = partitions.collect();
-        let of_events = || partitions.iter().filter(|partition| partition.topic == names.events());
-        let oldest = of_events().filter_map(|partition| written_at_ms(partition.holding.as_ref()?)).min();
+        let partitions = partitions.collect();
         Ok(Status {
-            lag: of_events().map(|partition| partition.lag).sum(),
-            oldest_undelivered_age_ms: oldest.map(|at_ms| (now_ms() - at_ms).max(0)),
+            lag,
+            oldest_undelivered_age_ms: oldest_at_ms.map(|at_ms| (now_ms() - at_ms).max(0)),
             endpoints: endpoints(&reports),
             workers: reports.iter().map(worker).collect(),
             partitions,

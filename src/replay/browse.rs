@@ -7,6 +7,7 @@ use rdkafka::message::{BorrowedMessage, Headers};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::backwards::{Backwards, Stretch};
 use super::choice::Choice;
 use super::dead_letters::origin;
 use super::letter::Letter;
@@ -52,14 +53,14 @@ pub struct Shown {
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetters)]
 pub struct Page {
-    /// Those that fit, oldest first within a partition.
+    /// Those that fit, newest first.
     pub dead_letters: Vec<Shown>,
-    /// Where the next page begins; None at the end.
+    /// Where the next page, of older ones, begins; None at the end.
     #[schema(value_type = Option<String>)]
     pub next: Option<Cursor>,
 }
 
-/// Where a page begins: the next offset of each partition.
+/// Where a page begins: below these offsets of each partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor(pub HashMap<i32, i64>);
 
@@ -97,8 +98,9 @@ impl Serialize for Cursor {
     }
 }
 
-/// Up to `limit` dead letters that `choice` means, from `cursor` on. Looks at no more than `look_at_max` records: a
-/// page may be short, or empty, and still have a next one. Blocks; a broker that is away is waited for until `stop`.
+/// The newest `limit` dead letters that `choice` means, older than `cursor`. Looks at no more than `look_at_max`
+/// records: a page may be short, or empty, and still have a next one. Blocks; a broker that is away is waited for until
+/// `stop`.
 ///
 /// # Errors
 /// Where the topic can't be read.
@@ -110,28 +112,41 @@ pub fn browse(
     look_at_max: u64,
     stop: &CancellationToken,
 ) -> anyhow::Result<Page> {
-    let start = match cursor {
-        Some(Cursor(offsets)) => Start::Offsets(offsets),
-        None => choice.since_ms.map_or(Start::Oldest, Start::At),
-    };
-    let mut scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
-    let mut page = Page { dead_letters: Vec::new(), next: None };
-    let mut looked_at = 0;
-    while page.dead_letters.len() < limit && looked_at < look_at_max {
-        let Some(record) = scan.next(stop)? else {
-            anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was ended before its end");
-            return Ok(page);
-        };
-        looked_at += 1;
-        let letter = Letter::read(&record);
-        if choice.takes(&letter) {
-            page.dead_letters.push(shown(&record, letter));
+    let start = choice.since_ms.map_or(Start::Oldest, Start::At);
+    let mut scan = Scan::found(config, &Names::new(config).dead_letters(), start)?;
+    let Cursor(below) = cursor.unwrap_or_default();
+    let spans = scan.spans().iter().map(|(partition, (low, high))| {
+        let below = below.get(partition).map_or(*high, |below| (*below).clamp(*low, *high));
+        (*partition, (*low, below))
+    });
+    let mut search = Backwards::new(spans.collect::<Vec<_>>(), limit);
+    let mut left = look_at_max;
+    loop {
+        let stretches = search.stretches(left);
+        if stretches.is_empty() {
+            break;
+        }
+        scan.turn_to(stretches.clone())?;
+        left -= scan.total();
+        let mut found: HashMap<i32, Stretch<Shown>> = HashMap::new();
+        while let Some(record) = scan.next(stop)? {
+            let stretch = found.entry(record.partition()).or_insert_with(|| Stretch::new(limit));
+            stretch.looked_at(record.timestamp().to_millis().unwrap_or(i64::MAX));
+            if !choice.may_take(record.key()) {
+                continue;
+            }
+            let letter = Letter::read(&record);
+            if choice.takes(&letter) {
+                stretch.found(record.offset(), letter.died_at_ms, shown(&record, letter));
+            }
+        }
+        anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was ended before its end");
+        for (partition, (from, _)) in stretches {
+            search.read(partition, from, found.remove(&partition).unwrap_or_else(|| Stretch::new(limit)));
         }
     }
-    if scan.read() < scan.total() {
-        page.next = Some(Cursor(scan.position()));
-    }
-    Ok(page)
+    let (dead_letters, next) = search.page();
+    Ok(Page { dead_letters, next: next.map(Cursor) })
 }
 
 fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {

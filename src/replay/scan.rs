@@ -29,8 +29,6 @@ pub enum Start {
     Oldest,
     /// At the first record of that time (Unix milliseconds) or later.
     At(i64),
-    /// At these offsets; the oldest of partitions that aren't named.
-    Offsets(HashMap<i32, i64>),
 }
 
 /// What all readers of a topic together read ahead.
@@ -105,6 +103,7 @@ pub fn read_all<T: Send>(
 /// A reading under way.
 pub struct Scan {
     consumer: ClosedElsewhere,
+    topic: String,
     /// By partition: the next offset, and the first one beyond the end.
     spans: HashMap<i32, (i64, i64)>,
     /// Partitions that aren't read to their end.
@@ -142,6 +141,20 @@ impl Scan {
     }
 
     fn open_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
+        let mut scan = Self::found_share(config, topic, start, share)?;
+        scan.turn_to(scan.spans.clone())?;
+        Ok(scan)
+    }
+
+    /// Finds out where `topic` begins and ends, and reads nothing before [`Scan::turn_to`]. Blocks on the network.
+    ///
+    /// # Errors
+    /// As [`Scan::open`].
+    pub fn found(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
+        Self::found_share(config, topic, start, Share { number: 0, of: 1 })
+    }
+
+    fn found_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
         let read_ahead_kib = (READ_AHEAD_KIB / share.of).max(1_024).to_string();
         let read_ahead_records = (READ_AHEAD_RECORDS / share.of).to_string();
         let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
@@ -164,20 +177,35 @@ impl Scan {
         let ids = partitions.iter().map(rdkafka::metadata::MetadataPartition::id);
         let numbers: Vec<i32> = ids.filter(|id| id.unsigned_abs() as usize % share.of == share.number).collect();
         let starts = starts(&consumer, topic, &numbers, start).with_context(away)?;
-        let mut scan = Self { spans: HashMap::new(), open: 0, total: 0, read: 0, consumer };
-        let mut assignment = TopicPartitionList::new();
+        let mut spans = HashMap::new();
         for number in numbers {
-            let (low, high) = scan.consumer.fetch_watermarks(topic, number, ANSWER_MAX).with_context(away)?;
+            let (low, high) = consumer.fetch_watermarks(topic, number, ANSWER_MAX).with_context(away)?;
             let from = starts.get(&number).map_or(low, |from| (*from).clamp(low, high));
-            scan.spans.insert(number, (from, high));
-            if from < high {
-                assignment.add_partition_offset(topic, number, Offset::Offset(from)).context("an offset")?;
-                scan.open += 1;
-                scan.total += (high - from) as u64;
-            }
+            spans.insert(number, (from, high));
         }
-        scan.consumer.assign(&assignment).context("kafka consumer: assign")?;
-        Ok(scan)
+        Ok(Self { consumer, topic: topic.to_owned(), spans, open: 0, total: 0, read: 0 })
+    }
+
+    /// By partition the next offset, and the first one beyond what is read.
+    #[must_use]
+    pub fn spans(&self) -> &HashMap<i32, (i64, i64)> {
+        &self.spans
+    }
+
+    /// Reads these spans from now on, and nothing else.
+    ///
+    /// # Errors
+    /// The client's.
+    pub fn turn_to(&mut self, spans: HashMap<i32, (i64, i64)>) -> anyhow::Result<()> {
+        let mut assignment = TopicPartitionList::new();
+        (self.open, self.total, self.read) = (0, 0, 0);
+        for (number, (from, to)) in spans.iter().filter(|(_, (from, to))| from < to) {
+            assignment.add_partition_offset(&self.topic, *number, Offset::Offset(*from)).context("an offset")?;
+            self.open += 1;
+            self.total += (to - from) as u64;
+        }
+        self.spans = spans;
+        self.consumer.assign(&assignment).context("kafka consumer: assign")
     }
 
     /// Offsets from the start to the end; there may be fewer records.
@@ -190,12 +218,6 @@ impl Scan {
     #[must_use]
     pub fn read(&self) -> u64 {
         self.read
-    }
-
-    /// Where each partition goes on.
-    #[must_use]
-    pub fn position(&self) -> HashMap<i32, i64> {
-        self.spans.iter().map(|(partition, (next, _))| (*partition, *next)).collect()
     }
 
     /// The next record; None at the end, or once `stop` is cancelled. Records of one partition come in their order.
@@ -243,7 +265,6 @@ fn starts(
     }
     let at_ms = match start {
         Start::Oldest => return Ok(HashMap::new()),
-        Start::Offsets(offsets) => return Ok(offsets),
         Start::At(at_ms) => at_ms,
     };
     let mut times = TopicPartitionList::new();

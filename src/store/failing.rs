@@ -1,23 +1,30 @@
 //! Since when webhooks fail without one success, shared by all workers.
 
-use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
+use redis::{AsyncCommands as _, Script};
 
 use super::Keys;
 use crate::webhook::WebhookId;
+
+/// Of a webhook that was deleted under the attempt nothing is kept: nobody would take it away.
+const SINCE: &str = r"
+    if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return tonumber(ARGV[2]) end
+    redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+    return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))";
 
 /// The hash of webhooks that fail: id → Unix milliseconds.
 #[derive(Clone)]
 pub struct Failing {
     connection: ConnectionManager,
     key: String,
+    webhooks: String,
 }
 
 impl Failing {
     /// Over `connection`.
     #[must_use]
     pub fn new(connection: ConnectionManager, keys: &Keys) -> Self {
-        Self { connection, key: keys.failing() }
+        Self { connection, key: keys.failing(), webhooks: keys.webhooks() }
     }
 
     /// It failed at `now_ms`. Since when it does, as the first worker saw it.
@@ -25,14 +32,13 @@ impl Failing {
     /// # Errors
     /// Redis's.
     pub async fn since(&self, webhook: WebhookId, now_ms: i64) -> redis::RedisResult<i64> {
-        let field = webhook.to_string();
-        let (since,): (i64,) = redis::pipe()
-            .hset_nx(&self.key, &field, now_ms)
-            .ignore()
-            .hget(&self.key, &field)
-            .query_async(&mut self.connection.clone())
-            .await?;
-        Ok(since)
+        Script::new(SINCE)
+            .key(&self.key)
+            .key(&self.webhooks)
+            .arg(webhook.to_string())
+            .arg(now_ms)
+            .invoke_async(&mut self.connection.clone())
+            .await
     }
 
     /// It succeeded, or was enabled anew: what was before counts no more.

@@ -324,6 +324,23 @@ async fn dead_letters_are_looked_through_and_replayed_with_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_a_replay_runs_another_is_refused_and_told_why() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let worker = world.worker().await;
+    world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 100).await;
+    world.dead_lettered(100).await;
+    let replay = async |request: Value| worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
+    // Slow enough to be at it for longer than this test.
+    let (status, begun) = replay(json!({ "all": true, "rate": 1 })).await;
+    assert_eq!((status, &begun["replay"]["state"]), (202, &json!("running")));
+    let (status, refused) = replay(json!({ "all": true })).await;
+    assert_eq!(status, 409);
+    assert!(refused["error"].as_str().is_some_and(|sentence| sentence.contains("another replay")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_status_says_what_holds_a_watermark_and_how_endpoints_are() {
     let world = World::with(&[("delivery.timeout", "60s"), ("worker.drain_timeout", "1s")]).await;
     let worker = world.worker().await;
@@ -352,6 +369,17 @@ async fn an_admin_server_of_its_own_serves_without_a_worker() {
     let (status, standing) = admin.call("GET", "/api/status", None).await;
     assert_eq!((status, &standing["workers"]), (200, &json!([])));
     assert_eq!(standing["partitions"][0]["worker"], Value::Null);
+    assert_eq!((&standing["lag"], &standing["oldestUndeliveredAgeMs"]), (&json!(0), &Value::Null));
+    // How long events wait is told even where nobody reads them.
+    let began = now_ms();
+    world.emit(EventType::TaskFailed, 2).await;
+    let standing = eventually("the status tells of them", async || {
+        let (_, standing) = admin.call("GET", "/api/status", None).await;
+        (standing["lag"] == 2).then_some(standing)
+    })
+    .await;
+    let age = standing["oldestUndeliveredAgeMs"].as_i64().expect("an age");
+    assert!((0..=now_ms() - began).contains(&age), "{age}");
     // And a worker of its own serves health, but neither page nor API.
     let mut worker = Worker::start_with(&["run", "--only", "worker"], &world.environment());
     worker.readiness(true).await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::EventType;
+use optio_webhooks::store::failing::Failing;
 use optio_webhooks::webhook::draft::Draft;
 
 use crate::harness::world::header;
@@ -193,4 +194,19 @@ async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_
     world.emit(EventType::TaskCompleted, 1).await;
     assert_eq!(world.receiver.arrived(2).await[1].path, "/new");
     assert!(world.store().get(webhook).await.unwrap().unwrap().active);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_when_a_webhook_fails_is_as_the_first_saw_it_and_of_a_deleted_one_nothing_is_kept() {
+    let world = World::new().await;
+    let failing = Failing::new(world.redis.clone(), &world.keys());
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    assert_eq!(failing.since(webhook, 5).await.unwrap(), 5);
+    assert_eq!(failing.since(webhook, 9).await.unwrap(), 5);
+    world.store().remove(webhook).await.unwrap();
+    // An attempt that was under way ends.
+    assert_eq!(failing.since(webhook, 11).await.unwrap(), 11);
+    let kept: usize =
+        redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
+    assert_eq!(kept, 0);
 }

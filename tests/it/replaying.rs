@@ -452,6 +452,21 @@ async fn dead_letters_are_browsed_page_by_page_and_each_is_seen_once() {
     }
     assert_eq!(seen.len(), 50);
     assert_eq!(seen.into_iter().collect::<HashSet<_>>(), ids[&one]);
+
+    // With enough of a look at each page, all of them come newest first, whatever partition they stand in.
+    let mut letters = Vec::new();
+    loop {
+        let page = tokio::task::block_in_place(|| {
+            browse(&config, &Choice::default(), cursor.take(), 7, 100_000, &CancellationToken::new()).unwrap()
+        });
+        letters.extend(page.dead_letters);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(letters.iter().map(|letter| letter.delivery_id).collect::<HashSet<_>>().len(), 100);
+    assert!(letters.is_sorted_by(|younger, older| younger.died_at >= older.died_at), "newest first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

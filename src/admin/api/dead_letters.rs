@@ -87,7 +87,7 @@ impl Admin {
     }
 }
 
-/// Dead letters, oldest first within a partition. A page may be short, or empty, and still have a next one.
+/// Dead letters, newest first. A page may be short, or empty, and still have a next one.
 #[utoipa::path(get, path = "/api/dead-letters", tag = "dead letters", params(Asked),
     responses((status = 200, body = Page), (status = 400, body = Error)))]
 pub async fn list(

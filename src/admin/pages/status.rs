@@ -40,7 +40,7 @@ fn summary(status: &Status) -> Markup {
     html! {
         dl .facts {
             dt { "Events not settled" } dd { (status.lag) }
-            dt { "Oldest undelivered" } dd { @match status.oldest_undelivered_age_ms { Some(age) => (seconds(age)), None if status.lag == 0 => "none waits", None => "not known: no worker has read it yet" } }
+            dt { "Oldest undelivered" } dd { @match status.oldest_undelivered_age_ms { Some(age) => (seconds(age)), None if status.lag == 0 => "none waits", None => "not known: Kafka didn't bring it in time" } }
             dt { "Endpoints left alone" } dd { (troubled) }
         }
     }

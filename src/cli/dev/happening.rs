@@ -1,0 +1,76 @@
+//! What the story is made of, as anyone could see it from outside.
+
+use anyhow::Context as _;
+use rdkafka::Message as _;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::message::Headers as _;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::dev::receiver::Arrival;
+use crate::kafka::clients;
+use crate::kafka::words::Words;
+use crate::topics::Names;
+
+/// One thing that happens.
+pub enum Happening {
+    /// A request.
+    Arrived(Arrival),
+    /// A delivery was written to a retry tier.
+    Waits { tier: u32, delivery: String, wait_ms: i64, error: String },
+    /// A delivery was given up.
+    Dead { delivery: String, reason: String, detail: String },
+}
+
+impl Happening {
+    /// It in a line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Arrived(arrival) => format!("  attempt    {}", arrival.line()),
+            Self::Waits { tier, delivery, wait_ms, error } => {
+                format!("  retry      after attempt {tier}: delivery {delivery} ({error}) waits {wait_ms} ms")
+            }
+            Self::Dead { delivery, reason, detail } => format!("  dead       delivery {delivery}: {reason}, {detail}"),
+        }
+    }
+}
+
+/// Reads the retry tiers and the dead letters beside the worker, as anyone with a Kafka tool could.
+pub fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening>) -> anyhow::Result<()> {
+    let consumer: StreamConsumer<Words> =
+        clients::consumer(config, "dev-observer").create_with_context(Words).context("kafka consumer")?;
+    let mut topics: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
+    topics.push(names.dead_letters());
+    consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let names = names.clone();
+    tokio::spawn(async move {
+        loop {
+            let Ok(record) = consumer.recv().await else { continue };
+            let header = |name: &str| {
+                let found = record.headers().and_then(|headers| headers.iter().find(|header| header.key == name));
+                found
+                    .and_then(|header| header.value)
+                    .map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
+            };
+            let delivery = header("optio-delivery-id");
+            let happening = match names.tier_of(record.topic()) {
+                Some(tier) => Happening::Waits {
+                    tier,
+                    delivery,
+                    wait_ms: header("optio-due-at").parse::<i64>().unwrap_or(0)
+                        - record.timestamp().to_millis().unwrap_or(0),
+                    error: format!("{} {}", header("optio-last-error"), header("optio-last-status")).trim().to_owned(),
+                },
+                None => Happening::Dead {
+                    delivery,
+                    reason: header("optio-dead-reason"),
+                    detail: header("optio-dead-detail"),
+                },
+            };
+            if happenings.send(happening).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

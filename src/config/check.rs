@@ -1,0 +1,276 @@
+//! The bounds of settings, as `config/default.toml` names them.
+
+use std::time::Duration;
+
+use super::masked::masked_url;
+use super::{BadConfig, Config};
+
+impl Config {
+    /// Holds every bound that a type can't.
+    ///
+    /// # Errors
+    /// One line for each key out of bounds.
+    pub fn check(&self) -> Result<(), BadConfig> {
+        let second = Duration::from_secs(1);
+        let millisecond = Duration::from_millis(1);
+        let mut bad = Vec::new();
+        let mut require = |holds: bool, key: &str, value: String, allowed: &str| {
+            if !holds {
+                bad.push(format!("{key} = {value}: allowed is {allowed}"));
+            }
+        };
+        let named = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 200
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        let time = |d: Duration| humantime::format_duration(d).to_string();
+        let kafka = &self.kafka;
+        require(
+            !kafka.brokers.trim().is_empty(),
+            "kafka.brokers",
+            format!("{:?}", kafka.brokers),
+            "host:port, several with commas",
+        );
+        require(named(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
+        require(named(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
+        require(
+            (millisecond * 10..=second * 60).contains(&kafka.commit_interval),
+            "kafka.commit_interval",
+            time(kafka.commit_interval),
+            "10ms to 60s",
+        );
+        require(
+            (100..=10_000_000).contains(&kafka.open_offsets_max),
+            "kafka.open_offsets_max",
+            kafka.open_offsets_max.to_string(),
+            "100 to 10000000",
+        );
+        require(
+            (1..=10_000).contains(&self.topics.partitions),
+            "topics.partitions",
+            self.topics.partitions.to_string(),
+            "1 to 10000",
+        );
+        require(
+            self.topics.replication_factor == -1 || self.topics.replication_factor >= 1,
+            "topics.replication_factor",
+            self.topics.replication_factor.to_string(),
+            "-1 (the broker's default) or 1 and more",
+        );
+        require(
+            redis_url(&self.redis.url),
+            "redis.url",
+            format!("{:?}", masked_url(&self.redis.url)),
+            "redis://[user:password@]host:port/ or rediss://…",
+        );
+        require(
+            (millisecond * 10..=second * 60).contains(&self.redis.timeout),
+            "redis.timeout",
+            time(self.redis.timeout),
+            "10ms to 60s",
+        );
+        require(
+            (second * 60..=second * 86_400 * 30).contains(&self.admin.session_max),
+            "admin.session_max",
+            time(self.admin.session_max),
+            "1m to 30days",
+        );
+        require(
+            (4_096..=16 << 20).contains(&self.admin.body_max),
+            "admin.body_max",
+            self.admin.body_max.to_string(),
+            "4096 to 16777216 (bytes)",
+        );
+        let worker = &self.worker;
+        require(
+            (2..=100_000).contains(&worker.in_flight_max),
+            "worker.in_flight_max",
+            worker.in_flight_max.to_string(),
+            "2 to 100000",
+        );
+        require(
+            (1..=90).contains(&worker.retry_share),
+            "worker.retry_share",
+            worker.retry_share.to_string(),
+            "1 to 90 (percent)",
+        );
+        require(
+            (1..=90).contains(&worker.wide_share),
+            "worker.wide_share",
+            worker.wide_share.to_string(),
+            "1 to 90 (percent)",
+        );
+        require(
+            (second..=second * 3600).contains(&worker.drain_timeout),
+            "worker.drain_timeout",
+            time(worker.drain_timeout),
+            "1s to 1h",
+        );
+        require(
+            (millisecond * 100..=second * 60).contains(&self.webhooks.staleness_max),
+            "webhooks.staleness_max",
+            time(self.webhooks.staleness_max),
+            "100ms to 60s",
+        );
+        require(
+            (second..=second * 86_400 * 365).contains(&self.webhooks.disable_after),
+            "webhooks.disable_after",
+            time(self.webhooks.disable_after),
+            "1s to 365days",
+        );
+        let delivery = &self.delivery;
+        require(
+            (millisecond * 10..=second * 300).contains(&delivery.timeout),
+            "delivery.timeout",
+            time(delivery.timeout),
+            "10ms to 5m",
+        );
+        require(
+            (1..=50).contains(&delivery.attempts_max),
+            "delivery.attempts_max",
+            delivery.attempts_max.to_string(),
+            "1 to 50",
+        );
+        require(
+            (second..=second * 86_400 * 30).contains(&delivery.age_max),
+            "delivery.age_max",
+            time(delivery.age_max),
+            "1s to 30days",
+        );
+        require(
+            delivery.retry_after_max <= second * 86_400 * 7,
+            "delivery.retry_after_max",
+            time(delivery.retry_after_max),
+            "0s to 7days",
+        );
+        require(
+            (1..=10_000).contains(&delivery.endpoint_in_flight_max),
+            "delivery.endpoint_in_flight_max",
+            delivery.endpoint_in_flight_max.to_string(),
+            "1 to 10000",
+        );
+        require(
+            (1..=1_000_000).contains(&delivery.endpoint_queue_max),
+            "delivery.endpoint_queue_max",
+            delivery.endpoint_queue_max.to_string(),
+            "1 to 1000000",
+        );
+        require(
+            (millisecond * 10..=second * 60).contains(&delivery.endpoint_wait_max),
+            "delivery.endpoint_wait_max",
+            time(delivery.endpoint_wait_max),
+            "10ms to 60s",
+        );
+        require(
+            (2_000..=16 << 20).contains(&delivery.response_body_max),
+            "delivery.response_body_max",
+            delivery.response_body_max.to_string(),
+            "2000 to 16777216 (bytes)",
+        );
+        require(
+            (1_024..=900_000).contains(&delivery.payload_max),
+            "delivery.payload_max",
+            delivery.payload_max.to_string(),
+            "1024 to 900000 (bytes)",
+        );
+        require(
+            delivery.proxy.is_empty() || url::Url::parse(&delivery.proxy).is_ok(),
+            "delivery.proxy",
+            format!("{:?}", masked_url(&delivery.proxy)),
+            "a URL, or empty for none",
+        );
+        let breaker = &delivery.breaker;
+        require(
+            breaker.failure_ratio > 0.0 && breaker.failure_ratio <= 1.0,
+            "delivery.breaker.failure_ratio",
+            breaker.failure_ratio.to_string(),
+            "more than 0, up to 1",
+        );
+        require(
+            (1..=100_000).contains(&breaker.attempts_min),
+            "delivery.breaker.attempts_min",
+            breaker.attempts_min.to_string(),
+            "1 to 100000",
+        );
+        require(
+            (second..=second * 3_600).contains(&breaker.window),
+            "delivery.breaker.window",
+            time(breaker.window),
+            "1s to 1h",
+        );
+        require(
+            (millisecond * 10..=second * 86_400).contains(&breaker.open_initial),
+            "delivery.breaker.open_initial",
+            time(breaker.open_initial),
+            "10ms to 24h",
+        );
+        require(
+            breaker.open_max >= breaker.open_initial && breaker.open_max <= second * 86_400,
+            "delivery.breaker.open_max",
+            time(breaker.open_max),
+            "delivery.breaker.open_initial to 24h",
+        );
+        let retry = &delivery.retry;
+        require(
+            (millisecond..=second * 86_400).contains(&retry.initial),
+            "delivery.retry.initial",
+            time(retry.initial),
+            "1ms to 24h",
+        );
+        require(
+            (1.0..=100.0).contains(&retry.multiplier),
+            "delivery.retry.multiplier",
+            retry.multiplier.to_string(),
+            "1 to 100",
+        );
+        require(
+            retry.max >= retry.initial && retry.max <= second * 86_400 * 7,
+            "delivery.retry.max",
+            time(retry.max),
+            "delivery.retry.initial to 7days",
+        );
+        require((0.0..=1.0).contains(&retry.jitter), "delivery.retry.jitter", retry.jitter.to_string(), "0 to 1");
+        require(
+            (10..=1_000_000).contains(&retry.window_max),
+            "delivery.retry.window_max",
+            retry.window_max.to_string(),
+            "10 to 1000000",
+        );
+        require(
+            (1..=1_000_000).contains(&self.log.entries_max),
+            "log.entries_max",
+            self.log.entries_max.to_string(),
+            "1 to 1000000",
+        );
+        require(
+            (second..=second * 86_400 * 365).contains(&self.log.age_max),
+            "log.age_max",
+            time(self.log.age_max),
+            "1s to 365days",
+        );
+        if bad.is_empty() { Ok(()) } else { Err(BadConfig(bad.join("\n"))) }
+    }
+}
+
+fn redis_url(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| ["redis", "rediss", "unix", "redis+unix"].contains(&url.scheme()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_defaults_are_within_their_bounds() {
+        Config::built_in().check().unwrap();
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_refused_with_key_value_and_what_is_allowed() {
+        let mut config = Config::built_in();
+        config.delivery.attempts_max = 0;
+        let error = config.check().unwrap_err().to_string();
+        assert_eq!(error, "delivery.attempts_max = 0: allowed is 1 to 50");
+    }
+}

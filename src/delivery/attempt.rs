@@ -1,0 +1,136 @@
+//! What one HTTP request came to.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why an attempt failed (contract section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// An answer that isn't 2xx.
+    Status,
+    /// No whole answer within `delivery.timeout`.
+    Timeout,
+    /// The host's name has no address.
+    Dns,
+    /// No connection.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// An answer that points elsewhere; never followed.
+    Redirect,
+    /// The host's address may not be dialled.
+    AddressBlocked,
+    /// The answer's body broke off.
+    Body,
+    /// What came wasn't HTTP.
+    Protocol,
+    /// Put off: the endpoint has its hands full.
+    Saturated,
+    /// Put off: the endpoint is known to be down.
+    CircuitOpen,
+}
+
+impl FailureCode {
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Redirect => "redirect",
+            Self::AddressBlocked => "address_blocked",
+            Self::Body => "body",
+            Self::Protocol => "protocol",
+            Self::Saturated => "saturated",
+            Self::CircuitOpen => "circuit_open",
+        }
+    }
+
+    /// What it means, for people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Status => "the endpoint answered with a status that isn't 2xx",
+            Self::Timeout => "no whole answer came in time",
+            Self::Dns => "the host's name has no address",
+            Self::Connect => "no connection could be made, or it broke",
+            Self::Tls => "the TLS handshake failed: look at the endpoint's certificate",
+            Self::Redirect => "the endpoint answered with a redirect; these are never followed",
+            Self::AddressBlocked => "the host's address isn't public and may not be dialled",
+            Self::Body => "the answer's body broke off",
+            Self::Protocol => "what came back wasn't HTTP",
+            Self::Saturated => "put off without an attempt: the endpoint has its hands full",
+            Self::CircuitOpen => "put off without an attempt: the endpoint is known to be down",
+        }
+    }
+}
+
+/// What one HTTP request came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// None for 2xx.
+    pub failure: Option<FailureCode>,
+    /// The answer's status, where one came.
+    pub status: Option<u16>,
+    /// As much of the answer's body as is kept.
+    pub response_body: String,
+    /// From the request's start to the body's end.
+    pub duration: Duration,
+    /// How long the endpoint asked to be left alone.
+    pub retry_after: Option<Duration>,
+    /// When it ended, Unix milliseconds.
+    pub ended_at_ms: i64,
+    /// Those of the request's headers that nobody could know from the delivery: signatures, their time.
+    pub proofs: Vec<(&'static str, String)>,
+}
+
+impl Attempt {
+    /// What the endpoint's limits go by.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome { failure: self.failure, status: self.status, retry_after: self.retry_after }
+    }
+}
+
+/// What an attempt says of the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// None for 2xx.
+    pub failure: Option<FailureCode>,
+    /// The answer's status, where one came.
+    pub status: Option<u16>,
+    /// How long the endpoint asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// How long the endpoint asked to be left alone: seconds or an HTTP date (RFC 9110, section 10.2.3).
+#[must_use]
+pub fn retry_after(value: &str, now_ms: i64) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit is as long as can be; the policy caps it.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now = std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms).unwrap_or(0));
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after("120", 0), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10_000), Some(Duration::from_secs(50)));
+        assert_eq!(retry_after("Thu, 01 Jan 1970 00:00:01 GMT", 10_000), Some(Duration::ZERO));
+        assert!(retry_after("99999999999999999999999", 0).is_some());
+        assert_eq!(retry_after("soon", 0), None);
+    }
+}
