@@ -1,10 +1,11 @@
 //! How far behind the groups are: what is committed against where the topics end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::Mutex;
 
@@ -17,6 +18,8 @@ use crate::topics::{Names, needed};
 const FRESH: Duration = Duration::from_secs(2);
 /// How long the broker may take.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How soon it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long it may take to bring the first record of each partition.
 const OLDEST_MAX: Duration = Duration::from_secs(2);
 
@@ -49,11 +52,12 @@ impl Lags {
         Self { config, last: Mutex::new(None) }
     }
 
-    /// Every partition that the two groups read.
+    /// Every partition that the two groups read. Of partitions of events that aren't `dated` by who reads them it is also
+    /// found out how long they wait.
     ///
     /// # Errors
     /// Where the broker is away.
-    pub async fn now(&self) -> anyhow::Result<Vec<Lag>> {
+    pub async fn now(&self, dated: HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
         // One asks at a time; the others wait for its answer.
         let mut last = self.last.lock().await;
         if let Some((at, lags)) = &*last
@@ -62,13 +66,13 @@ impl Lags {
             return Ok(lags.clone());
         }
         let config = self.config.clone();
-        let lags = tokio::task::spawn_blocking(move || ask(&config)).await.context("asking for the lag")??;
+        let lags = tokio::task::spawn_blocking(move || ask(&config, &dated)).await.context("asking for the lag")??;
         *last = Some((Instant::now(), lags.clone()));
         Ok(lags)
     }
 }
 
-fn ask(config: &Config) -> anyhow::Result<Vec<Lag>> {
+fn ask(config: &Config, dated: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
     let names = Names::new(config);
     let (waiting, events): (Vec<String>, Vec<String>) = needed(config)
         .into_iter()
@@ -77,33 +81,69 @@ fn ask(config: &Config) -> anyhow::Result<Vec<Lag>> {
         .partition(|topic| names.is_waiting(topic));
     let consumer = consumer(config, names.events_group())?;
     let mut lags = of_group(config, &consumer, &events)?;
-    date(&consumer, &mut lags)?;
+    date(&consumer, &mut lags, dated)?;
     lags.extend(of_group(config, &self::consumer(config, &names.retry_group())?, &waiting)?);
     Ok(lags)
 }
 
 fn consumer(config: &Config, group: &str) -> anyhow::Result<BaseConsumer<Words>> {
-    clients::consumer(config, group).create_with_context(Words).context("kafka consumer")
+    let mut client = clients::consumer(config, group);
+    client.set("enable.partition.eof", "true").create_with_context(Words).context("kafka consumer")
 }
 
-/// Reads when the first record of each that isn't settled was written. It joins no group: nobody's partition goes.
-fn date(consumer: &BaseConsumer<Words>, lags: &mut [Lag]) -> anyhow::Result<()> {
+/// Reads when the first record was written of each partition with a lag that isn't `dated` elsewhere. It joins no
+/// group: nobody's partition goes.
+fn date(consumer: &BaseConsumer<Words>, lags: &mut [Lag], dated: &HashSet<i32>) -> anyhow::Result<()> {
     let mut firsts = TopicPartitionList::new();
-    for behind in lags.iter().filter(|lag| lag.lag > 0) {
+    for behind in lags.iter().filter(|lag| lag.lag > 0 && !dated.contains(&lag.partition)) {
         firsts.add_partition_offset(&behind.topic, behind.partition, Offset::Offset(behind.end - behind.lag))?;
     }
-    let (mut open, until) = (firsts.count(), Instant::now() + OLDEST_MAX);
+    let mut open: HashSet<i32> = firsts.elements().iter().map(|element| element.partition()).collect();
+    let until = Instant::now() + OLDEST_MAX;
     consumer.assign(&firsts)?;
-    while open > 0 && Instant::now() < until {
-        let Some(Ok(record)) = consumer.poll(until.saturating_duration_since(Instant::now())) else { continue };
-        let lag = lags.iter_mut().find(|lag| lag.topic == record.topic() && lag.partition == record.partition());
-        if let Some(lag) = lag.filter(|lag| lag.oldest_at_ms.is_none()) {
-            // A record without a time is as old as can be said.
-            lag.oldest_at_ms = Some(record.timestamp().to_millis().unwrap_or(0));
-            open -= 1;
+    while !open.is_empty() && Instant::now() < until {
+        match consumer.poll(until.saturating_duration_since(Instant::now())) {
+            Some(Ok(record)) if open.remove(&record.partition()) => {
+                let mut read = TopicPartitionList::new();
+                read.add_partition(record.topic(), record.partition());
+                // One is enough: what it would read on isn't wanted.
+                consumer.pause(&read)?;
+                if let Some(lag) = lags.iter_mut().find(|lag| lag.partition == record.partition()) {
+                    lag.oldest_at_ms = record.timestamp().to_millis();
+                }
+            }
+            // Only marks of transactions are left there.
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the oldest events can't be read");
+                break;
+            }
+            Some(Ok(_)) | None => {}
         }
     }
     consumer.unassign().context("kafka consumer: unassign")
+}
+
+/// What is committed. A group's coordinator that is being found, or is moving, is asked again.
+fn committed(
+    consumer: &BaseConsumer<Words>,
+    partitions: &TopicPartitionList,
+) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+    use rdkafka::types::RDKafkaErrorCode as Code;
+    let until = Instant::now() + ANSWER_MAX;
+    loop {
+        let answer = consumer.committed_offsets(partitions.clone(), ANSWER_MAX);
+        let passes = matches!(
+            answer.as_ref().err().and_then(KafkaError::rdkafka_error_code),
+            Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+        );
+        if !passes || Instant::now() >= until {
+            return answer;
+        }
+        std::thread::sleep(ASK_AGAIN);
+    }
 }
 
 fn of_group(config: &Config, consumer: &BaseConsumer<Words>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
@@ -118,7 +158,7 @@ fn of_group(config: &Config, consumer: &BaseConsumer<Words>, topics: &[String]) 
     if partitions.count() == 0 {
         return Ok(Vec::new());
     }
-    let committed = consumer.committed_offsets(partitions.clone(), ANSWER_MAX).with_context(away)?;
+    let committed = committed(consumer, &partitions).with_context(away)?;
     let committed: HashMap<_, _> = committed.to_topic_map();
     let mut lags = Vec::with_capacity(committed.len());
     for element in partitions.elements() {

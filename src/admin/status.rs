@@ -84,15 +84,17 @@ impl Admin {
     /// 503 where Kafka or Redis is away.
     pub async fn status(&self) -> Result<Status, Problem> {
         let reports = self.reports.all().await?;
-        let lags = self.lags.now().await?;
         let names = Names::new(&self.config);
+        let held = reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
+        let held = held.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
+        let lags = self.lags.now(held).await?;
         let reader =
             |lag: &Lag| reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
         let of_events = || lags.iter().filter(|lag| lag.topic == names.events());
-        // Who reads a partition knows better than its group's last commit.
-        let oldest_at_ms = of_events().filter_map(|lag| match reader(lag) {
-            Some((_, partition)) => written_at_ms(partition.holding.as_ref()?),
-            None => lag.oldest_at_ms,
+        // Who holds an event of a partition knows better than its group's last commit.
+        let oldest_at_ms = of_events().filter_map(|lag| {
+            let holding = reader(lag).and_then(|(_, partition)| written_at_ms(partition.holding.as_ref()?));
+            holding.or(lag.oldest_at_ms)
         });
         let oldest_at_ms = oldest_at_ms.min();
         let lag = of_events().map(|lag| lag.lag).sum();

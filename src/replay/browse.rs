@@ -1,6 +1,7 @@
 //! Looking through dead letters, page by page, in bounded memory however many there are.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Headers};
@@ -98,9 +99,19 @@ impl Serialize for Cursor {
     }
 }
 
-/// The newest `limit` dead letters that `choice` means, older than `cursor`. Looks at no more than `look_at_max`
-/// records: a page may be short, or empty, and still have a next one. Blocks; a broker that is away is waited for until
-/// `stop`.
+/// What a page may take. With one of these at its end it is short, or empty, and still has a next one.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Dead letters of the page, at least 1.
+    pub limit: usize,
+    /// Offsets that are looked at for it, or one of each partition where that is more.
+    pub look_at_max: u64,
+    /// When it is to be over; what is being read then is read to its end.
+    pub until: Instant,
+}
+
+/// The newest dead letters that `choice` means, older than `cursor`. Holds no more than a few pages of them, and one of
+/// each partition. Blocks; a broker that is away is waited for until `stop`.
 ///
 /// # Errors
 /// Where the topic can't be read.
@@ -108,12 +119,12 @@ pub fn browse(
     config: &Config,
     choice: &Choice,
     cursor: Option<Cursor>,
-    limit: usize,
-    look_at_max: u64,
+    bounds: Bounds,
     stop: &CancellationToken,
 ) -> anyhow::Result<Page> {
+    let Bounds { limit, look_at_max, until } = bounds;
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
-    let mut scan = Scan::found(config, &Names::new(config).dead_letters(), start)?;
+    let mut scan = Scan::locate(config, &Names::new(config).dead_letters(), start)?;
     let Cursor(below) = cursor.unwrap_or_default();
     let spans = scan.spans().iter().map(|(partition, (low, high))| {
         let below = below.get(partition).map_or(*high, |below| (*below).clamp(*low, *high));
@@ -121,13 +132,13 @@ pub fn browse(
     });
     let mut search = Backwards::new(spans.collect::<Vec<_>>(), limit);
     let mut left = look_at_max;
-    loop {
+    while Instant::now() < until {
         let stretches = search.stretches(left);
         if stretches.is_empty() {
             break;
         }
         scan.turn_to(stretches.clone())?;
-        left -= scan.total();
+        left = left.saturating_sub(scan.total());
         let mut found: HashMap<i32, Stretch<Shown>> = HashMap::new();
         while let Some(record) = scan.next(stop)? {
             let stretch = found.entry(record.partition()).or_insert_with(|| Stretch::new(limit));
@@ -147,6 +158,22 @@ pub fn browse(
     }
     let (dead_letters, next) = search.page();
     Ok(Page { dead_letters, next: next.map(Cursor) })
+}
+
+/// The dead letter at that place; None where there is none, or not any more. Blocks as [`browse`] does.
+///
+/// # Errors
+/// Where the topic can't be read.
+pub fn one(config: &Config, partition: i32, offset: i64, stop: &CancellationToken) -> anyhow::Result<Option<Shown>> {
+    let mut scan = Scan::locate(config, &Names::new(config).dead_letters(), Start::Oldest)?;
+    let is_there = scan.spans().get(&partition).is_some_and(|(low, high)| (*low..*high).contains(&offset));
+    if !is_there {
+        return Ok(None);
+    }
+    scan.turn_to(HashMap::from([(partition, (offset, offset + 1))]))?;
+    let found = scan.next(stop)?.map(|record| shown(&record, Letter::read(&record)));
+    anyhow::ensure!(!stop.is_cancelled(), "reading a dead letter was ended before its end");
+    Ok(found)
 }
 
 fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {

@@ -1,4 +1,5 @@
-//! A topic read once through, from a moment on to where it ended when the reading began, in bounded memory.
+//! A topic read once through, from a moment on to where it ended when the reading began, or stretch by stretch, in
+//! bounded memory.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -141,7 +142,7 @@ impl Scan {
     }
 
     fn open_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
-        let mut scan = Self::found_share(config, topic, start, share)?;
+        let mut scan = Self::locate_share(config, topic, start, share)?;
         scan.turn_to(scan.spans.clone())?;
         Ok(scan)
     }
@@ -150,17 +151,19 @@ impl Scan {
     ///
     /// # Errors
     /// As [`Scan::open`].
-    pub fn found(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
-        Self::found_share(config, topic, start, Share { number: 0, of: 1 })
+    pub fn locate(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
+        Self::locate_share(config, topic, start, Share { number: 0, of: 1 })
     }
 
-    fn found_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
+    fn locate_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
         let read_ahead_kib = (READ_AHEAD_KIB / share.of).max(1_024).to_string();
         let read_ahead_records = (READ_AHEAD_RECORDS / share.of).to_string();
         let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
             // One reader of a whole topic: larger answers than a worker asks for, still bounded.
             .set("fetch.message.max.bytes", "262144")
+            // At the end of a topic nothing is waited for.
+            .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", read_ahead_kib)
             .set("queued.min.messages", read_ahead_records)
             .create_with_context(Words)
@@ -186,7 +189,7 @@ impl Scan {
         Ok(Self { consumer, topic: topic.to_owned(), spans, open: 0, total: 0, read: 0 })
     }
 
-    /// By partition the next offset, and the first one beyond what is read.
+    /// By partition the next offset, and the first one beyond what is read: at first, where the topic begins and ends.
     #[must_use]
     pub fn spans(&self) -> &HashMap<i32, (i64, i64)> {
         &self.spans

@@ -16,7 +16,7 @@ const SINCE: &str = r"
 #[derive(Clone)]
 pub struct Failing {
     connection: ConnectionManager,
-    key: String,
+    failing: String,
     webhooks: String,
 }
 
@@ -24,16 +24,16 @@ impl Failing {
     /// Over `connection`.
     #[must_use]
     pub fn new(connection: ConnectionManager, keys: &Keys) -> Self {
-        Self { connection, key: keys.failing(), webhooks: keys.webhooks() }
+        Self { connection, failing: keys.failing(), webhooks: keys.webhooks() }
     }
 
-    /// It failed at `now_ms`. Since when it does, as the first worker saw it.
+    /// It failed at `now_ms`. Since when it does, as the first worker saw it; of a deleted webhook, since now.
     ///
     /// # Errors
     /// Redis's.
     pub async fn since(&self, webhook: WebhookId, now_ms: i64) -> redis::RedisResult<i64> {
         Script::new(SINCE)
-            .key(&self.key)
+            .key(&self.failing)
             .key(&self.webhooks)
             .arg(webhook.to_string())
             .arg(now_ms)
@@ -46,6 +46,6 @@ impl Failing {
     /// # Errors
     /// Redis's.
     pub async fn clear(&self, webhook: WebhookId) -> redis::RedisResult<()> {
-        self.connection.clone().hdel(&self.key, webhook.to_string()).await
+        self.connection.clone().hdel(&self.failing, webhook.to_string()).await
     }
 }

@@ -259,3 +259,34 @@ async fn without_javascript_a_webhook_is_added_and_removed_and_a_form_of_another
     assert_eq!(post(&path, &cookie, &[("csrf", &csrf)]).await.status(), 303);
     assert!(world.store().all().await.unwrap().1.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_dead_letter_has_a_page_that_shows_it() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let worker = world.worker().await;
+    for path in ["/one", "/two", "/three"] {
+        world.webhook(path, &[EventType::TaskFailed]).await;
+    }
+    world.receiver.answer(|_| Reply::status(500));
+    world.emit(EventType::TaskFailed, 3).await;
+    world.write("poison", Some(b"not json")).await;
+    world.dead_lettered(10).await;
+    let client = optio_webhooks::http::client::new(&world.config().delivery).unwrap();
+    let token = serde_html_form::to_string([("token", crate::harness::world::TOKEN)]).unwrap();
+    let sign_in = client.post(format!("{}/sign-in", worker.address())).body(token);
+    let signed_in = sign_in.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    let cookie = signed_in.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let page = async |path: &str| {
+        let page = client.get(format!("{}{path}", worker.address())).header("cookie", &cookie).send().await.unwrap();
+        (page.status().as_u16(), page.text().await.unwrap())
+    };
+    let (_, all) = worker.call("GET", "/api/dead-letters", None).await;
+    let letters = all["deadLetters"].as_array().unwrap();
+    assert_eq!(letters.len(), 10);
+    for letter in letters {
+        let (status, page) = page(&format!("/dead-letters/{}", letter["id"].as_str().unwrap())).await;
+        let shown = letter["deliveryId"].as_str().unwrap_or("not json");
+        assert!(status == 200 && page.contains(shown), "{status} {page}");
+    }
+    assert_eq!(page("/dead-letters/0/1000000").await.0, 404);
+}

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::record::{self, LastError, UnreadOrigin};
-use optio_webhooks::replay::browse::browse;
+use optio_webhooks::replay::browse;
 use optio_webhooks::replay::choice::Choice;
+use optio_webhooks::replay::moment::Moment;
 use optio_webhooks::replay::writer::BATCH_MAX;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::Message as _;
@@ -357,7 +359,7 @@ async fn a_malformed_record_that_a_stricter_version_left_is_read_again_as_it_cam
     );
     let topic = world.names().dead_letters();
     let record = FutureRecord::to(&topic).key("t1").payload(value.as_slice()).headers(headers);
-    world.producer().send(record, std::time::Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    world.producer().send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
     let mut worker = world.worker().await;
     let arguments = ["--reason", "malformed"];
     assert_eq!(replayed(&world, &arguments)["replayed"], 1);
@@ -429,44 +431,63 @@ async fn a_webhook_younger_than_10_000_events_is_told_each_once_in_the_order_of_
     assert!(worker.terminate().await.success());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_browsed_page_by_page_and_each_is_seen_once() {
-    let world = World::new().await;
-    let (one, other) = (WebhookId(Uuid::now_v7()), WebhookId(Uuid::now_v7()));
-    let ids = write_dead_letters(&world, &[one, other], 100, DeadReason::Exhausted).await;
+/// All pages of what `choice` means, each of up to 7 with a look at `look_at_max` offsets; `between` is done after each.
+async fn browsed(world: &World, choice: &Choice, look_at_max: u64, between: impl AsyncFn()) -> Vec<browse::Shown> {
     let config = world.config();
-    let choice = Choice { webhooks: vec![one], ..Choice::default() };
-    let mut seen = Vec::new();
-    let mut cursor = None;
+    let (mut letters, mut cursor) = (Vec::new(), None);
     loop {
+        let bounds =
+            browse::Bounds { limit: 7, look_at_max, until: std::time::Instant::now() + Duration::from_secs(60) };
         let page = tokio::task::block_in_place(|| {
-            browse(&config, &choice, cursor.take(), 7, 30, &CancellationToken::new()).unwrap()
+            browse::browse(&config, choice, cursor.take(), bounds, &CancellationToken::new()).unwrap()
         });
         assert!(page.dead_letters.len() <= 7);
-        seen.extend(page.dead_letters.iter().map(|letter| letter.delivery_id.unwrap().to_string()));
-        assert!(page.dead_letters.iter().all(|letter| letter.reason == Some(DeadReason::Exhausted)));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    assert_eq!(seen.len(), 50);
-    assert_eq!(seen.into_iter().collect::<HashSet<_>>(), ids[&one]);
-
-    // With enough of a look at each page, all of them come newest first, whatever partition they stand in.
-    let mut letters = Vec::new();
-    loop {
-        let page = tokio::task::block_in_place(|| {
-            browse(&config, &Choice::default(), cursor.take(), 7, 100_000, &CancellationToken::new()).unwrap()
-        });
         letters.extend(page.dead_letters);
         cursor = page.next;
         if cursor.is_none() {
-            break;
+            return letters;
         }
+        between().await;
     }
-    assert_eq!(letters.iter().map(|letter| letter.delivery_id).collect::<HashSet<_>>().len(), 100);
-    assert!(letters.is_sorted_by(|younger, older| younger.died_at >= older.died_at), "newest first");
+}
+
+fn ids_of(letters: &[browse::Shown]) -> Vec<String> {
+    letters.iter().map(|letter| letter.delivery_id.unwrap().to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_browsed_newest_first_page_by_page_and_each_is_seen_once() {
+    let world = World::new().await;
+    // One letter in a hundred is wanted: a page reads many stretches.
+    let webhooks: Vec<WebhookId> = (0..100).map(|_| WebhookId(Uuid::now_v7())).collect();
+    let ids = write_dead_letters(&world, &webhooks, 6_000, DeadReason::Exhausted).await;
+    let one = webhooks[40];
+    let choice = Choice { webhooks: vec![one], ..Choice::default() };
+    for look_at_max in [300, 2_000, 100_000] {
+        // What dies meanwhile is for who begins anew.
+        let later = async || drop(write_dead_letters(&world, &webhooks[..1], 5, DeadReason::Expired).await);
+        let letters = browsed(&world, &choice, look_at_max, later).await;
+        assert_eq!(letters.len(), 60, "looking at {look_at_max}");
+        assert_eq!(ids_of(&letters).into_iter().collect::<HashSet<_>>(), ids[&one]);
+        assert!(letters.is_sorted_by(|younger, older| younger.died_at >= older.died_at), "newest first");
+    }
+    let all = browsed(&world, &choice, 100_000, async || {}).await;
+    let since_ms = all[20].died_at.parse::<Moment>().unwrap().0;
+    let choice = Choice { since_ms: Some(since_ms), ..choice };
+    let young = browsed(&world, &choice, 100_000, async || {}).await;
+    let expected: Vec<_> = all.iter().filter(|letter| letter.died_at >= all[20].died_at).cloned().collect();
+    assert_eq!(ids_of(&young), ids_of(&expected));
+
+    let found = |id: &str| {
+        let (partition, offset) = id.split_once('/').unwrap();
+        let (partition, offset) = (partition.parse().unwrap(), offset.parse().unwrap());
+        let config = world.config();
+        tokio::task::block_in_place(|| browse::one(&config, partition, offset, &CancellationToken::new()).unwrap())
+    };
+    for letter in [&all[0], &all[1], &all[59]] {
+        assert_eq!(found(&letter.id).as_ref(), Some(letter));
+    }
+    assert_eq!((found("0/1000000"), found("99/0")), (None, None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

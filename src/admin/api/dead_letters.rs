@@ -1,6 +1,6 @@
 //! `/api/dead-letters`: what won't be tried again by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Json;
@@ -14,19 +14,22 @@ use super::input;
 use crate::admin::api::Error;
 use crate::admin::replays::{self, Request};
 use crate::admin::{Admin, Problem, Shared};
+use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
-use crate::replay::browse::{self, Cursor, Page};
+use crate::replay::browse::{self, Bounds, Cursor, Page};
 use crate::replay::choice::Choice;
 use crate::webhook::WebhookId;
 
 const LIMIT_DEFAULT: usize = 50;
 /// Dead letters of one page.
 const LIMIT_MAX: usize = 200;
-/// Records that one page looks at while it filters: it may be short, and still have a next one.
+/// Offsets that one page looks at while it filters: it may be short, and still have a next one.
 const LOOK_AT_MAX: u64 = 200_000;
 
-/// How long one page may take to read.
+/// After this a page ends with what was found, and the next one goes on.
+const PAGE_MAX: Duration = Duration::from_secs(8);
+/// How long reading may take in all.
 const BROWSE_MAX: Duration = Duration::from_secs(15);
 /// Pages that are read at once: each takes a thread, and some memory for reading ahead.
 pub const BROWSERS_MAX: usize = 8;
@@ -63,7 +66,26 @@ impl Admin {
     /// A page of dead letters.
     pub async fn dead_letters(&self, choice: Choice, cursor: Option<&str>, limit: usize) -> Result<Page, Problem> {
         let cursor = cursor.map(|text| text.parse::<Cursor>().map_err(|error| Problem::field("cursor", error)));
-        let (config, cursor) = (self.config.clone(), cursor.transpose()?);
+        let cursor = cursor.transpose()?;
+        let bounds = Bounds { limit, look_at_max: LOOK_AT_MAX, until: Instant::now() + PAGE_MAX };
+        self.browse(move |config, stop| browse::browse(config, &choice, cursor, bounds, stop)).await
+    }
+
+    /// One of them, by where it stands.
+    pub async fn dead_letter(&self, partition: i32, offset: i64) -> Result<browse::Shown, Problem> {
+        let found = self.browse(move |config, stop| browse::one(config, partition, offset, stop)).await?;
+        found.ok_or_else(|| {
+            let sentence = format!(
+                "there is no dead letter {partition}/{offset} any more: its topic keeps them for topics.dead_letter_retention"
+            );
+            Problem::new(StatusCode::NOT_FOUND, sentence)
+        })
+    }
+
+    async fn browse<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Config, &CancellationToken) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
         let place = self.browsers.clone().try_acquire_owned().map_err(|_| {
             let sentence =
                 format!("{BROWSERS_MAX} people look through the dead letters already; try again in a moment");
@@ -72,18 +94,15 @@ impl Admin {
         // Ended when its time is over, and when whoever asked is gone.
         let stop = CancellationToken::new();
         let _ended_with_us = stop.clone().drop_guard();
-        let read = {
-            let stop = stop.clone();
-            move || {
-                let _place = place;
-                browse::browse(&config, &choice, cursor, limit, LOOK_AT_MAX, &stop)
-            }
-        };
-        let reading = tokio::task::spawn_blocking(read);
-        let Ok(page) = tokio::time::timeout(BROWSE_MAX, reading).await else {
+        let config = self.config.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            read(&config, &stop)
+        });
+        let Ok(found) = tokio::time::timeout(BROWSE_MAX, reading).await else {
             return Err(Problem::away(&anyhow::anyhow!("Kafka didn't bring the dead letters in time")));
         };
-        Ok(page.context("reading dead letters")??)
+        Ok(found.context("reading dead letters")??)
     }
 }
 

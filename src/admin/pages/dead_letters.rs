@@ -1,10 +1,7 @@
 //! Dead letters: looked through, and put back into delivery.
 
-use std::collections::HashMap;
-
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -18,7 +15,6 @@ use crate::admin::{Problem, Shared};
 use crate::delivery::DeadReason;
 use crate::event::EventType;
 use crate::replay::browse::{Cursor, Shown};
-use crate::replay::choice::Choice;
 
 /// Dead letters of one page.
 const PAGE: usize = 50;
@@ -201,18 +197,7 @@ pub async fn show(
     Extension(session): Extension<Session>,
     Path((partition, offset)): Path<(i32, i64)>,
 ) -> Result<Markup, Refusal> {
-    // Every other partition begins at its end: this one's record is the first that is found.
-    let mut start: HashMap<i32, i64> = (0..PARTITIONS_MAX).map(|other| (other, i64::MAX)).collect();
-    start.insert(partition, offset);
-    let page = admin.dead_letters(Choice::default(), Some(&Cursor(start).to_string()), 1).await?;
-    let id = format!("{partition}/{offset}");
-    let letter = page.dead_letters.into_iter().find(|letter| letter.id == id);
-    let letter = letter.ok_or_else(|| {
-        Problem::new(
-            StatusCode::NOT_FOUND,
-            format!("There is no dead letter {id} any more: its topic keeps them for topics.dead_letter_retention."),
-        )
-    })?;
+    let letter = admin.dead_letter(partition, offset).await?;
     let content = html! {
         nav .crumbs aria-label="Breadcrumb" { a href="/dead-letters" { "Dead letters" } }
         div .row { h1 { (letter.event.map_or("Unreadable record", EventType::as_str)) } span .badge.bad { (letter.reason.map_or("unknown", DeadReason::as_str)) } }
@@ -238,9 +223,6 @@ pub async fn show(
     };
     Ok(layout("Dead letter", Some(&session), Some(Place::DeadLetters), &content))
 }
-
-/// Partitions that a dead-letter topic is looked for in; `topics.partitions` allows no more.
-const PARTITIONS_MAX: i32 = 10_000;
 
 /// `POST /dead-letters/replay`
 pub async fn replay(State(admin): State<Shared>, Form(query): Form<Query>) -> Result<Redirect, Refusal> {
