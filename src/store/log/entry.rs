@@ -29,7 +29,7 @@ pub struct Logged<'a> {
     pub source: (Cow<'a, str>, i32, i64),
     /// The answer's status; None where none came.
     pub status_code: Option<u16>,
-    /// The answer's first [`RESPONSE_BODY_MAX`] characters.
+    /// The answer's first [`super::RESPONSE_BODY_MAX`] characters.
     pub response_body: Cow<'a, str>,
     /// Whether the endpoint has it.
     pub success: bool,
