@@ -102,6 +102,12 @@ impl Config {
             "1 to 90 (percent)",
         );
         require(
+            worker.retry_share.saturating_add(worker.wide_share) <= 90,
+            "worker.retry_share + worker.wide_share",
+            format!("{} + {}", worker.retry_share, worker.wide_share),
+            "90 (percent) together at most: first attempts of all other events have the rest",
+        );
+        require(
             (second..=second * 3600).contains(&worker.drain_timeout),
             "worker.drain_timeout",
             time(worker.drain_timeout),

@@ -30,6 +30,8 @@ pub struct Endpoint<T> {
 struct Rate {
     per_second: NonZeroU32,
     limiter: DefaultDirectRateLimiter,
+    /// Until then a new limiter would allow more than this one.
+    free_at: Instant,
 }
 
 /// Why deliveries are put off, and how long at least.
@@ -75,11 +77,12 @@ impl<T: Queued> Endpoint<T> {
     }
 
     /// Its webhook's `ratePerSecond`, as it is now.
-    pub fn set_rate(&mut self, per_second: Option<NonZeroU32>) {
+    pub fn set_rate(&mut self, per_second: Option<NonZeroU32>, now: Instant) {
         if self.rate.as_ref().map(|rate| rate.per_second) != per_second {
             self.rate = per_second.map(|per_second| Rate {
                 per_second,
                 limiter: RateLimiter::direct(Quota::per_second(per_second).allow_burst(BURST)),
+                free_at: now,
             });
         }
     }
@@ -94,12 +97,12 @@ impl<T: Queued> Endpoint<T> {
         if self.lane.waiting() == 0 {
             return Next::Nothing;
         }
+        let held = self.held(now);
         if let Some(wait) = self.breaker.refuses_for(now) {
+            let wait = wait.max(held.unwrap_or_default());
             return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, wait });
         }
-        if let Some(wait) =
-            self.held_until.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
-        {
+        if let Some(wait) = held {
             if wait <= settings.endpoint_wait_max {
                 return Next::Later(now + wait);
             }
@@ -114,9 +117,17 @@ impl<T: Queued> Endpoint<T> {
         {
             return Next::Later(now + not_until.wait_time_from(DefaultClock::default().now()));
         }
+        if let Some(rate) = &mut self.rate {
+            rate.free_at = now + Duration::from_secs(1) / rate.per_second.get();
+        }
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
         let item = self.lane.next(limit).expect("there is one, as was just seen");
         Next::Start(item, Started { at: now, is_probe })
+    }
+
+    /// How long it asked to be left alone yet.
+    fn held(&self, now: Instant) -> Option<Duration> {
+        self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// What has waited so long that the endpoint is saturated: all but a short queue of it.
@@ -130,8 +141,7 @@ impl<T: Queued> Endpoint<T> {
     /// As it is now.
     #[must_use]
     pub fn report(&self, webhook_id: WebhookId, now: Instant) -> EndpointReport {
-        let held = self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
-        let left_alone = self.breaker.refuses_for(now).max(held);
+        let left_alone = self.breaker.refuses_for(now).max(self.held(now));
         EndpointReport {
             webhook_id,
             breaker: self.breaker.state(now),
@@ -151,7 +161,7 @@ impl<T: Queued> Endpoint<T> {
         now: Instant,
         settings: &config::Delivery,
     ) -> Option<Change> {
-        self.lane.finished(order_key, now);
+        self.lane.finished(order_key);
         let Some(outcome) = outcome else {
             if started.is_probe {
                 self.breaker.abandon();
@@ -182,6 +192,7 @@ impl<T: Queued> Endpoint<T> {
         self.lane.is_idle()
             && self.pace.limit() >= settings.endpoint_in_flight_max
             && self.held_until.is_none_or(|until| until <= now)
+            && self.rate.as_ref().is_none_or(|rate| rate.free_at <= now)
             && self.breaker.is_spotless(now, &settings.breaker)
     }
 
@@ -309,10 +320,34 @@ mod tests {
     #[tokio::test]
     async fn a_rate_limit_spaces_requests_out() {
         let (mut endpoint, settings) = endpoint(2);
-        endpoint.set_rate(NonZeroU32::new(10));
+        endpoint.set_rate(NonZeroU32::new(10), Instant::now());
         start(&mut endpoint, &settings);
         let Next::Later(at) = endpoint.next(Instant::now(), &settings) else { panic!("the second may not go yet") };
         assert!(at <= Instant::now() + Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_endpoint_with_a_rate_is_not_forgotten_before_its_next_request_may_go() {
+        let (mut endpoint, settings) = endpoint(1);
+        endpoint.set_rate(NonZeroU32::new(10), Instant::now());
+        let started = start(&mut endpoint, &settings);
+        endpoint.finished(None, started, Some(answered(200)), Instant::now(), &settings);
+        assert!(!endpoint.is_forgettable(Instant::now(), &settings), "a new one would let the next go at once");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(endpoint.is_forgettable(Instant::now(), &settings));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_that_is_longer_than_the_breakers_time_counts() {
+        let (mut endpoint, settings) = endpoint(5);
+        let hold = settings.breaker.open_initial * 10;
+        let asked = Outcome { retry_after: Some(hold), ..answered(503) };
+        let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint, &settings)).collect();
+        for started in started {
+            endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
+        }
+        let deferral = Deferral { why: FailureCode::CircuitOpen, wait: hold };
+        assert!(matches!(endpoint.next(Instant::now(), &settings), Next::PutOff(_, why) if why == deferral));
     }
 
     #[tokio::test(start_paused = true)]

@@ -63,7 +63,7 @@ impl<T: Queued> Endpoints<T> {
         let known = known
             .entry(webhook.id)
             .or_insert_with(|| Known { endpoint: Endpoint::new(&self.settings, now), is_awaited: false });
-        known.endpoint.set_rate(webhook.rate_per_second);
+        known.endpoint.set_rate(webhook.rate_per_second, now);
         known.endpoint.admit(item, now);
     }
 

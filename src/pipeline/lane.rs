@@ -15,10 +15,10 @@ pub trait Queued {
 #[derive(Debug)]
 pub struct Lane<T> {
     in_flight: usize,
-    /// Ready to go once there is a place, with the time since when they are.
+    /// Ready to go once there is a place, with the time since when they wait.
     ready: VecDeque<(Instant, T)>,
-    /// For each task with a first attempt ready or in flight: the ones behind it.
-    behind: HashMap<u64, VecDeque<T>>,
+    /// For each task with a first attempt ready or in flight: the ones behind it, with the time since when they wait.
+    behind: HashMap<u64, VecDeque<(Instant, T)>>,
     waiting: usize,
 }
 
@@ -34,7 +34,7 @@ impl<T: Queued> Lane<T> {
         self.waiting += 1;
         if let Some(key) = item.order_key() {
             if let Some(behind) = self.behind.get_mut(&key) {
-                behind.push_back(item);
+                behind.push_back((now, item));
                 return;
             }
             self.behind.insert(key, VecDeque::new());
@@ -60,12 +60,12 @@ impl<T: Queued> Lane<T> {
     }
 
     /// The one with that key is done, however it went: the next of its task may go.
-    pub fn finished(&mut self, order_key: Option<u64>, now: Instant) {
+    pub fn finished(&mut self, order_key: Option<u64>) {
         debug_assert!(self.in_flight > 0, "only what was started finishes");
         self.in_flight -= 1;
         let Some(key) = order_key else { return };
         match self.behind.get_mut(&key).and_then(VecDeque::pop_front) {
-            Some(next) => self.ready.push_back((now, next)),
+            Some(next) => self.ready.push_back(next),
             None => drop(self.behind.remove(&key)),
         }
     }
@@ -79,22 +79,23 @@ impl<T: Queued> Lane<T> {
                 let behind = item.order_key().and_then(|key| self.behind.remove(&key)).unwrap_or_default();
                 self.waiting -= 1 + behind.len();
                 evicted.push(item);
-                evicted.extend(behind);
+                evicted.extend(behind.into_iter().map(|(_, item)| item));
                 continue;
             }
             // All wait behind requests in flight; those tasks stay known, for what is in flight of them.
             for behind in self.behind.values_mut() {
                 self.waiting -= behind.len();
-                evicted.extend(behind.drain(..));
+                evicted.extend(behind.drain(..).map(|(_, item)| item));
             }
         }
         evicted
     }
 
-    /// How long the first in line has been ready; None if none is.
+    /// How long one has waited at most, also behind a request of its task; None if none waits.
     #[must_use]
     pub fn wait(&self, now: Instant) -> Option<Duration> {
-        self.ready.front().map(|(since, _)| now.saturating_duration_since(*since))
+        let firsts = self.ready.iter().chain(self.behind.values().filter_map(VecDeque::front));
+        firsts.map(|(since, _)| now.saturating_duration_since(*since)).max()
     }
 
     /// How many are in flight.
@@ -130,6 +131,19 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_behind_a_request_of_its_task_waits_too() {
+        let mut lane = Lane::default();
+        let began = Instant::now();
+        lane.admit(Item(Some(1), 0), began);
+        lane.admit(Item(Some(1), 1), began);
+        lane.next(1).unwrap();
+        let later = began + Duration::from_secs(9);
+        assert_eq!(lane.wait(later), Some(Duration::from_secs(9)));
+        lane.finished(Some(1));
+        assert_eq!(lane.wait(later), Some(Duration::from_secs(9)), "its turn doesn't make it young");
+    }
+
+    #[test]
     fn first_attempts_of_a_task_go_one_after_another_and_others_pass_them() {
         let mut lane = Lane::default();
         for item in [Item(Some(1), 0), Item(Some(1), 1), Item(Some(2), 2), Item(None, 3)] {
@@ -139,7 +153,7 @@ mod tests {
             [lane.next(9), lane.next(9), lane.next(9), lane.next(9)].map(|i| i.map(|i| i.1)),
             [Some(0), Some(2), Some(3), None]
         );
-        lane.finished(Some(1), Instant::now());
+        lane.finished(Some(1));
         assert_eq!(lane.next(9), Some(Item(Some(1), 1)));
     }
 
@@ -153,7 +167,7 @@ mod tests {
         assert_eq!(lane.evict(4), [Item(None, 2)]);
         assert_eq!(lane.evict(3), [Item(Some(1), 1), Item(Some(1), 3), Item(Some(1), 4)]);
         assert_eq!((lane.waiting(), lane.next(9)), (1, Some(Item(None, 0))));
-        lane.finished(None, Instant::now());
+        lane.finished(None);
         assert!(lane.is_idle() && lane.behind.is_empty());
     }
 
@@ -165,7 +179,7 @@ mod tests {
         }
         assert_eq!(lane.next(9), Some(Item(Some(1), 0)));
         assert_eq!(lane.evict(0), [Item(Some(1), 1), Item(Some(1), 2)]);
-        lane.finished(Some(1), Instant::now());
+        lane.finished(Some(1));
         assert!(lane.is_idle() && lane.behind.is_empty());
     }
 
@@ -188,7 +202,7 @@ mod tests {
                 prop_assert!(running.len() <= limit);
                 let Some(pick) = picks.next().filter(|_| !running.is_empty()) else { break };
                 let item = running.swap_remove(pick.index(running.len()));
-                lane.finished(item.0, Instant::now());
+                lane.finished(item.0);
                 done.push(item);
             }
             prop_assert_eq!(done.len(), keys.len());
