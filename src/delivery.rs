@@ -9,7 +9,7 @@ use crate::webhook::WebhookId;
 
 pub use attempt::{Attempt, FailureCode, Outcome, retry_after};
 pub use clock::{millis, now_ms, now_ms_up};
-pub use fate::{DeadReason, Fate, FatePolicy, GONE, SPREAD};
+pub use fate::{DeadReason, Fate, FatePolicy, GONE};
 
 mod attempt;
 mod clock;

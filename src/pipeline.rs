@@ -135,11 +135,7 @@ impl Pipeline {
     ) -> Self {
         let in_flight_max = config.worker.in_flight_max;
         let share = |percent: usize| Arc::new(Semaphore::new((in_flight_max * percent / 100).max(1)));
-        let policy = FatePolicy {
-            schedule: crate::schedule::Schedule::new(&config.delivery),
-            age_max: config.delivery.age_max,
-            retry_after_max: config.delivery.retry_after_max,
-        };
+        let policy = FatePolicy::new(&config.delivery);
         Self {
             snapshots,
             client,
@@ -300,8 +296,9 @@ impl Pipeline {
     /// Puts a delivery off without an attempt.
     async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
         let Some(in_flight) = open.receipt.start() else { return };
+        let left_alone = Some(deferral.wait).filter(|wait| !wait.is_zero());
         metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
-        let fate = self.policy.after_deferral(&open.delivery, deferral.wait, now_ms_up(), rand::random());
+        let fate = self.policy.after_deferral(&open.delivery, left_alone, now_ms_up(), rand::random());
         let mut delivery = open.delivery;
         delivery.deferrals += 1;
         let last = LastError { code: Some(deferral.why), status: open.last.status };

@@ -58,7 +58,7 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
     let producer: FutureProducer =
         clients::producer(&world.config).set("linger.ms", "20").create().expect("a producer");
     let now = now_ms();
-    let topic = names.retry(TIER);
+    let (topic, key) = (names.retry(TIER), webhook.to_string());
     let mut sent = Vec::new();
     for number in 0..count {
         let event_id = Uuid::now_v7().to_string();
@@ -77,8 +77,7 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
             replays: 0,
             traceparent: None,
         };
-        // As a deferral spreads them: up to half as long again.
-        let due_at_ms = written_at_ms + SHORTEST_MS + (rand::random::<f64>() * 0.5 * SHORTEST_MS as f64) as i64;
+        let due_at_ms = written_at_ms + SHORTEST_MS;
         let headers = record::headers(
             &delivery,
             Some(due_at_ms),
@@ -88,7 +87,7 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
             .payload(&delivery.body)
             .headers(headers)
             .timestamp(written_at_ms)
-            .partition((number % world.config.topics.partitions as usize) as i32);
+            .key(key.as_bytes());
         sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
         if sent.len() == 20_000 {
             for sent in sent.drain(..) {

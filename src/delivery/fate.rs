@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Attempt, Delivery, millis};
+use crate::config;
 use crate::schedule::Schedule;
 
 /// Why a delivery is given up (contract section 4).
@@ -76,6 +77,21 @@ pub struct FatePolicy {
     pub age_max: Duration,
     /// `delivery.retry_after_max`
     pub retry_after_max: Duration,
+    /// `delivery.breaker.open_max`: a delivery that is put off is looked at again as often as an endpoint is.
+    pub deferral_max: Duration,
+}
+
+impl FatePolicy {
+    /// As the settings ask for.
+    #[must_use]
+    pub fn new(delivery: &config::Delivery) -> Self {
+        Self {
+            schedule: Schedule::new(delivery),
+            age_max: delivery.age_max,
+            retry_after_max: delivery.retry_after_max,
+            deferral_max: delivery.breaker.open_max,
+        }
+    }
 }
 
 impl FatePolicy {
@@ -101,28 +117,32 @@ impl FatePolicy {
         Fate::Retry { tier: made, due_at_ms }
     }
 
-    /// What becomes of `delivery` when it is put off without an attempt because its endpoint won't be asked for
-    /// `wait`. Each deferral of a delivery waits at least as long as the schedule's delay of that number, so that an
-    /// endpoint that stays away costs a handful of writes. `spread` is drawn from 0 to 1 and only lengthens, by
-    /// up to [`SPREAD`]: what was put off together doesn't come back together.
+    /// What becomes of `delivery` when it is put off without an attempt: because its endpoint is left alone for
+    /// `left_alone`, or, where that is None, because it has its hands full.
+    ///
+    /// It waits exactly as long as a tier's shortest wait. So a tier is in the order in which its deferrals come due, and
+    /// a backlog of any size is read as it comes due and written no more often than it is put off. That is the longest
+    /// tier which is over when the endpoint is asked again; the n-th deferral waits as long as tier n at least, up to
+    /// `deferral_max`, so that an endpoint that stays away costs a handful of writes, and one that comes back is given its
+    /// backlog within `deferral_max`.
+    ///
+    /// What an endpoint that works hasn't taken in comes back in any of these tiers, by `draw` from 0 to 1: what
+    /// came together would come back together, to be put off together.
     #[must_use]
-    pub fn after_deferral(&self, delivery: &Delivery, wait: Duration, now_ms: i64, spread: f64) -> Fate {
-        let number = (delivery.deferrals + 1).min(self.schedule.tiers());
-        let wait = wait.max(self.schedule.shortest(number).unwrap_or_default());
-        let wait = wait + wait.mul_f64(SPREAD * spread.clamp(0.0, 1.0));
+    pub fn after_deferral(&self, delivery: &Delivery, left_alone: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
+        let longest = self.schedule.tier_for(self.deferral_max);
+        let tier = match left_alone {
+            Some(wait) => self.schedule.tier_for(wait).max((delivery.deferrals + 1).min(longest)),
+            None => 1 + ((f64::from(longest) * draw) as u32).min(longest - 1),
+        };
+        let Some(wait) = self.schedule.shortest(tier) else { return Fate::Dead(DeadReason::Exhausted) };
         let due_at_ms = now_ms.saturating_add(millis(wait));
-        if self.schedule.tiers() == 0 {
-            return Fate::Dead(DeadReason::Exhausted);
-        }
         if due_at_ms - delivery.first_seen_at_ms > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
         }
-        Fate::Retry { tier: self.schedule.tier_for(wait), due_at_ms }
+        Fate::Retry { tier, due_at_ms }
     }
 }
-
-/// Share of its wait by which a deferral may be lengthened.
-pub const SPREAD: f64 = 0.5;
 
 #[cfg(test)]
 mod tests {
@@ -132,12 +152,7 @@ mod tests {
     use crate::config::Config;
 
     fn policy() -> FatePolicy {
-        let delivery = Config::built_in().delivery;
-        FatePolicy {
-            schedule: Schedule::new(&delivery),
-            age_max: delivery.age_max,
-            retry_after_max: delivery.retry_after_max,
-        }
+        FatePolicy::new(&Config::built_in().delivery)
     }
 
     fn failed(retry_after: Option<Duration>) -> Attempt {
@@ -174,26 +189,36 @@ mod tests {
         delivery.first_seen_at_ms = 2_000 - 72 * 3_600_000;
         assert_eq!(policy().after_attempt(&delivery, &failed(None), 0.0), Fate::Dead(DeadReason::Expired));
         assert_eq!(
-            policy().after_deferral(&delivery, Duration::from_secs(1), 2_000, 0.0),
+            policy().after_deferral(&delivery, Some(Duration::from_secs(1)), 2_000, 0.0),
             Fate::Dead(DeadReason::Expired)
         );
     }
 
     #[test]
-    fn each_deferral_waits_longer_so_that_an_endpoint_that_stays_away_costs_few_writes() {
-        let policy = policy();
-        let mut delivery = Delivery { deferrals: 0, first_seen_at_ms: 0, ..sample() };
-        let (mut now_ms, mut writes_in_the_first_hour) = (0, 0);
-        while now_ms < 3_600_000 {
-            // The breaker alone would ask again every 30 seconds.
-            let fate = policy.after_deferral(&delivery, Duration::from_secs(30), now_ms, 0.0);
-            let Fate::Retry { due_at_ms, .. } = fate else { panic!("{fate:?}") };
-            assert!(due_at_ms >= now_ms + 30_000);
-            now_ms = due_at_ms;
-            delivery.deferrals += 1;
-            writes_in_the_first_hour += 1;
-        }
-        assert!(writes_in_the_first_hour <= 8, "{writes_in_the_first_hour}");
+    fn a_deferral_waits_for_the_longest_tier_that_fits_and_each_longer_up_to_a_bound() {
+        let seconds = |deferrals, wait_s| {
+            let delivery = Delivery { deferrals, first_seen_at_ms: 0, ..sample() };
+            match policy().after_deferral(&delivery, Some(Duration::from_secs(wait_s)), 0, 0.9) {
+                Fate::Retry { tier, due_at_ms } => (tier, due_at_ms / 1_000),
+                fate => panic!("{fate:?}"),
+            }
+        };
+        assert_eq!(seconds(0, 1), (1, 5));
+        assert_eq!(seconds(0, 30), (2, 30));
+        assert_eq!(seconds(0, 179), (2, 30));
+        let growing: Vec<(u32, i64)> = (0..6).map(|deferrals| seconds(deferrals, 30)).collect();
+        assert_eq!(growing, [(2, 30), (2, 30), (3, 180), (4, 1_080), (4, 1_080), (4, 1_080)]);
+        assert_eq!(seconds(9, 12 * 3_600), (7, 43_200), "what the endpoint asked for has no other bound");
+    }
+
+    #[test]
+    fn what_a_busy_endpoint_has_not_taken_in_is_spread_over_the_tiers() {
+        let delivery = Delivery { first_seen_at_ms: 0, ..sample() };
+        let tier = |draw| match policy().after_deferral(&delivery, None, 0, draw) {
+            Fate::Retry { tier, .. } => tier,
+            fate => panic!("{fate:?}"),
+        };
+        assert_eq!([0.0, 0.3, 0.6, 0.9, 1.0].map(tier), [1, 2, 3, 4, 4]);
     }
 
     #[test]

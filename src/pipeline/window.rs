@@ -75,7 +75,12 @@ const FAR_MS: i64 = 1_000;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
+    use crate::config::Config;
+    use crate::delivery::tests::sample;
+    use crate::delivery::{Delivery, Fate, FatePolicy};
 
     #[test]
     fn none_is_taken_early_and_all_in_order_of_their_due_times() {
@@ -107,5 +112,75 @@ mod tests {
         let mut window = Window::new(1, Duration::ZERO);
         window.insert(2_000, 1, 0, ());
         assert_eq!(window.pop_far(1_500), None);
+    }
+
+    /// One partition of each tier, and who reads them: what becomes of the backlog of one endpoint that stays away.
+    struct Tiers {
+        policy: FatePolicy,
+        logs: Vec<VecDeque<(i64, i64, Delivery)>>,
+        windows: Vec<Window<Delivery>>,
+        offset: i64,
+        written: usize,
+    }
+
+    impl Tiers {
+        fn write(&mut self, tier: u32, now_ms: i64, due_at_ms: i64, delivery: Delivery) {
+            self.logs[tier as usize - 1].push_back((now_ms, due_at_ms, delivery));
+            self.written += 1;
+        }
+
+        fn put_off(&mut self, mut delivery: Delivery, now_ms: i64) {
+            // The breaker alone would ask again every 30 seconds.
+            let left_alone = Some(Duration::from_secs(30));
+            let fate = self.policy.after_deferral(&delivery, left_alone, now_ms, rand::random());
+            let Fate::Retry { tier, due_at_ms } = fate else { panic!("{fate:?}") };
+            delivery.deferrals += 1;
+            // It takes some time to be written.
+            self.write(tier, now_ms + rand::random_range(0..20), due_at_ms, delivery);
+        }
+
+        fn step(&mut self, now_ms: i64) {
+            for tier in 0..self.logs.len() {
+                while !self.windows[tier].is_full() && self.logs[tier].front().is_some_and(|next| next.0 <= now_ms) {
+                    let (written_at_ms, due_at_ms, delivery) = self.logs[tier].pop_front().unwrap();
+                    self.offset += 1;
+                    self.windows[tier].insert(due_at_ms, self.offset, written_at_ms, delivery);
+                    while let Some(due) = self.windows[tier].pop_due(now_ms) {
+                        self.put_off(due, now_ms);
+                    }
+                }
+                while let Some(due) = self.windows[tier].pop_due(now_ms) {
+                    self.put_off(due, now_ms);
+                }
+                while let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms) {
+                    let left = Duration::from_millis((due_at_ms - now_ms) as u64);
+                    self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, far);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_backlog_much_larger_than_the_window_is_written_at_most_8_times_in_the_first_hour() {
+        let settings = Config::built_in().delivery;
+        let policy = FatePolicy::new(&settings);
+        let tiers = policy.schedule.tiers();
+        let window = |tier| Window::new(settings.retry.window_max, policy.schedule.shortest(tier).unwrap());
+        let windows = (1..=tiers).map(window).collect();
+        let logs = (0..tiers).map(|_| VecDeque::new()).collect();
+        let mut all = Tiers { windows, logs, policy, offset: 0, written: 0 };
+        // Twenty windows full within ten seconds.
+        let waiting = settings.retry.window_max * 20;
+        let delivery = Delivery { first_seen_at_ms: 0, ..sample() };
+        let mut arrived = 0;
+        for now_ms in (0..3_600_000).step_by(20) {
+            while arrived < waiting && (arrived * 10_000 / waiting) as i64 <= now_ms {
+                all.put_off(delivery.clone(), now_ms);
+                arrived += 1;
+            }
+            all.step(now_ms);
+        }
+        let each = all.written as f64 / waiting as f64;
+        assert!((3.0..=8.0).contains(&each), "{each}");
     }
 }
