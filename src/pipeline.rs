@@ -296,9 +296,8 @@ impl Pipeline {
     /// Puts a delivery off without an attempt.
     async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
         let Some(in_flight) = open.receipt.start() else { return };
-        let left_alone = Some(deferral.wait).filter(|wait| !wait.is_zero());
         metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
-        let fate = self.policy.after_deferral(&open.delivery, left_alone, now_ms_up(), rand::random());
+        let fate = self.policy.after_deferral(&open.delivery, deferral.left_alone, now_ms_up(), rand::random());
         let mut delivery = open.delivery;
         delivery.deferrals += 1;
         let last = LastError { code: Some(deferral.why), status: open.last.status };

@@ -273,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn retries_and_wide_events_leave_places_to_other_first_attempts_however_they_are_shared() {
+        let mut config = Config::built_in();
+        (config.worker.retry_share, config.worker.wide_share) = (45, 46);
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("worker.retry_share + worker.wide_share = 45 + 46: allowed is 90"), "{error}");
+        config.worker.wide_share = 45;
+        config.check().unwrap();
+    }
+
+    #[test]
     fn a_value_out_of_bounds_is_refused_with_key_value_and_what_is_allowed() {
         let mut config = Config::built_in();
         config.delivery.attempts_max = 0;

@@ -92,9 +92,7 @@ impl FatePolicy {
             deferral_max: delivery.breaker.open_max,
         }
     }
-}
 
-impl FatePolicy {
     /// What becomes of `delivery` after `attempt`, its number `delivery.attempts + 1`.
     /// `jitter` is drawn from 0 to 1.
     #[must_use]

@@ -34,13 +34,13 @@ struct Rate {
     free_at: Instant,
 }
 
-/// Why deliveries are put off, and how long at least.
+/// Why deliveries are put off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deferral {
     /// `saturated` or `circuit_open`.
     pub why: FailureCode,
-    /// How long the endpoint will be left alone.
-    pub wait: Duration,
+    /// How long the endpoint will be left alone; None where it works, and has its hands full.
+    pub left_alone: Option<Duration>,
 }
 
 /// What to do at an endpoint.
@@ -98,15 +98,16 @@ impl<T: Queued> Endpoint<T> {
             return Next::Nothing;
         }
         let held = self.held(now);
-        if let Some(wait) = self.breaker.refuses_for(now) {
-            let wait = wait.max(held.unwrap_or_default());
-            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, wait });
+        let refused = self.breaker.refuses_for(now);
+        if refused.is_some() {
+            let left_alone = refused.max(held);
+            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, left_alone });
         }
         if let Some(wait) = held {
             if wait <= settings.endpoint_wait_max {
                 return Next::Later(now + wait);
             }
-            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::Saturated, wait });
+            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::Saturated, left_alone: held });
         }
         let limit = self.pace.limit().min(settings.endpoint_in_flight_max);
         if !self.lane.has_next(limit) || self.breaker.is_probing() {
@@ -281,7 +282,7 @@ mod tests {
             endpoint.finished(None, started, Some(answered(500)), Instant::now(), &settings);
         }
         let open = settings.breaker.open_initial;
-        let deferral = Deferral { why: FailureCode::CircuitOpen, wait: open };
+        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(open) };
         assert!(
             matches!(endpoint.next(Instant::now(), &settings), Next::PutOff(items, why) if items.len() == 2 && why == deferral)
         );
@@ -310,7 +311,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         let asked = Outcome { retry_after: Some(minute), ..answered(429) };
         endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
-        let deferral = Deferral { why: FailureCode::Saturated, wait: minute };
+        let deferral = Deferral { why: FailureCode::Saturated, left_alone: Some(minute) };
         assert_eq!(endpoint.next(Instant::now(), &settings), Next::PutOff(vec![Item(1)], deferral));
         tokio::time::advance(minute).await;
         endpoint.admit(Item(2), Instant::now());
@@ -346,7 +347,7 @@ mod tests {
         for started in started {
             endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         }
-        let deferral = Deferral { why: FailureCode::CircuitOpen, wait: hold };
+        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(hold) };
         assert!(matches!(endpoint.next(Instant::now(), &settings), Next::PutOff(_, why) if why == deferral));
     }
 

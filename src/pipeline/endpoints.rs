@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -129,7 +128,7 @@ impl<T: Queued> Endpoints<T> {
         self.known().retain(|webhook, known| {
             let overdue = known.endpoint.overdue(now, &self.settings);
             if !overdue.is_empty() {
-                let deferral = Deferral { why: FailureCode::Saturated, wait: Duration::ZERO };
+                let deferral = Deferral { why: FailureCode::Saturated, left_alone: None };
                 let put_off = overdue.into_iter().map(|item| (item, deferral)).collect();
                 all.push((*webhook, Steps { put_off, ..Steps::default() }));
             }
