@@ -139,22 +139,22 @@ mod tests {
             self.write(tier, now_ms + rand::random_range(0..20), due_at_ms, delivery);
         }
 
-        fn step(&mut self, now_ms: i64) {
-            for tier in 0..self.logs.len() {
-                while !self.windows[tier].is_full() && self.logs[tier].front().is_some_and(|next| next.0 <= now_ms) {
-                    let (written_at_ms, due_at_ms, delivery) = self.logs[tier].pop_front().unwrap();
-                    self.offset += 1;
-                    self.windows[tier].insert(due_at_ms, self.offset, written_at_ms, delivery);
-                    while let Some(due) = self.windows[tier].pop_due(now_ms) {
-                        self.put_off(due, now_ms);
-                    }
-                }
-                while let Some(due) = self.windows[tier].pop_due(now_ms) {
+        /// Everything that is done of one tier by `now_ms`: each far-off wait that is given up makes room for one more.
+        fn step(&mut self, tier: usize, now_ms: i64) {
+            loop {
+                if let Some(due) = self.windows[tier].pop_due(now_ms) {
                     self.put_off(due, now_ms);
-                }
-                while let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms) {
+                } else if let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms) {
                     let left = Duration::from_millis((due_at_ms - now_ms) as u64);
                     self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, far);
+                } else if !self.windows[tier].is_full()
+                    && let Some((written_at_ms, due_at_ms, delivery)) =
+                        self.logs[tier].pop_front_if(|(written_at_ms, ..)| *written_at_ms <= now_ms)
+                {
+                    self.offset += 1;
+                    self.windows[tier].insert(due_at_ms, self.offset, written_at_ms, delivery);
+                } else {
+                    return;
                 }
             }
         }
@@ -178,7 +178,7 @@ mod tests {
                 all.put_off(delivery.clone(), now_ms);
                 arrived += 1;
             }
-            all.step(now_ms);
+            (0..tiers as usize).for_each(|tier| all.step(tier, now_ms));
         }
         let each = all.written as f64 / waiting as f64;
         assert!((3.0..=8.0).contains(&each), "{each}");
