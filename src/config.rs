@@ -89,6 +89,7 @@ pub struct Worker {
     pub in_flight_max: usize,
     pub retry_share: usize,
     pub wide_share: usize,
+    pub slow_share: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }

@@ -9,12 +9,15 @@ pub mod fan_out;
 pub mod hand_off;
 pub mod health;
 pub mod lane;
+pub mod latency;
 pub mod offsets;
 pub mod pace;
 pub mod partition;
 pub mod predecessors;
 pub mod send;
 pub mod settle;
+pub mod share;
+pub mod slow_places;
 pub mod window;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -22,22 +25,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::message::OwnedHeaders;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Config, Ordering};
-use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, Outcome, Source, now_ms_up};
+use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, GONE, Outcome, Source, now_ms_up};
 use crate::event::Event;
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
+use crate::schedule::Reconnect;
+use crate::store::left_alone::LeftAlone;
 use crate::store::snapshot::{Snapshot, Snapshots};
 use crate::webhook::{Webhook, WebhookId};
 use endpoint::{Deferral, Started};
-use endpoints::{Endpoints, Steps};
+use endpoints::{Endpoints, News, Steps};
 use hand_off::HandOff;
 use health::Health;
 use lane::Queued;
 use partition::{InFlight, Receipt, Stage};
 use settle::{Settlement, Settler};
+use share::Share;
 
 /// What a consumer found in a record.
 #[derive(Debug)]
@@ -84,8 +90,8 @@ pub struct Open {
 /// The places that an open delivery takes, given back when it is settled or dropped.
 #[derive(Debug)]
 pub struct Permits {
-    _open: OwnedSemaphorePermit,
-    _shared: Option<OwnedSemaphorePermit>,
+    _place: OwnedSemaphorePermit,
+    _of_share: Option<OwnedSemaphorePermit>,
 }
 
 impl Queued for Open {
@@ -105,10 +111,14 @@ pub struct Pipeline {
     settler: Settler,
     health: Health,
     policy: FatePolicy,
-    places: Arc<Semaphore>,
-    retry_places: Arc<Semaphore>,
-    wide_places: Arc<Semaphore>,
+    places: Share,
+    retry_places: Share,
+    wide_places: Share,
+    /// For what is only written: it waits for Kafka, never for an endpoint.
+    writing_places: Arc<Semaphore>,
     endpoints: Endpoints<Open>,
+    left_alone: LeftAlone,
+    informed: OnceCell<()>,
 }
 
 /// How a delivery takes its place among the open ones.
@@ -122,6 +132,9 @@ enum Claim {
     Retry,
 }
 
+/// For each so many places for open deliveries, one for a delivery that is only written.
+const PLACES_PER_WRITING: usize = 8;
+
 impl Pipeline {
     /// Joined from its parts.
     #[must_use]
@@ -132,42 +145,79 @@ impl Pipeline {
         hand_off: HandOff,
         settler: Settler,
         health: Health,
+        left_alone: LeftAlone,
     ) -> Self {
         let in_flight_max = config.worker.in_flight_max;
-        let share = |percent: usize| Arc::new(Semaphore::new((in_flight_max * percent / 100).max(1)));
-        let policy = FatePolicy::new(&config.delivery);
+        let percent = |percent: usize| (in_flight_max * percent / 100).max(1);
+        let share = |size: usize| Share::new(size, config.delivery.endpoint_wait_max);
         Self {
             snapshots,
             client,
             hand_off,
             settler,
             health,
-            policy,
-            places: Arc::new(Semaphore::new(in_flight_max)),
-            retry_places: share(config.worker.retry_share),
-            wide_places: share(config.worker.wide_share),
-            endpoints: Endpoints::new(config.delivery.clone()),
+            policy: FatePolicy::new(&config.delivery),
+            places: share(in_flight_max),
+            retry_places: share(percent(config.worker.retry_share)),
+            wide_places: share(percent(config.worker.wide_share)),
+            writing_places: Arc::new(Semaphore::new((in_flight_max / PLACES_PER_WRITING).max(1))),
+            endpoints: Endpoints::new(config.delivery.clone(), percent(config.worker.slow_share)),
+            left_alone,
+            informed: OnceCell::new(),
             config,
         }
     }
 
-    /// A place among the open deliveries; retries and wide events leave some of them to others. Cancel safe.
-    async fn place(&self, claim: Claim) -> Permits {
-        let acquire = async |places: &Arc<Semaphore>| {
-            places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    /// A place among the open deliveries; retries and wide events leave some of them to others. None where deliveries hold
+    /// them that don't come to an end: nobody else must wait for those. Cancel safe.
+    async fn place(&self, claim: Claim) -> Option<Permits> {
+        // While Redis is away nothing ends, and that says nothing about the endpoints.
+        let may_judge = || self.snapshots.is_fresh();
+        let from = async |share: &Share, name: &'static str| {
+            let place = share.claim(may_judge).await;
+            if place.is_none() {
+                metrics::counter!("optio_webhooks_clogged_total", "share" => name).increment(1);
+            }
+            place
         };
-        let shared = match claim {
+        let of_share = match claim {
             Claim::First => None,
-            Claim::Wide => Some(acquire(&self.wide_places).await),
-            Claim::Retry => Some(acquire(&self.retry_places).await),
+            Claim::Wide => Some(from(&self.wide_places, "wide").await?),
+            Claim::Retry => Some(from(&self.retry_places, "retry").await?),
         };
-        Permits { _open: acquire(&self.places).await, _shared: shared }
+        Some(Permits { _place: from(&self.places, "all").await?, _of_share: of_share })
+    }
+
+    /// A place for a delivery that is only written. Cancel safe.
+    async fn writing_place(&self) -> Permits {
+        let place = self.writing_places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        Permits { _place: place, _of_share: None }
+    }
+
+    /// Learns, once, which endpoints the workers before this one left alone; waits while Redis is away. Cancel safe.
+    pub async fn inform(&self) {
+        let load = async || {
+            let mut reconnect = Reconnect::default();
+            loop {
+                match self.left_alone.all().await {
+                    Ok(all) => return self.endpoints.inform(all),
+                    Err(error) => tracing::debug!(%error, "which endpoints are left alone can't be read; tried again"),
+                }
+                reconnect.wait().await;
+            }
+        };
+        self.informed.get_or_init(load).await;
+    }
+
+    /// How many workers share the rates of webhooks.
+    pub fn set_workers(&self, workers: u32) {
+        self.endpoints.set_workers(workers);
     }
 
     /// How many more deliveries could be open.
     #[must_use]
     pub fn places_left(&self) -> usize {
-        self.places.available_permits()
+        self.places.left()
     }
 
     /// The endpoints that something is going on with.
@@ -183,7 +233,7 @@ impl Pipeline {
     }
 
     /// Queues a delivery at its endpoint.
-    fn submit(self: &Arc<Self>, webhook: &Webhook, open: Open) {
+    fn submit(self: &Arc<Self>, webhook: &Arc<Webhook>, open: Open) {
         open.receipt.note(Stage::Waiting, webhook.id);
         self.endpoints.admit(webhook, open);
         self.advance(webhook.id);
@@ -223,7 +273,7 @@ impl Pipeline {
                 continue;
             }
             let snapshot = self.snapshots.current().await;
-            for (webhook, steps) in self.endpoints.sweep(|id| snapshot.get(id).is_some()) {
+            for (webhook, steps) in self.endpoints.sweep(SWEEP_INTERVAL, |id| snapshot.get(id).is_some()) {
                 self.take(webhook, steps);
             }
             self.health.retain(|id| snapshot.get(id).is_some());
@@ -254,7 +304,13 @@ impl Pipeline {
         drop(turn);
         let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
         metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
-        let fate = self.policy.after_attempt(&open.delivery, &attempt, rand::random());
+        // Disabled first: a webhook that was changed meanwhile isn't, and then the attempt failed like any other. A crash
+        // between the two drops the delivery as it comes up again.
+        let gone = attempt.status == Some(GONE) && self.health.gone(&webhook, attempt.ended_at_ms).await;
+        let fate = match gone {
+            true => Fate::Dropped,
+            false => self.policy.after_attempt(&open.delivery, &attempt, rand::random()),
+        };
         let last = LastError { code: attempt.failure, status: attempt.status };
         open.receipt.note(Stage::Settling, webhook.id);
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
@@ -355,7 +411,19 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
+        let news = self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
+        if let Some(news) = news {
+            let (left_alone, webhook) = (self.pipeline.left_alone.clone(), self.webhook_id);
+            tokio::spawn(async move {
+                let told = match news {
+                    News::LeftAlone(wait) => left_alone.put(webhook, wait).await,
+                    News::Back => left_alone.remove(webhook).await,
+                };
+                if let Err(error) = told {
+                    tracing::debug!(%webhook, %error, "how an endpoint is can't be told for now");
+                }
+            });
+        }
         self.pipeline.advance(self.webhook_id);
     }
 }

@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod failing;
 pub mod lease;
+pub mod left_alone;
 pub mod log;
 pub mod marks;
 pub mod replaced;
@@ -42,6 +43,12 @@ impl Keys {
         format!("{}failing", self.prefix)
     }
 
+    /// Sorted set: webhook id, by until when its endpoint is left alone.
+    #[must_use]
+    pub fn left_alone(&self) -> String {
+        format!("{}left-alone", self.prefix)
+    }
+
     /// Stream: a webhook's delivery log.
     #[must_use]
     pub fn log(&self, webhook: crate::webhook::WebhookId) -> String {
@@ -58,6 +65,12 @@ impl Keys {
     #[must_use]
     pub fn reports(&self) -> String {
         format!("{}workers", self.prefix)
+    }
+
+    /// Sorted set: workers that have partitions, by when they last said so.
+    #[must_use]
+    pub fn consuming(&self) -> String {
+        format!("{}workers:consuming", self.prefix)
     }
 
     /// Hash: webhook id and `+` or `-` → attempts in that hour since 1970.

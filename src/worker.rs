@@ -23,6 +23,7 @@ use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
 use crate::pipeline::{Batch, Pipeline};
 use crate::store::failing::Failing;
+use crate::store::left_alone::LeftAlone;
 use crate::store::reports::Reports;
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
@@ -71,8 +72,16 @@ impl Worker {
         let hand_off = HandOff::new(producer, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
-        let pipeline = Pipeline::new(config.clone(), snapshots.clone(), http_client, hand_off, settler, health);
-        let pipeline = Arc::new(pipeline);
+        let left_alone = LeftAlone::new(redis.clone(), &keys);
+        let pipeline = Arc::new(Pipeline::new(
+            config.clone(),
+            snapshots.clone(),
+            http_client,
+            hand_off,
+            settler,
+            health,
+            left_alone,
+        ));
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
         let assigned = Arc::new(reporting::Assigned::default());
         let reports = Reports::new(redis.clone(), &keys);

@@ -33,10 +33,6 @@ impl Admin {
 
     /// Changes one.
     pub async fn change(&self, id: WebhookId, draft: &Draft) -> Result<Webhook, Problem> {
-        // Forgiven first: a failure right after it is active again must not count what was before.
-        if draft.active == Some(true) {
-            self.store.forgive(id).await?;
-        }
         let changed = self.update(id, |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(changed)

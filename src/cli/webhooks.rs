@@ -195,10 +195,6 @@ impl Update {
             format: self.format,
             rate_per_second: self.rate_per_second.map(|rate| Some(rate).filter(|rate| *rate > 0)),
         };
-        // Forgiven first: a failure right after it is active again must not count what was before.
-        if self.active == Some(true) {
-            store.forgive(self.id).await?;
-        }
         let policy = policy(&config.delivery);
         let changed = store
             .change(self.id, |webhook| draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy)))

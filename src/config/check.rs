@@ -108,6 +108,12 @@ impl Config {
             "90 (percent) together at most: first attempts of all other events have the rest",
         );
         require(
+            (1..=90).contains(&worker.slow_share),
+            "worker.slow_share",
+            worker.slow_share.to_string(),
+            "1 to 90 (percent)",
+        );
+        require(
             (second..=second * 3600).contains(&worker.drain_timeout),
             "worker.drain_timeout",
             time(worker.drain_timeout),

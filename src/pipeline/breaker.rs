@@ -71,6 +71,13 @@ impl Breaker {
         Self { state: State::Closed, window: Window { began: now, now: Counts::default(), before: Counts::default() } }
     }
 
+    /// Open for `wait`, as another worker had it. How long it lasted at first isn't told: what is left is taken for it.
+    #[must_use]
+    pub fn opened(wait: Duration, now: Instant, settings: &config::Breaker) -> Self {
+        let lasts = wait.clamp(settings.open_initial, settings.open_max);
+        Self { state: State::Open { until: now + wait, lasts }, ..Self::new(now) }
+    }
+
     /// Whether a request may go now. A [`Verdict::Probe`] must be followed by [`Breaker::record`] or [`Breaker::abandon`].
     pub fn ask(&mut self, now: Instant) -> Verdict {
         if let State::Open { until, lasts } = self.state {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::breaker::{Breaker, Change, Verdict};
 use super::lane::{Lane, Queued};
+use super::latency::{Latency, Pulse};
 use super::pace::Pace;
 use crate::config;
 use crate::delivery::{FailureCode, Outcome};
@@ -20,15 +21,19 @@ use crate::webhook::WebhookId;
 pub struct Endpoint<T> {
     lane: Lane<T>,
     pace: Pace,
+    latency: Latency,
     breaker: Breaker,
     rate: Option<Rate>,
     /// It asked to be left alone until then (`Retry-After`).
     held_until: Option<Instant>,
+    /// Raised when it moves: what comes of requests to where it was says nothing of where it is.
+    moves: u32,
 }
 
 #[derive(Debug)]
 struct Rate {
-    per_second: NonZeroU32,
+    /// From one request to the next.
+    period: Duration,
     limiter: DefaultDirectRateLimiter,
     /// Until then a new limiter would allow more than this one.
     free_at: Instant,
@@ -61,6 +66,7 @@ pub enum Next<T> {
 pub struct Started {
     at: Instant,
     is_probe: bool,
+    moves: u32,
 }
 
 impl<T: Queued> Endpoint<T> {
@@ -70,19 +76,37 @@ impl<T: Queued> Endpoint<T> {
         Self {
             lane: Lane::default(),
             pace: Pace::new(settings.endpoint_in_flight_max),
+            latency: Latency::default(),
             breaker: Breaker::new(now),
             rate: None,
             held_until: None,
+            moves: 0,
         }
     }
 
-    /// Its webhook's `ratePerSecond`, as it is now.
-    pub fn set_rate(&mut self, per_second: Option<NonZeroU32>, now: Instant) {
-        if self.rate.as_ref().map(|rate| rate.per_second) != per_second {
-            self.rate = per_second.map(|per_second| Rate {
-                per_second,
-                limiter: RateLimiter::direct(Quota::per_second(per_second).allow_burst(BURST)),
-                free_at: now,
+    /// Of which a worker before this one knew that it is to be left alone for `wait`.
+    #[must_use]
+    pub fn left_alone(wait: Duration, settings: &config::Delivery, now: Instant) -> Self {
+        Self { breaker: Breaker::opened(wait, now, &settings.breaker), ..Self::new(settings, now) }
+    }
+
+    /// Its webhook has another URL: what was known of the old one counts no more. What waits for it goes to the new one.
+    pub fn moved(&mut self, settings: &config::Delivery, now: Instant) {
+        self.pace = Pace::new(settings.endpoint_in_flight_max);
+        self.latency = Latency::default();
+        self.breaker = Breaker::new(now);
+        self.held_until = None;
+        self.moves += 1;
+    }
+
+    /// Its webhook's `ratePerSecond`, as it is now, kept by so many `workers` together.
+    pub fn set_rate(&mut self, per_second: Option<NonZeroU32>, workers: u32, now: Instant) {
+        let period = per_second.map(|per_second| Duration::from_secs(workers.into()) / per_second.get());
+        if self.rate.as_ref().map(|rate| rate.period) != period {
+            let free_at = self.rate.take().map_or(now, |rate| rate.free_at);
+            self.rate = period.and_then(|period| {
+                let quota = Quota::with_period(period)?.allow_burst(BURST);
+                Some(Rate { period, limiter: RateLimiter::direct(quota), free_at })
             });
         }
     }
@@ -92,8 +116,9 @@ impl<T: Queued> Endpoint<T> {
         self.lane.admit(item, now);
     }
 
-    /// What to do now. Called again until it gives [`Next::Later`] or [`Next::Nothing`].
-    pub fn next(&mut self, now: Instant, settings: &config::Delivery) -> Next<T> {
+    /// What to do now, where it may hold `slow_part` of the places that endpoints may hold for long. Called again until it
+    /// gives [`Next::Later`] or [`Next::Nothing`].
+    pub fn next(&mut self, now: Instant, slow_part: usize, settings: &config::Delivery) -> Next<T> {
         if self.lane.waiting() == 0 {
             return Next::Nothing;
         }
@@ -103,27 +128,85 @@ impl<T: Queued> Endpoint<T> {
             let left_alone = refused.max(held);
             return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, left_alone });
         }
-        if let Some(wait) = held {
-            if wait <= settings.endpoint_wait_max {
-                return Next::Later(now + wait);
-            }
+        if held.is_some_and(|wait| wait > settings.endpoint_wait_max) {
             return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::Saturated, left_alone: held });
         }
-        let limit = self.pace.limit().min(settings.endpoint_in_flight_max);
+        let may_hold = self.may_hold(slow_part, settings);
+        let may_wait = may_hold.saturating_sub(self.lane.in_flight());
+        if self.lane.waiting() > may_wait {
+            return Next::PutOff(self.lane.evict(may_wait), Deferral::SATURATED);
+        }
+        if let Some(wait) = held {
+            return Next::Later(now + wait);
+        }
+        // Of an endpoint that hasn't answered yet any request may take long: one is tried in any case.
+        let at_once = if self.pulse(settings) == Pulse::Unknown { slow_part.max(1) } else { may_hold };
+        let limit = self.limit(settings).min(at_once);
         if !self.lane.has_next(limit) || self.breaker.is_probing() {
             return Next::Nothing;
         }
-        if let Some(rate) = &self.rate
-            && let Err(not_until) = rate.limiter.check()
-        {
-            return Next::Later(now + not_until.wait_time_from(DefaultClock::default().now()));
-        }
         if let Some(rate) = &mut self.rate {
-            rate.free_at = now + Duration::from_secs(1) / rate.per_second.get();
+            if rate.free_at > now {
+                return Next::Later(rate.free_at);
+            }
+            if let Err(not_until) = rate.limiter.check() {
+                return Next::Later(now + not_until.wait_time_from(DefaultClock::default().now()));
+            }
+            rate.free_at = now + rate.period;
         }
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
         let item = self.lane.next(limit).expect("there is one, as was just seen");
-        Next::Start(item, Started { at: now, is_probe })
+        Next::Start(item, Started { at: now, is_probe, moves: self.moves })
+    }
+
+    fn pulse(&self, settings: &config::Delivery) -> Pulse {
+        self.latency.pulse(settings.endpoint_wait_max / 2)
+    }
+
+    /// Requests at once.
+    fn limit(&self, settings: &config::Delivery) -> usize {
+        self.pace.limit().min(settings.endpoint_in_flight_max)
+    }
+
+    /// How many deliveries it will take within `span`, as far as is known of it.
+    fn takes_within(&self, span: Duration, settings: &config::Delivery) -> usize {
+        let limit = if self.breaker.is_probing() { 1 } else { self.limit(settings) };
+        let by_latency = match self.pulse(settings) {
+            Pulse::Unknown => usize::MAX,
+            Pulse::Answers(latency) => (times(span, latency) * limit as f64) as usize,
+            // What is under way ends within the time that it may take; before, nothing does.
+            Pulse::Silent if span < settings.timeout => 0,
+            Pulse::Silent => limit,
+        };
+        let by_rate = self.rate.as_ref().map_or(usize::MAX, |rate| times(span, rate.period).ceil() as usize);
+        by_latency.min(by_rate)
+    }
+
+    /// Places that it may hold: those that it gives back soon, and for long no more than its part, nor than what can go now
+    /// and a short queue behind it, which it will have taken within the time that a single attempt may take.
+    fn may_hold(&self, slow_part: usize, settings: &config::Delivery) -> usize {
+        let in_flight = self.lane.in_flight();
+        let startable = if self.rate.is_some() { 1 } else { self.limit(settings).saturating_sub(in_flight) };
+        let queue = settings.endpoint_queue_max.min(self.takes_within(longest_wait(settings), settings));
+        let soon = self.takes_within(settings.endpoint_wait_max, settings);
+        soon.saturating_add(slow_part.min(in_flight + startable + queue))
+    }
+
+    /// Places that it holds and doesn't give back within `endpoint_wait_max`, or may not, for all that is known of it.
+    #[must_use]
+    pub fn holds_long(&self, settings: &config::Delivery) -> usize {
+        if self.pulse(settings) == Pulse::Unknown {
+            return self.lane.in_flight();
+        }
+        let held = self.lane.in_flight() + self.lane.waiting();
+        held.saturating_sub(self.takes_within(settings.endpoint_wait_max, settings))
+    }
+
+    /// Another `by` has passed.
+    pub fn waited(&mut self, by: Duration) {
+        if self.lane.in_flight() > 0 {
+            self.latency.waited(by);
+        }
     }
 
     /// How long it asked to be left alone yet.
@@ -131,22 +214,25 @@ impl<T: Queued> Endpoint<T> {
         self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
-    /// What has waited so long that the endpoint is saturated: all but a short queue of it.
+    /// What has waited for so long that it must not hold up the commit of its partition any more.
     pub fn overdue(&mut self, now: Instant, settings: &config::Delivery) -> Vec<T> {
-        if self.lane.wait(now).is_none_or(|wait| wait <= settings.endpoint_wait_max) {
-            return Vec::new();
-        }
-        self.lane.evict(settings.endpoint_queue_max.min(self.pace.limit()))
+        let before = now.checked_sub(longest_wait(settings));
+        before.map(|before| self.lane.evict_older(before)).unwrap_or_default()
+    }
+
+    /// How long it is left alone yet.
+    #[must_use]
+    pub fn left_alone_for(&self, now: Instant) -> Option<Duration> {
+        self.breaker.refuses_for(now).max(self.held(now))
     }
 
     /// As it is now.
     #[must_use]
     pub fn report(&self, webhook_id: WebhookId, now: Instant) -> EndpointReport {
-        let left_alone = self.breaker.refuses_for(now).max(self.held(now));
         EndpointReport {
             webhook_id,
             breaker: self.breaker.state(now),
-            left_alone_ms: left_alone.map(|left| left.as_millis() as u64),
+            left_alone_ms: self.left_alone_for(now).map(|left| left.as_millis() as u64),
             in_flight: self.lane.in_flight(),
             limit: self.pace.limit(),
             waiting: self.lane.waiting(),
@@ -163,12 +249,16 @@ impl<T: Queued> Endpoint<T> {
         settings: &config::Delivery,
     ) -> Option<Change> {
         self.lane.finished(order_key);
+        if started.moves != self.moves {
+            return None;
+        }
         let Some(outcome) = outcome else {
             if started.is_probe {
                 self.breaker.abandon();
             }
             return None;
         };
+        self.latency.answered(now.saturating_duration_since(started.at));
         let succeeded = outcome.failure.is_none();
         if succeeded {
             self.pace.succeeded(settings.endpoint_in_flight_max);
@@ -204,6 +294,21 @@ impl<T: Queued> Endpoint<T> {
     }
 }
 
+impl Deferral {
+    /// The endpoint works, and has its hands full.
+    pub const SATURATED: Self = Self { why: FailureCode::Saturated, left_alone: None };
+}
+
+/// What waits in a lane holds up the commit of its partition: it may wait no longer than the attempt it waits for may take.
+fn longest_wait(settings: &config::Delivery) -> Duration {
+    settings.timeout.max(settings.endpoint_wait_max)
+}
+
+/// How often `each` goes into `span`.
+fn times(span: Duration, each: Duration) -> f64 {
+    span.as_secs_f64() / each.as_secs_f64().max(f64::EPSILON)
+}
+
 /// Requests that may go at once after a pause; the rest of a second's follow evenly.
 const BURST: NonZeroU32 = NonZeroU32::MIN;
 
@@ -216,6 +321,10 @@ fn is_overload(outcome: Outcome) -> bool {
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    /// Of the places that endpoints may hold for long.
+    const PART: usize = 100;
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[derive(Debug, PartialEq, Eq)]
     struct Item(usize);
@@ -243,7 +352,7 @@ mod tests {
     }
 
     fn start(endpoint: &mut Endpoint<Item>, settings: &config::Delivery) -> Started {
-        match endpoint.next(Instant::now(), settings) {
+        match endpoint.next(Instant::now(), PART, settings) {
             Next::Start(_, started) => started,
             other => panic!("{other:?}"),
         }
@@ -253,25 +362,135 @@ mod tests {
     async fn no_more_go_at_once_than_the_limit_and_overload_lowers_it() {
         let (mut endpoint, settings) = endpoint(10);
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint, &settings)).collect();
-        assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing);
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing);
         endpoint.finished(None, started[0], Some(answered(503)), Instant::now(), &settings);
-        assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing, "three are in flight, two are allowed");
+        assert_eq!(
+            endpoint.next(Instant::now(), PART, &settings),
+            Next::Nothing,
+            "three are in flight, two are allowed"
+        );
         endpoint.finished(None, started[1], None, Instant::now(), &settings);
         endpoint.finished(None, started[2], None, Instant::now(), &settings);
         start(&mut endpoint, &settings);
-        assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing);
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing);
+    }
+
+    /// Everything that is put off now; what may start does.
+    fn put_off(endpoint: &mut Endpoint<Item>, part: usize, settings: &config::Delivery) -> Vec<usize> {
+        let mut all = Vec::new();
+        loop {
+            match endpoint.next(Instant::now(), part, settings) {
+                Next::PutOff(items, deferral) => {
+                    assert_eq!(deferral, Deferral::SATURATED);
+                    all.extend(items.into_iter().map(|item| item.0));
+                }
+                Next::Start(..) => {}
+                Next::Later(_) | Next::Nothing => return all,
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_waits_too_long_leaves_all_but_a_short_queue() {
-        let (mut endpoint, settings) = endpoint(10);
+    async fn an_endpoint_that_falls_silent_keeps_a_short_queue_and_no_more_than_its_part() {
+        let (mut endpoint, settings) = endpoint(1_000);
+        assert!(put_off(&mut endpoint, 2, &settings).is_empty(), "nothing is known of it yet");
+        assert_eq!(endpoint.lane.in_flight(), 2, "and it gets no more than its part");
+        assert_eq!(endpoint.holds_long(&settings), 2);
+        assert!(put_off(&mut endpoint, PART, &settings).is_empty());
+        for _ in 0..4 {
+            endpoint.waited(SECOND / 10);
+        }
+        let left = put_off(&mut endpoint, PART, &settings).len();
+        assert_eq!((left, endpoint.lane.in_flight(), endpoint.lane.waiting()), (994, 4, 2));
+        assert_eq!(endpoint.holds_long(&settings), 6);
+        assert_eq!(put_off(&mut endpoint, 3, &settings).len(), 2, "none may wait where its part is in flight");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_nothing_is_known_of_is_tried_in_any_case() {
+        let (mut endpoint, settings) = endpoint(2);
+        assert!(put_off(&mut endpoint, 0, &settings).is_empty());
+        assert_eq!((endpoint.lane.in_flight(), endpoint.lane.waiting()), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_slow_starts_no_more_than_its_part() {
+        let (mut endpoint, settings) = endpoint(1);
+        let started = start(&mut endpoint, &settings);
+        tokio::time::advance(9 * SECOND).await;
+        endpoint.finished(None, started, Some(answered(200)), Instant::now(), &settings);
+        for item in 1..=8 {
+            endpoint.admit(Item(item), Instant::now());
+        }
+        assert_eq!(put_off(&mut endpoint, 3, &settings).len(), 5);
+        assert_eq!(endpoint.lane.in_flight() + endpoint.lane.waiting(), 3);
+        assert_eq!(endpoint.holds_long(&settings), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_fast_keeps_what_it_takes_soon() {
+        let (mut endpoint, settings) = endpoint(1);
+        let started = start(&mut endpoint, &settings);
+        tokio::time::advance(SECOND / 100).await;
+        endpoint.finished(None, started, Some(answered(200)), Instant::now(), &settings);
+        for item in 1..=300 {
+            endpoint.admit(Item(item), Instant::now());
+        }
+        // Four at once, each 10 ms: 200 within half a second; beside them four that go now, and two behind those.
+        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 300 - 206);
+        assert_eq!(endpoint.holds_long(&settings), 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_low_rate_no_more_wait_than_it_lets_through() {
+        let (mut endpoint, mut settings) = endpoint(50);
+        settings.endpoint_queue_max = 30;
+        endpoint.set_rate(NonZeroU32::new(2), 1, Instant::now());
+        // At two a second: 1 within half a second; beside it one that goes now, and 20 within the time of an attempt.
+        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 50 - 22);
+        endpoint.set_rate(NonZeroU32::new(2), 4, Instant::now());
+        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 21 - 7, "four workers share it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_for_as_long_as_an_attempt_may_take_leaves() {
+        let (mut endpoint, settings) = endpoint(6);
         for _ in 0..4 {
             start(&mut endpoint, &settings);
         }
-        assert!(endpoint.overdue(Instant::now(), &settings).is_empty());
-        tokio::time::advance(settings.endpoint_wait_max + Duration::from_millis(1)).await;
-        assert_eq!(endpoint.overdue(Instant::now(), &settings).len(), 4, "of six, two may wait");
-        assert!(endpoint.overdue(Instant::now(), &settings).is_empty());
+        tokio::time::advance(settings.timeout - SECOND).await;
+        endpoint.admit(Item(6), Instant::now());
+        assert_eq!(endpoint.overdue(Instant::now(), &settings), []);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(endpoint.overdue(Instant::now(), &settings), [Item(4), Item(5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_webhook_that_moves_is_tried_at_once_and_what_comes_from_where_it_was_says_nothing() {
+        let (mut endpoint, settings) = endpoint(4);
+        let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint, &settings)).collect();
+        for started in &started[..3] {
+            endpoint.finished(None, *started, Some(answered(500)), Instant::now(), &settings);
+        }
+        assert!(endpoint.left_alone_for(Instant::now()).is_some());
+        endpoint.moved(&settings, Instant::now());
+        endpoint.admit(Item(4), Instant::now());
+        start(&mut endpoint, &settings);
+        let asked = Outcome { retry_after: Some(SECOND * 60), ..answered(503) };
+        endpoint.finished(None, started[3], Some(asked), Instant::now(), &settings);
+        assert_eq!((endpoint.left_alone_for(Instant::now()), endpoint.limit(&settings)), (None, 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_worker_before_knew_is_kept_to() {
+        let (_, settings) = endpoint(0);
+        let mut endpoint = Endpoint::left_alone(SECOND * 60, &settings, Instant::now());
+        endpoint.admit(Item(0), Instant::now());
+        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(SECOND * 60) };
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(vec![Item(0)], deferral));
+        tokio::time::advance(SECOND * 60).await;
+        endpoint.admit(Item(1), Instant::now());
+        assert!(start(&mut endpoint, &settings).is_probe);
     }
 
     #[tokio::test(start_paused = true)]
@@ -284,14 +503,14 @@ mod tests {
         let open = settings.breaker.open_initial;
         let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(open) };
         assert!(
-            matches!(endpoint.next(Instant::now(), &settings), Next::PutOff(items, why) if items.len() == 2 && why == deferral)
+            matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(items, why) if items.len() == 2 && why == deferral)
         );
         tokio::time::advance(open).await;
         endpoint.admit(Item(5), Instant::now());
         endpoint.admit(Item(6), Instant::now());
         let probe = start(&mut endpoint, &settings);
         assert_eq!(
-            endpoint.next(Instant::now(), &settings),
+            endpoint.next(Instant::now(), PART, &settings),
             Next::Nothing,
             "one probe at a time; the other waits for it"
         );
@@ -301,7 +520,7 @@ mod tests {
         );
         endpoint.admit(Item(7), Instant::now());
         start(&mut endpoint, &settings);
-        assert_eq!(endpoint.next(Instant::now(), &settings), Next::Nothing, "at its own pace");
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing, "at its own pace");
     }
 
     #[tokio::test(start_paused = true)]
@@ -312,7 +531,7 @@ mod tests {
         let asked = Outcome { retry_after: Some(minute), ..answered(429) };
         endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         let deferral = Deferral { why: FailureCode::Saturated, left_alone: Some(minute) };
-        assert_eq!(endpoint.next(Instant::now(), &settings), Next::PutOff(vec![Item(1)], deferral));
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(vec![Item(1)], deferral));
         tokio::time::advance(minute).await;
         endpoint.admit(Item(2), Instant::now());
         start(&mut endpoint, &settings);
@@ -321,16 +540,18 @@ mod tests {
     #[tokio::test]
     async fn a_rate_limit_spaces_requests_out() {
         let (mut endpoint, settings) = endpoint(2);
-        endpoint.set_rate(NonZeroU32::new(10), Instant::now());
+        endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         start(&mut endpoint, &settings);
-        let Next::Later(at) = endpoint.next(Instant::now(), &settings) else { panic!("the second may not go yet") };
+        let Next::Later(at) = endpoint.next(Instant::now(), PART, &settings) else {
+            panic!("the second may not go yet")
+        };
         assert!(at <= Instant::now() + Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_endpoint_with_a_rate_is_not_forgotten_before_its_next_request_may_go() {
         let (mut endpoint, settings) = endpoint(1);
-        endpoint.set_rate(NonZeroU32::new(10), Instant::now());
+        endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         let started = start(&mut endpoint, &settings);
         endpoint.finished(None, started, Some(answered(200)), Instant::now(), &settings);
         assert!(!endpoint.is_forgettable(Instant::now(), &settings), "a new one would let the next go at once");
@@ -348,7 +569,7 @@ mod tests {
             endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         }
         let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(hold) };
-        assert!(matches!(endpoint.next(Instant::now(), &settings), Next::PutOff(_, why) if why == deferral));
+        assert!(matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(_, why) if why == deferral));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,31 +1,64 @@
 //! All endpoints of this process, behind one lock that is held for no longer than a decision takes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::breaker::Change;
 use super::endpoint::{Deferral, Endpoint, Next, Started};
 use super::lane::Queued;
+use super::slow_places::SlowPlaces;
 use crate::config;
-use crate::delivery::{FailureCode, Outcome};
+use crate::delivery::Outcome;
 use crate::report::EndpointReport;
 use crate::webhook::{Webhook, WebhookId};
 
 /// The endpoints that have something to do or a past worth remembering.
 #[derive(Debug)]
 pub struct Endpoints<T> {
-    known: Mutex<HashMap<WebhookId, Known<T>>>,
+    state: Mutex<State<T>>,
     settings: config::Delivery,
+    /// Workers that share a webhook's rate.
+    workers: AtomicU32,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    known: HashMap<WebhookId, Known<T>>,
+    slow_places: SlowPlaces,
 }
 
 #[derive(Debug)]
 struct Known<T> {
     endpoint: Endpoint<T>,
+    /// As it was when something was last queued for it.
+    webhook: Option<Arc<Webhook>>,
     /// Someone sleeps until it may go on.
     is_awaited: bool,
+    /// Of the places that endpoints may hold for long.
+    holds_long: usize,
 }
+
+impl<T> Known<T> {
+    fn new(endpoint: Endpoint<T>) -> Self {
+        Self { endpoint, webhook: None, is_awaited: false, holds_long: 0 }
+    }
+}
+
+/// How long an endpoint is left alone, for other workers to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// For so long from now on.
+    LeftAlone(Duration),
+    /// No more.
+    Back,
+}
+
+/// A shorter time isn't worth telling: who doesn't know of it learns it by a request or two.
+const NEWS_MIN: Duration = Duration::from_secs(1);
 
 /// What is to be done at an endpoint.
 #[derive(Debug)]
@@ -38,6 +71,12 @@ pub struct Steps<T> {
     pub again_at: Option<Instant>,
 }
 
+impl<T> Steps<T> {
+    fn is_empty(&self) -> bool {
+        self.start.is_empty() && self.put_off.is_empty() && self.again_at.is_none()
+    }
+}
+
 impl<T> Default for Steps<T> {
     fn default() -> Self {
         Self { start: Vec::new(), put_off: Vec::new(), again_at: None }
@@ -45,39 +84,140 @@ impl<T> Default for Steps<T> {
 }
 
 impl<T: Queued> Endpoints<T> {
-    /// None yet.
+    /// None yet. Together they may hold `slow_places` for long.
     #[must_use]
-    pub fn new(settings: config::Delivery) -> Self {
-        Self { known: Mutex::default(), settings }
+    pub fn new(settings: config::Delivery, slow_places: usize) -> Self {
+        let state = State { known: HashMap::new(), slow_places: SlowPlaces::new(slow_places) };
+        Self { state: Mutex::new(state), settings, workers: AtomicU32::new(1) }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<WebhookId, Known<T>>> {
-        self.known.lock().expect("nothing panics while it holds the endpoints")
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().expect("nothing panics while it holds the endpoints")
+    }
+
+    /// How many workers share a webhook's rate from now on.
+    pub fn set_workers(&self, workers: u32) {
+        self.workers.store(workers.max(1), Ordering::Relaxed);
+    }
+
+    /// What other workers know of endpoints that are to be left alone. What is known here already counts more.
+    pub fn inform(&self, left_alone: impl IntoIterator<Item = (WebhookId, Duration)>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for (webhook, wait) in left_alone {
+            let endpoint = || Known::new(Endpoint::left_alone(wait, &self.settings, now));
+            state.known.entry(webhook).or_insert_with(endpoint);
+        }
     }
 
     /// Queues a delivery.
-    pub fn admit(&self, webhook: &Webhook, item: T) {
+    pub fn admit(&self, webhook: &Arc<Webhook>, item: T) {
         let now = Instant::now();
-        let mut known = self.known();
-        let known = known
-            .entry(webhook.id)
-            .or_insert_with(|| Known { endpoint: Endpoint::new(&self.settings, now), is_awaited: false });
-        known.endpoint.set_rate(webhook.rate_per_second, now);
+        let mut state = self.state();
+        let known = state.known.entry(webhook.id).or_insert_with(|| Known::new(Endpoint::new(&self.settings, now)));
+        if !known.webhook.as_ref().is_some_and(|before| Arc::ptr_eq(before, webhook)) {
+            if known.webhook.as_ref().is_some_and(|before| before.url != webhook.url) {
+                known.endpoint.moved(&self.settings, now);
+            }
+            known.webhook = Some(webhook.clone());
+        }
+        known.endpoint.set_rate(webhook.rate_per_second, self.workers.load(Ordering::Relaxed), now);
         known.endpoint.admit(item, now);
     }
 
     /// Everything that may be done at an endpoint now.
     pub fn advance(&self, webhook: WebhookId) -> Steps<T> {
         let now = Instant::now();
+        let mut state = self.state();
+        let State { known, slow_places } = &mut *state;
+        let Some(one) = known.get_mut(&webhook) else { return Steps::default() };
+        let steps = one.steps(slow_places, now, &self.settings);
+        // A healthy one that is idle is most of them: forgotten at once, so that memory follows what is going on.
+        if one.is_over() && one.endpoint.is_forgettable(now, &self.settings) {
+            known.remove(&webhook);
+        }
+        steps
+    }
+
+    /// Nobody sleeps for it any more.
+    pub fn woke(&self, webhook: WebhookId) {
+        if let Some(known) = self.state().known.get_mut(&webhook) {
+            known.is_awaited = false;
+        }
+    }
+
+    /// A request is over. What other workers should know.
+    pub fn finished(
+        &self,
+        webhook: WebhookId,
+        order_key: Option<u64>,
+        started: Started,
+        outcome: Option<Outcome>,
+    ) -> Option<News> {
+        let now = Instant::now();
+        let (change, before, left_alone) = {
+            let mut state = self.state();
+            let endpoint = &mut state.known.get_mut(&webhook)?.endpoint;
+            let before = endpoint.left_alone_for(now).unwrap_or_default();
+            let change = endpoint.finished(order_key, started, outcome, now, &self.settings);
+            (change, before, endpoint.left_alone_for(now).unwrap_or_default())
+        };
+        match change {
+            Some(Change::Opened(lasts)) => {
+                metrics::counter!("optio_webhooks_breaker_opened_total").increment(1);
+                tracing::warn!(%webhook, for_s = lasts.as_secs(), "endpoint is left alone: too many of its attempts failed");
+            }
+            Some(Change::Closed) => {
+                tracing::info!(%webhook, "endpoint is back");
+                return Some(News::Back);
+            }
+            None => {}
+        }
+        (left_alone >= before + NEWS_MIN).then_some(News::LeftAlone(left_alone))
+    }
+
+    /// Each as it is now.
+    pub fn reports(&self) -> Vec<EndpointReport> {
+        let now = Instant::now();
+        self.state().known.iter().map(|(webhook, known)| known.endpoint.report(*webhook, now)).collect()
+    }
+
+    /// Looks after each, another `by` later: what waits too long leaves, what is forgettable or doesn't `exist` any more is
+    /// forgotten.
+    pub fn sweep(&self, by: Duration, exists: impl Fn(WebhookId) -> bool) -> Vec<(WebhookId, Steps<T>)> {
+        let now = Instant::now();
+        let mut all = Vec::new();
+        let State { known, slow_places } = &mut *self.state();
+        known.retain(|webhook, known| {
+            known.endpoint.waited(by);
+            let exists = exists(*webhook);
+            // Enabled again, it begins anew; what is under way still belongs to before.
+            if !exists && known.webhook.take().is_some() {
+                known.endpoint.moved(&self.settings, now);
+            }
+            let overdue = known.endpoint.overdue(now, &self.settings);
+            let mut steps = known.steps(slow_places, now, &self.settings);
+            steps.put_off.extend(overdue.into_iter().map(|item| (item, Deferral::SATURATED)));
+            if !steps.is_empty() {
+                all.push((*webhook, steps));
+            }
+            !(known.is_over() && (!exists || known.endpoint.is_forgettable(now, &self.settings)))
+        });
+        all
+    }
+}
+
+impl<T: Queued> Known<T> {
+    /// Everything that may be done now.
+    fn steps(&mut self, slow_places: &mut SlowPlaces, now: Instant, settings: &config::Delivery) -> Steps<T> {
         let mut steps = Steps::default();
-        let mut endpoints = self.known();
-        let Some(known) = endpoints.get_mut(&webhook) else { return steps };
+        let part = slow_places.part(self.holds_long);
         loop {
-            match known.endpoint.next(now, &self.settings) {
+            match self.endpoint.next(now, part, settings) {
                 Next::Start(item, started) => steps.start.push((item, started)),
                 Next::PutOff(items, deferral) => steps.put_off.extend(items.into_iter().map(|item| (item, deferral))),
                 Next::Later(at) => {
-                    if !std::mem::replace(&mut known.is_awaited, true) {
+                    if !std::mem::replace(&mut self.is_awaited, true) {
                         steps.again_at = Some(at);
                     }
                     break;
@@ -85,56 +225,13 @@ impl<T: Queued> Endpoints<T> {
                 Next::Nothing => break,
             }
         }
-        // A healthy one that is idle is most of them: forgotten at once, so that memory follows what is going on.
-        if known.endpoint.is_idle() && !known.is_awaited && known.endpoint.is_forgettable(now, &self.settings) {
-            endpoints.remove(&webhook);
-        }
+        let before = std::mem::replace(&mut self.holds_long, self.endpoint.holds_long(settings));
+        slow_places.hold(before, self.holds_long);
         steps
     }
 
-    /// Nobody sleeps for it any more.
-    pub fn woke(&self, webhook: WebhookId) {
-        if let Some(known) = self.known().get_mut(&webhook) {
-            known.is_awaited = false;
-        }
-    }
-
-    /// A request is over.
-    pub fn finished(&self, webhook: WebhookId, order_key: Option<u64>, started: Started, outcome: Option<Outcome>) {
-        let change = self
-            .known()
-            .get_mut(&webhook)
-            .and_then(|known| known.endpoint.finished(order_key, started, outcome, Instant::now(), &self.settings));
-        match change {
-            Some(Change::Opened(lasts)) => {
-                metrics::counter!("optio_webhooks_breaker_opened_total").increment(1);
-                tracing::warn!(%webhook, for_s = lasts.as_secs(), "endpoint is left alone: too many of its attempts failed");
-            }
-            Some(Change::Closed) => tracing::info!(%webhook, "endpoint is back"),
-            None => {}
-        }
-    }
-
-    /// Each as it is now.
-    pub fn reports(&self) -> Vec<EndpointReport> {
-        let now = Instant::now();
-        self.known().iter().map(|(webhook, known)| known.endpoint.report(*webhook, now)).collect()
-    }
-
-    /// Looks after each: what waits too long leaves, what is forgettable or not `exists` any more is forgotten.
-    pub fn sweep(&self, exists: impl Fn(WebhookId) -> bool) -> Vec<(WebhookId, Steps<T>)> {
-        let now = Instant::now();
-        let mut all = Vec::new();
-        self.known().retain(|webhook, known| {
-            let overdue = known.endpoint.overdue(now, &self.settings);
-            if !overdue.is_empty() {
-                let deferral = Deferral { why: FailureCode::Saturated, left_alone: None };
-                let put_off = overdue.into_iter().map(|item| (item, deferral)).collect();
-                all.push((*webhook, Steps { put_off, ..Steps::default() }));
-            }
-            let is_over = known.endpoint.is_idle() && !known.is_awaited;
-            !(is_over && (!exists(*webhook) || known.endpoint.is_forgettable(now, &self.settings)))
-        });
-        all
+    /// Nothing is going on with it.
+    fn is_over(&self) -> bool {
+        self.endpoint.is_idle() && !self.is_awaited
     }
 }

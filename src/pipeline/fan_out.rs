@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
+use super::endpoint::Deferral;
 use super::partition::Receipt;
 use super::predecessors::Predecessors;
 use super::settle::Settlement;
@@ -20,8 +21,12 @@ use crate::webhook::Webhook;
 
 /// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
 const WIDE: usize = 64;
-/// Events that are fanned out beside the others at once; beyond that, the next one waits.
-const BESIDE_MAX: usize = 256;
+/// Wide events that are fanned out at once; the next ones wait for one of them to end, beside the others too.
+const WIDE_AT_ONCE: usize = 64;
+/// KiB of events that are fanned out beside the others or wait for that; beyond, everything waits.
+const BESIDE_KIB_MAX: u32 = 32_768;
+/// KiB that an event takes beside its payload: itself, its receipt, its task.
+const EVENT_KIB: u32 = 4;
 
 /// Fans out what a consumer hands over, in its order, until the consumer is gone.
 pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batches: mpsc::Receiver<Batch>) {
@@ -29,8 +34,10 @@ pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batche
         pipeline,
         predecessors: Arc::new(predecessors),
         beside: HashMap::new(),
-        beside_places: Arc::new(Semaphore::new(BESIDE_MAX)),
+        beside_kib: Arc::new(Semaphore::new(BESIDE_KIB_MAX as usize)),
+        wide_at_once: Arc::new(Semaphore::new(WIDE_AT_ONCE)),
     };
+    fan_out.pipeline.inform().await;
     while let Some(batch) = batches.recv().await {
         fan_out.beside.retain(|_, done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         for (incoming, receipt) in batch {
@@ -45,7 +52,8 @@ struct FanOut {
     /// Tasks with an event that is fanned out beside the others; told when it is done. The next event of such a
     /// task waits for it, so that first attempts keep their order.
     beside: HashMap<u64, oneshot::Receiver<()>>,
-    beside_places: Arc<Semaphore>,
+    beside_kib: Arc<Semaphore>,
+    wide_at_once: Arc<Semaphore>,
 }
 
 impl FanOut {
@@ -84,15 +92,21 @@ impl FanOut {
         if !is_wide && before.is_none() {
             return spread.run().await;
         }
-        let place = self.beside_places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let size = EVENT_KIB + u32::try_from(spread.event.body.len() >> 10).unwrap_or(u32::MAX);
+        let kib = acquire(&self.beside_kib, size.min(BESIDE_KIB_MAX)).await;
+        let wide_at_once = is_wide.then(|| self.wide_at_once.clone());
         let (done, told) = oneshot::channel();
         self.beside.insert(key, told);
         tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
             }
+            let one = match &wide_at_once {
+                Some(at_once) => Some(acquire(at_once, 1).await),
+                None => None,
+            };
             spread.run().await;
-            drop((done, place));
+            drop((done, one, kib));
         });
     }
 
@@ -100,8 +114,14 @@ impl FanOut {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
-        let permits = self.pipeline.place(Claim::Retry).await;
-        let open = Open { order_key: self.pipeline.order_key(&delivery), delivery, last, receipt, permits };
+        let order_key = self.pipeline.order_key(&delivery);
+        let Some(permits) = self.pipeline.place(Claim::Retry).await else {
+            let permits = self.pipeline.writing_place().await;
+            let open = Open { order_key, delivery, last, receipt, permits };
+            tokio::spawn(self.pipeline.clone().put_off(open, Deferral::SATURATED));
+            return;
+        };
+        let open = Open { order_key, delivery, last, receipt, permits };
         let found = recipient(&*self.pipeline.snapshots.current().await, &open.delivery);
         match found {
             Ok(webhook) => self.pipeline.submit(&webhook, open),
@@ -117,7 +137,7 @@ impl FanOut {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
-        let permits = self.pipeline.place(Claim::Retry).await;
+        let permits = self.pipeline.writing_place().await;
         let Some(in_flight) = receipt.start() else { return };
         let pipeline = self.pipeline.clone();
         tokio::spawn(async move {
@@ -132,7 +152,7 @@ impl FanOut {
         if self.predecessors.settled(&receipt, Uuid::nil()).await {
             return receipt.settle();
         }
-        let permits = self.pipeline.place(Claim::First).await;
+        let permits = self.pipeline.writing_place().await;
         let Some(in_flight) = receipt.start() else { return };
         let pipeline = self.pipeline.clone();
         let (source, reason) = (&record.origin.source, record.reason.as_str());
@@ -143,6 +163,10 @@ impl FanOut {
             pipeline.settler.settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits))).await;
         });
     }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
+    semaphore.clone().acquire_many_owned(permits).await.expect("the semaphore is never closed")
 }
 
 /// What all first deliveries of an event share beside it.
@@ -171,7 +195,12 @@ impl Spread {
             if self.predecessors.settled(&self.receipt, id.0).await {
                 continue;
             }
-            let permits = self.pipeline.place(self.claim).await;
+            let place = self.pipeline.place(self.claim).await;
+            let has_place = place.is_some();
+            let permits = match place {
+                Some(permits) => permits,
+                None => self.pipeline.writing_place().await,
+            };
             // Revoked meanwhile: the next owner fans out the rest.
             if self.receipt.partition.is_closed() {
                 return;
@@ -180,7 +209,11 @@ impl Spread {
             self.receipt.add();
             let order_key = self.pipeline.order_key(&delivery);
             let open = Open { delivery, last: LastError::default(), receipt: self.receipt.clone(), permits, order_key };
-            self.pipeline.submit(webhook, open);
+            if has_place {
+                self.pipeline.submit(webhook, open);
+            } else {
+                tokio::spawn(self.pipeline.clone().put_off(open, Deferral::SATURATED));
+            }
         }
         self.receipt.settle();
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::delivery::{Attempt, GONE, millis};
+use crate::delivery::{Attempt, millis};
 use crate::schedule::Reconnect;
 use crate::store::failing::Failing;
 use crate::store::webhooks::WebhookStore;
@@ -45,9 +45,6 @@ impl Health {
     /// Draws the conclusions from an attempt. Redis is asked when an endpoint turns from working to failing or back,
     /// and seldom else; while it is away this costs nothing but a conclusion drawn later.
     pub async fn observe(&self, webhook: &Webhook, attempt: &Attempt) {
-        if attempt.status == Some(GONE) {
-            return self.disable(webhook, "the endpoint answered 410 Gone", attempt.ended_at_ms).await;
-        }
         let result = if attempt.failure.is_none() {
             self.succeeded(webhook.id).await
         } else {
@@ -56,6 +53,11 @@ impl Health {
         if let Err(error) = result {
             tracing::debug!(webhook = %webhook.id, %error, "an endpoint's health can't be kept for now");
         }
+    }
+
+    /// It answered 410 Gone: it is disabled. False if it was changed since it was asked, or is gone or inactive already.
+    pub async fn gone(&self, webhook: &Webhook, now_ms: i64) -> bool {
+        self.disable(webhook, "the endpoint answered 410 Gone", now_ms).await
     }
 
     /// Forgets webhooks that don't `exist` any more, or aren't active: enabled again, they begin anew.
@@ -95,16 +97,16 @@ impl Health {
     }
 
     /// Tried until Redis has it: an endpoint that asked to be left alone is.
-    async fn disable(&self, webhook: &Webhook, reason: &str, now_ms: i64) {
+    async fn disable(&self, webhook: &Webhook, reason: &str, now_ms: i64) -> bool {
         let mut reconnect = Reconnect::default();
         loop {
             match self.store.disable(webhook, reason, now_ms).await {
                 Ok(true) => {
                     metrics::counter!("optio_webhooks_disabled_total").increment(1);
                     tracing::warn!(webhook = %webhook.id, reason, "webhook disabled");
-                    return;
+                    return true;
                 }
-                Ok(false) => return,
+                Ok(false) => return false,
                 Err(error) => {
                     tracing::debug!(webhook = %webhook.id, %error, "a webhook can't be disabled for now");
                     reconnect.wait().await;

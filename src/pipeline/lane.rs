@@ -1,7 +1,6 @@
 //! Whose turn it is at one endpoint: so many requests at once, and first attempts of a task one after another.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -91,11 +90,26 @@ impl<T: Queued> Lane<T> {
         evicted
     }
 
-    /// How long one has waited at most, also behind a request of its task; None if none waits.
-    #[must_use]
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        let firsts = self.ready.iter().chain(self.behind.values().filter_map(VecDeque::front));
-        firsts.map(|(since, _)| now.saturating_duration_since(*since)).max()
+    /// Takes what has waited since `before` or longer, also behind a request of its task, with all that is behind it.
+    pub fn evict_older(&mut self, before: Instant) -> Vec<T> {
+        let mut evicted = Vec::new();
+        for _ in 0..self.ready.len() {
+            let (since, item) = self.ready.pop_front().expect("as many as were counted");
+            if since > before {
+                self.ready.push_back((since, item));
+                continue;
+            }
+            let behind = item.order_key().and_then(|key| self.behind.remove(&key)).unwrap_or_default();
+            evicted.push(item);
+            evicted.extend(behind.into_iter().map(|(_, item)| item));
+        }
+        for behind in self.behind.values_mut() {
+            if behind.front().is_some_and(|(since, _)| *since <= before) {
+                evicted.extend(behind.drain(..).map(|(_, item)| item));
+            }
+        }
+        self.waiting -= evicted.len();
+        evicted
     }
 
     /// How many are in flight.
@@ -121,6 +135,7 @@ impl<T: Queued> Lane<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Duration;
 
     #[derive(Debug, PartialEq, Clone, Copy)]
     struct Item(Option<u64>, usize);
@@ -131,16 +146,28 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_behind_a_request_of_its_task_waits_too() {
+    fn what_has_waited_too_long_leaves_with_what_is_behind_it() {
         let mut lane = Lane::default();
         let began = Instant::now();
-        lane.admit(Item(Some(1), 0), began);
-        lane.admit(Item(Some(1), 1), began);
-        lane.next(1).unwrap();
         let later = began + Duration::from_secs(9);
-        assert_eq!(lane.wait(later), Some(Duration::from_secs(9)));
+        lane.admit(Item(Some(1), 0), began);
+        lane.next(1).unwrap();
+        for (item, at) in [
+            (Item(Some(1), 1), began),
+            (Item(Some(1), 2), later),
+            (Item(Some(2), 3), began),
+            (Item(Some(2), 4), later),
+            (Item(None, 5), later),
+            (Item(None, 6), began),
+        ] {
+            lane.admit(item, at);
+        }
+        let left: Vec<usize> = lane.evict_older(began).iter().map(|item| item.1).collect();
+        assert_eq!(left, [3, 4, 6, 1, 2], "a task's later ones don't overtake its earlier one");
+        assert_eq!((lane.waiting(), lane.next(9)), (1, Some(Item(None, 5))));
         lane.finished(Some(1));
-        assert_eq!(lane.wait(later), Some(Duration::from_secs(9)), "its turn doesn't make it young");
+        lane.finished(None);
+        assert!(lane.is_idle() && lane.behind.is_empty());
     }
 
     #[test]

@@ -15,22 +15,33 @@ const GONE_AFTER_MS: i64 = 5_000;
 pub struct Reports {
     connection: ConnectionManager,
     key: String,
+    consuming: String,
 }
 
 impl Reports {
     /// Over `connection`.
     #[must_use]
     pub fn new(connection: ConnectionManager, keys: &Keys) -> Self {
-        Self { connection, key: keys.reports() }
+        Self { connection, key: keys.reports(), consuming: keys.consuming() }
     }
 
-    /// Replaces a worker's report.
+    /// Replaces a worker's report. How many workers have partitions now.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn put(&self, report: &Report) -> redis::RedisResult<()> {
+    pub async fn put(&self, report: &Report) -> redis::RedisResult<u32> {
         let json = serde_json::to_string(report).expect("strings and numbers always serialize");
-        self.connection.clone().hset(&self.key, &report.worker, json).await
+        let mut pipe = redis::pipe();
+        pipe.hset(&self.key, &report.worker, json).ignore();
+        if report.partitions.is_empty() {
+            pipe.zrem(&self.consuming, &report.worker).ignore();
+        } else {
+            pipe.zadd(&self.consuming, &report.worker, report.at_ms).ignore();
+        }
+        pipe.zrembyscore(&self.consuming, "-inf", report.at_ms - GONE_AFTER_MS).ignore();
+        pipe.zcard(&self.consuming);
+        let (workers,) = pipe.query_async(&mut self.connection.clone()).await?;
+        Ok(workers)
     }
 
     /// A worker ends.
@@ -38,7 +49,9 @@ impl Reports {
     /// # Errors
     /// Redis's; then the report grows old by itself.
     pub async fn remove(&self, worker: &str) -> redis::RedisResult<()> {
-        self.connection.clone().hdel(&self.key, worker).await
+        let mut pipe = redis::pipe();
+        pipe.hdel(&self.key, worker).ignore().zrem(&self.consuming, worker).ignore();
+        pipe.query_async(&mut self.connection.clone()).await
     }
 
     /// Those of workers that live, by name. What dead ones left is removed.

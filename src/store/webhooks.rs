@@ -51,6 +51,8 @@ impl WebhookStore {
             .del(self.keys.log(id))
             .ignore()
             .hdel(self.keys.failing(), id.to_string())
+            .ignore()
+            .zrem(self.keys.left_alone(), id.to_string())
             .ignore();
         self.announce(pipe).await?;
         Ok(true)
@@ -77,7 +79,8 @@ impl WebhookStore {
     }
 
     /// Changes one; None if it is gone. `change` may refuse, and may be asked again: someone else may change the
-    /// webhook at the same moment, and neither change is lost.
+    /// webhook at the same moment, and neither change is lost. Enabled again, or with another URL, it begins anew: what is
+    /// kept of its failures goes with the same step, so that a failure right after it doesn't count what was before.
     ///
     /// # Errors
     /// Redis's.
@@ -90,16 +93,21 @@ impl WebhookStore {
             let key = self.keys.webhooks();
             let before: Option<String> = self.connection.clone().hget(&key, id.to_string()).await?;
             let Some(mut webhook) = before.as_deref().and_then(read) else { return Ok(None) };
+            let (was_active, old_url) = (webhook.active, webhook.url.clone());
             if let Err(refused) = change(&mut webhook) {
                 return Ok(Some(Err(refused)));
             }
+            let begins_anew = (webhook.active && !was_active) || webhook.url != old_url;
             let after = serde_json::to_string(&webhook).expect("a webhook always serializes");
             let swapped: bool = Script::new(SWAP)
                 .key(key)
                 .key(self.keys.webhooks_version())
+                .key(self.keys.failing())
+                .key(self.keys.left_alone())
                 .arg(id.to_string())
                 .arg(before)
                 .arg(after)
+                .arg(u8::from(begins_anew))
                 .invoke_async(&mut self.connection.clone())
                 .await?;
             if swapped {
@@ -125,14 +133,6 @@ impl WebhookStore {
     /// Redis's.
     pub async fn replaced(&self) -> redis::RedisResult<HashMap<DeliveryId, i64>> {
         replaced::load(&mut self.connection.clone(), &self.keys).await
-    }
-
-    /// Forgets that it failed: enabled again, it begins anew.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn forgive(&self, id: WebhookId) -> redis::RedisResult<()> {
-        self.connection.clone().hdel(self.keys.failing(), id.to_string()).await
     }
 
     async fn announce(&self, mut pipe: redis::Pipeline) -> redis::RedisResult<()> {
@@ -177,6 +177,10 @@ impl WebhookStore {
 const SWAP: &str = "
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+if ARGV[4] == '1' then
+    redis.call('HDEL', KEYS[3], ARGV[1])
+    redis.call('ZREM', KEYS[4], ARGV[1])
+end
 redis.call('INCR', KEYS[2])
 redis.call('PUBLISH', KEYS[2], 'changed')
 return 1

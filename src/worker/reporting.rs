@@ -42,8 +42,9 @@ pub async fn keep(pipeline: Arc<Pipeline>, assigned: Arc<Assigned>, reports: Rep
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = reports.put(&report(&pipeline, &assigned, worker.clone())).await {
-            tracing::debug!(%error, "a report can't be written");
+        match reports.put(&report(&pipeline, &assigned, worker.clone())).await {
+            Ok(workers) => pipeline.set_workers(workers),
+            Err(error) => tracing::debug!(%error, "a report can't be written"),
         }
     }
 }

@@ -39,6 +39,39 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_endpoints_that_work_but_are_slow_leave_the_others_their_places() {
+    let world =
+        World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("delivery.retry.initial", "30s")])
+            .await;
+    // Together they could hold all places several times over, first attempts and events for very many alike.
+    for _ in 0..100 {
+        world.webhook("/slow", &[EventType::TaskPrOpened]).await;
+    }
+    for _ in 0..20 {
+        world.webhook("/slow", &[EventType::TaskCompleted]).await;
+    }
+    let fast = world.webhook("/fast", &[EventType::TaskCompleted]).await;
+    world.receiver.answer(|request| match request.path.as_str() {
+        "/slow" => Reply::status(200).after(Duration::from_secs(20)),
+        _ => Reply::status(200),
+    });
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskPrOpened, 10).await;
+    world.receiver.arrived(50).await;
+    let began = Instant::now();
+    world.emit(EventType::TaskCompleted, 500).await;
+    eventually("all of the fast one", async || {
+        let arrived = world.receiver.requests().iter().filter(|request| request.path == "/fast").count();
+        (arrived == 500).then_some(())
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}: it waited for the slow ones", began.elapsed());
+    let tiers = (1..=3).flat_map(|tier| world.records(&world.names().retry(tier)));
+    let put_off = tiers.filter(|record| header(record, "optio-webhook-id") == fast.to_string()).count();
+    assert_eq!(put_off, 0, "and none of it was put off for them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_endpoint_is_left_alone_and_gets_each_delivery_once_when_it_is_back() {
     let world = World::with(&[
         ("delivery.breaker.attempts_min", "10"),
@@ -119,7 +152,7 @@ async fn a_webhook_that_fails_for_long_without_one_success_is_disabled_and_one_t
         let fails = request.path == "/dead" || request.attempt() % 3 != 0;
         Reply::status(if fails { 500 } else { 200 })
     });
-    let _worker = world.worker().await;
+    let worker = world.worker().await;
     for _ in 0..3 {
         world.emit(EventType::TaskCompleted, 3).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -131,6 +164,8 @@ async fn a_webhook_that_fails_for_long_without_one_success_is_disabled_and_one_t
     .await;
     assert_eq!(disabled.disabled_reason.as_deref(), Some("failed for 2s without one success"));
     assert!(world.store().get(moody).await.unwrap().unwrap().active);
+    assert!(worker.log().contains("webhook disabled"));
+    assert!(worker.page("/metrics").await.unwrap().1.contains("optio_webhooks_disabled_total 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +211,62 @@ async fn an_event_for_thousands_of_webhooks_that_hang_does_not_starve_another() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_before() {
+async fn hundreds_of_events_for_many_webhooks_that_hang_do_not_starve_another() {
+    let world =
+        World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("topics.partitions", "1")]).await;
+    for _ in 0..70 {
+        world.webhook("/hang", &[EventType::TaskCompleted]).await;
+    }
+    world.webhook("/other", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|request| match request.path.as_str() {
+        "/hang" => Reply::status(200).after(Duration::from_secs(600)),
+        _ => Reply::status(200),
+    });
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 400).await;
+    world.receiver.arrived(30).await;
+    let began = Instant::now();
+    world.emit(EventType::TaskFailed, 50).await;
+    eventually("the other event's deliveries", async || {
+        (world.receiver.requests().iter().filter(|request| request.path == "/other").count() == 50).then_some(())
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}: they waited for a timeout", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_keep_a_rate_limit_together() {
+    let world = World::with(&[("topics.partitions", "8")]).await;
+    let mut webhook = world.unsaved("/", &EventType::ALL);
+    webhook.rate_per_second = std::num::NonZeroU32::new(20);
+    world.store().put(&webhook).await.unwrap();
+    let _workers = [world.worker().await, world.worker().await];
+    let said = async || -> Vec<(String, i64)> {
+        let key = world.keys().consuming();
+        redis::cmd("ZRANGE")
+            .arg(key)
+            .arg(&["0", "-1", "WITHSCORES"])
+            .query_async(&mut world.redis.clone())
+            .await
+            .unwrap()
+    };
+    let both = eventually("both have partitions", async || Some(said().await).filter(|said| said.len() == 2)).await;
+    eventually("both know of it", async || {
+        let now = said().await;
+        let knows = |(worker, at): &(String, i64)| now.iter().any(|(one, later)| one == worker && later > at);
+        both.iter().all(knows).then_some(())
+    })
+    .await;
+    world.emit(EventType::TaskCompleted, 80).await;
+    let requests = world.receiver.arrived(80).await;
+    let arrived = || requests.iter().map(|request| request.arrived_at_ms);
+    // Each of the two has ten a second, and its first at once. Each for itself would be through in two seconds.
+    let took = arrived().max().unwrap() - arrived().min().unwrap();
+    assert!(took >= 3_800, "80 requests within {took} ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_before_and_gets_what_failed() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let webhook = world.webhook("/old", &[EventType::TaskCompleted]).await;
@@ -191,8 +281,9 @@ async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_
     let store = world.store();
     store.change(webhook, |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
     world.settled().await;
-    world.emit(EventType::TaskCompleted, 1).await;
-    assert_eq!(world.receiver.arrived(2).await[1].path, "/new");
+    let requests = world.receiver.arrived(2).await;
+    assert_eq!((requests[1].path.as_str(), requests[1].attempt()), ("/new", 2));
+    assert_eq!(requests[1].delivery(), requests[0].delivery());
     assert!(world.store().get(webhook).await.unwrap().unwrap().active);
 }
 

@@ -10,6 +10,7 @@ mod crashing;
 mod delivering;
 mod isolating;
 mod outages;
+mod remembering;
 mod replaying;
 mod retrying;
 mod signing;
