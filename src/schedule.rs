@@ -15,22 +15,24 @@ pub struct Schedule {
     /// Shortest wait of tier n at n − 1; never shrinks.
     delays: Vec<Duration>,
     jitter: f64,
+    attempts_max: u32,
 }
 
 impl Schedule {
-    /// The schedule that the settings describe: a tier for each attempt but the last.
+    /// The schedule that the settings describe: a tier for each attempt but the last, and one at least, for what is put off
+    /// before its only attempt.
     #[must_use]
     pub fn new(delivery: &config::Delivery) -> Self {
         let retry = &delivery.retry;
         let mut growing = growth(retry.initial, retry.multiplier, retry.max, 0.0);
-        let tiers = delivery.attempts_max.saturating_sub(1);
+        let tiers = delivery.attempts_max.saturating_sub(1).max(1);
         let mut delays: Vec<Duration> = Vec::with_capacity(tiers as usize);
         for _ in 0..tiers {
             let before = delays.last().copied().unwrap_or_default();
             // `backoff` computes in floats: a nanosecond over the cap or under the last wait is cut off.
             delays.push(growing.next_backoff().unwrap_or(retry.max).clamp(before, retry.max));
         }
-        Self { delays, jitter: retry.jitter }
+        Self { delays, jitter: retry.jitter, attempts_max: delivery.attempts_max }
     }
 
     /// Number of retry tiers.
@@ -43,7 +45,11 @@ impl Schedule {
     /// `jitter` is drawn from 0 to 1 and only lengthens.
     #[must_use]
     pub fn delay(&self, attempt: u32, jitter: f64) -> Option<Duration> {
-        let delay = self.shortest(attempt)?;
+        (attempt < self.attempts_max).then(|| self.wait(attempt, jitter))?
+    }
+
+    fn wait(&self, tier: u32, jitter: f64) -> Option<Duration> {
+        let delay = self.shortest(tier)?;
         Some(delay + delay.mul_f64(self.jitter * jitter.clamp(0.0, 1.0)))
     }
 
@@ -56,7 +62,7 @@ impl Schedule {
     /// The longest.
     #[must_use]
     pub fn longest(&self, tier: u32) -> Option<Duration> {
-        self.delay(tier, 1.0)
+        self.wait(tier, 1.0)
     }
 
     /// The tier whose delay fits a wait: the longest that is over by then, else the first.
@@ -139,7 +145,8 @@ mod tests {
             delivery.retry.multiplier = multiplier;
             delivery.retry.jitter = jitter;
             let schedule = Schedule::new(&delivery);
-            prop_assert_eq!(schedule.tiers(), attempts_max - 1);
+            prop_assert_eq!(schedule.tiers(), (attempts_max - 1).max(1));
+            prop_assert_eq!(schedule.delay(attempts_max, drawn), None);
             let mut before = Duration::ZERO;
             for attempt in 1..attempts_max {
                 let shortest = schedule.shortest(attempt).unwrap();

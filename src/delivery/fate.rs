@@ -54,7 +54,7 @@ pub enum Fate {
     Delivered,
     /// It waits in tier `tier` until `due_at_ms` (Unix milliseconds).
     Retry {
-        /// 1 to `attempts_max` − 1.
+        /// From 1 on.
         tier: u32,
         /// Never sent before.
         due_at_ms: i64,
@@ -207,6 +207,17 @@ mod tests {
         let growing: Vec<(u32, i64)> = (0..6).map(|deferrals| seconds(deferrals, 30)).collect();
         assert_eq!(growing, [(2, 30), (2, 30), (3, 180), (4, 1_080), (4, 1_080), (4, 1_080)]);
         assert_eq!(seconds(9, 12 * 3_600), (7, 43_200), "what the endpoint asked for has no other bound");
+    }
+
+    #[test]
+    fn what_is_put_off_before_its_only_attempt_waits_for_it() {
+        let mut settings = Config::built_in().delivery;
+        settings.attempts_max = 1;
+        let policy = FatePolicy::new(&settings);
+        let delivery = Delivery { first_seen_at_ms: 0, ..sample() };
+        let fate = policy.after_deferral(&delivery, Some(Duration::from_secs(600)), 0, 0.0);
+        assert_eq!(fate, Fate::Retry { tier: 1, due_at_ms: 5_000 });
+        assert_eq!(policy.after_attempt(&delivery, &failed(None), 0.0), Fate::Dead(DeadReason::Exhausted));
     }
 
     #[test]
