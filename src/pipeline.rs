@@ -27,12 +27,13 @@ use std::time::Duration;
 use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
+use crate::conditions::{Conditions, Severity};
 use crate::config::{Config, Ordering};
 use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, GONE, Outcome, Source, now_ms_up};
 use crate::event::Event;
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
-use crate::schedule::Reconnect;
+use crate::store;
 use crate::store::left_alone::LeftAlone;
 use crate::store::snapshot::{Snapshot, Snapshots};
 use crate::webhook::{Webhook, WebhookId};
@@ -119,6 +120,20 @@ pub struct Pipeline {
     endpoints: Endpoints<Open>,
     left_alone: LeftAlone,
     informed: OnceCell<()>,
+    conditions: Conditions,
+}
+
+/// What a pipeline is joined from.
+#[allow(missing_docs, reason = "each is what its type says")]
+pub struct Parts {
+    pub config: Arc<Config>,
+    pub snapshots: Snapshots,
+    pub client: reqwest::Client,
+    pub hand_off: HandOff,
+    pub settler: Settler,
+    pub health: Health,
+    pub left_alone: LeftAlone,
+    pub conditions: Conditions,
 }
 
 /// How a delivery takes its place among the open ones.
@@ -138,15 +153,8 @@ const PLACES_PER_WRITING: usize = 8;
 impl Pipeline {
     /// Joined from its parts.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        snapshots: Snapshots,
-        client: reqwest::Client,
-        hand_off: HandOff,
-        settler: Settler,
-        health: Health,
-        left_alone: LeftAlone,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, snapshots, client, hand_off, settler, health, left_alone, conditions } = parts;
         let in_flight_max = config.worker.in_flight_max;
         let percent = |percent: usize| (in_flight_max * percent / 100).max(1);
         let share = |size: usize| Share::new(size, config.delivery.endpoint_wait_max);
@@ -164,6 +172,7 @@ impl Pipeline {
             endpoints: Endpoints::new(config.delivery.clone(), percent(config.worker.slow_share)),
             left_alone,
             informed: OnceCell::new(),
+            conditions,
             config,
         }
     }
@@ -197,13 +206,18 @@ impl Pipeline {
     /// Learns, once, which endpoints the workers before this one left alone; waits while Redis is away. Cancel safe.
     pub async fn inform(&self) {
         let load = async || {
-            let mut reconnect = Reconnect::default();
+            let mut outage = self.conditions.outage("redis: endpoints with an open circuit", Severity::NotReady);
             loop {
                 match self.left_alone.all().await {
                     Ok(all) => return self.endpoints.inform(all),
-                    Err(error) => tracing::debug!(%error, "which endpoints are left alone can't be read; tried again"),
+                    // What can't be read at all costs a few probes, and must not cost the start.
+                    Err(error) if !store::is_away(&error) => {
+                        tracing::warn!(%error, "which endpoints have an open circuit can't be read; each is tried anew");
+                        return;
+                    }
+                    Err(error) => outage.failed(error),
                 }
-                reconnect.wait().await;
+                outage.wait().await;
             }
         };
         self.informed.get_or_init(load).await;

@@ -12,6 +12,29 @@ pub mod snapshot;
 pub mod success;
 pub mod webhooks;
 
+/// Whether Redis didn't take the question, and may take it later. Everything else would fail again: a key of another
+/// type, a command that may not be used.
+#[must_use]
+pub fn is_away(error: &redis::RedisError) -> bool {
+    use redis::{ErrorKind, ServerErrorKind};
+    match error.kind() {
+        ErrorKind::Io | ErrorKind::AuthenticationFailed | ErrorKind::ClusterConnectionNotFound => true,
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+        ),
+        _ => {
+            error.is_timeout()
+                || error.is_io_error()
+                || ["OOM", "MISCONF", "NOREPLICAS"].contains(&error.code().unwrap_or(""))
+        }
+    }
+}
+
 /// Names of keys in Redis; every one begins with `redis.prefix`.
 #[derive(Debug, Clone)]
 pub struct Keys {

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::conditions::Conditions;
 use crate::config::Config;
 use crate::http;
 use crate::kafka::words::Words;
@@ -21,7 +22,7 @@ use crate::pipeline::hand_off::HandOff;
 use crate::pipeline::health::Health;
 use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
-use crate::pipeline::{Batch, Pipeline};
+use crate::pipeline::{Batch, Parts, Pipeline};
 use crate::store::failing::Failing;
 use crate::store::left_alone::LeftAlone;
 use crate::store::reports::Reports;
@@ -54,11 +55,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts both consumers. `retry_topics` are what the retry group reads.
+    /// Starts both consumers. `retry_topics` are what the retry group reads; what waits shows in `conditions`.
     ///
     /// # Errors
     /// Where a client can't be made.
-    pub fn start(config: &Arc<Config>, retry_topics: Vec<String>) -> anyhow::Result<Self> {
+    pub fn start(config: &Arc<Config>, retry_topics: Vec<String>, conditions: &Conditions) -> anyhow::Result<Self> {
         let [stop, stop_after, ended] = std::array::from_fn(|_| CancellationToken::new());
         let (client, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
@@ -67,28 +68,35 @@ impl Worker {
         let store = WebhookStore::new(redis.clone(), keys.clone());
         let snapshots =
             snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
-        let settler = settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone());
+        let settler =
+            settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone(), conditions.clone());
         let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
-        let hand_off = HandOff::new(producer, names.clone());
+        let hand_off = HandOff::new(producer, names.clone(), conditions.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
         let left_alone = LeftAlone::new(redis.clone(), &keys);
-        let pipeline = Arc::new(Pipeline::new(
-            config.clone(),
-            snapshots.clone(),
-            http_client,
+        let pipeline = Arc::new(Pipeline::new(Parts {
+            config: config.clone(),
+            snapshots: snapshots.clone(),
+            client: http_client,
             hand_off,
             settler,
             health,
             left_alone,
-        ));
+            conditions: conditions.clone(),
+        }));
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
         let assigned = Arc::new(reporting::Assigned::default());
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
         let reporting = reporting::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone());
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(reporting));
-        let predecessors = Predecessors { connection: redis.clone(), keys: keys.clone(), groups: groups.clone() };
+        let predecessors = Predecessors {
+            connection: redis.clone(),
+            keys: keys.clone(),
+            groups: groups.clone(),
+            conditions: conditions.clone(),
+        };
 
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
             let (batches, receiver) = mpsc::channel::<Batch>(BATCHES_MAX);

@@ -49,7 +49,7 @@ impl Run {
             retry_topics = topics(&config) => retry_topics?,
             () = signals.next() => return Ok(()),
         };
-        let worker = Worker::start(&config, retry_topics)?;
+        let worker = Worker::start(&config, retry_topics, &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
         let failed = tokio::select! {
             () = signals.next() => false,

@@ -8,10 +8,10 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
 use super::Unreadable;
+use crate::conditions::{Conditions, Severity};
 use crate::delivery::{DeadReason, Delivery, now_ms};
 use crate::kafka::words::Words;
 use crate::record::{self, LastError};
-use crate::schedule::Reconnect;
 use crate::topics::Names;
 
 /// Writes to retry tiers and the dead-letter topic.
@@ -19,13 +19,14 @@ use crate::topics::Names;
 pub struct HandOff {
     producer: FutureProducer<Words>,
     names: Arc<Names>,
+    conditions: Conditions,
 }
 
 impl HandOff {
     /// Over `producer`.
     #[must_use]
-    pub fn new(producer: FutureProducer<Words>, names: Names) -> Self {
-        Self { producer, names: Arc::new(names) }
+    pub fn new(producer: FutureProducer<Words>, names: Names, conditions: Conditions) -> Self {
+        Self { producer, names: Arc::new(names), conditions }
     }
 
     /// Puts a delivery into `tier`. Returns when it is durable; not cancel safe.
@@ -50,7 +51,7 @@ impl HandOff {
     }
 
     async fn write(&self, topic: &str, key: Option<&[u8]>, value: Option<&[u8]>, mut headers: OwnedHeaders) {
-        let mut reconnect = Reconnect::default();
+        let mut outage = self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
             let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             record.key = key;
@@ -58,9 +59,9 @@ impl HandOff {
             match self.producer.send(record, Timeout::Never).await {
                 Ok(_) => return,
                 Err((error, record)) => {
-                    tracing::error!(%error, topic, "a hand-off can't be made and is tried again; its offset stays");
+                    outage.failed(format_args!("a hand-off can't be made, and its offset stays: {error}"));
                     headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
-                    reconnect.wait().await;
+                    outage.wait().await;
                 }
             }
         }

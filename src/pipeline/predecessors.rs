@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::partition::{Partition, Receipt};
 use super::settle::Groups;
-use crate::schedule::Reconnect;
+use crate::conditions::{Conditions, Severity};
 use crate::store::Keys;
 use crate::store::marks::{self, Mark};
 
@@ -20,6 +20,8 @@ pub struct Predecessors {
     pub keys: Keys,
     /// Which group reads a topic.
     pub groups: Groups,
+    /// Where a wait shows.
+    pub conditions: Conditions,
 }
 
 impl Predecessors {
@@ -31,7 +33,7 @@ impl Predecessors {
 
     async fn load(&self, partition: &Arc<Partition>) -> marks::Loaded {
         let key = self.groups.marks_key(&self.keys, partition);
-        let mut reconnect = Reconnect::default();
+        let mut outage = self.conditions.outage("redis: reading what is settled", Severity::NotReady);
         loop {
             match marks::load(&mut self.connection.clone(), &key).await {
                 Ok(loaded) => {
@@ -42,8 +44,8 @@ impl Predecessors {
                     return loaded;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, key, "what was settled can't be read; tried again");
-                    reconnect.wait().await;
+                    outage.failed(format_args!("{key} can't be read: {error}"));
+                    outage.wait().await;
                 }
             }
         }

@@ -11,9 +11,9 @@ use uuid::Uuid;
 
 use super::Permits;
 use super::partition::{InFlight, Partition, Receipt};
+use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate, now_ms};
-use crate::schedule::Reconnect;
 use crate::store::Keys;
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Entry, Mark};
@@ -89,10 +89,17 @@ impl Settler {
 
 /// Starts the task that settles. It ends when every [`Settler`] is gone.
 #[must_use]
-pub fn start(connection: ConnectionManager, keys: Keys, groups: Groups, log: config::Log) -> Settler {
+pub fn start(
+    connection: ConnectionManager,
+    keys: Keys,
+    groups: Groups,
+    log: config::Log,
+    conditions: Conditions,
+) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
     tokio::spawn(
-        Batches { connection, keys, groups, log, cut: HashSet::new(), cut_since: Instant::now() }.run(batches),
+        Batches { connection, keys, groups, log, conditions, cut: HashSet::new(), cut_since: Instant::now() }
+            .run(batches),
     );
     Settler { waiting }
 }
@@ -116,6 +123,7 @@ struct Batches {
     keys: Keys,
     groups: Groups,
     log: config::Log,
+    conditions: Conditions,
     /// Webhooks whose log was cut by age since.
     cut: HashSet<WebhookId>,
     cut_since: Instant,
@@ -139,7 +147,7 @@ impl Batches {
     /// Writes until Redis has it.
     async fn write(&mut self, batch: &[Settlement]) {
         let (pipe, marked) = self.pipeline(batch);
-        let mut reconnect = Reconnect::default();
+        let mut outage = self.conditions.outage("redis: recording attempts", Severity::NotReady);
         loop {
             match pipe.query_async::<Vec<String>>(&mut self.connection).await {
                 Ok(ids) => {
@@ -150,8 +158,8 @@ impl Batches {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, settlements = batch.len(), "attempts can't be recorded; tried again, their offsets stay");
-                    reconnect.wait().await;
+                    outage.failed(format_args!("attempts can't be recorded, and their offsets stay: {error}"));
+                    outage.wait().await;
                 }
             }
         }

@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use redis::aio::ConnectionManager;
 
+use crate::conditions::{Conditions, Severity};
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::words::Words;
@@ -27,13 +28,20 @@ pub struct Readiness {
     has_worker: bool,
     snapshots: OnceLock<Snapshots>,
     draining: AtomicBool,
+    /// What waits, and why.
+    pub conditions: Conditions,
 }
 
 impl Readiness {
     /// Nothing is ready yet.
     #[must_use]
     pub fn new(has_worker: bool) -> Self {
-        Self { has_worker, snapshots: OnceLock::new(), draining: AtomicBool::new(false) }
+        Self {
+            has_worker,
+            snapshots: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            conditions: Conditions::default(),
+        }
     }
 
     /// The worker runs.
@@ -80,9 +88,16 @@ pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Rout
             if readiness.has_worker {
                 parts.insert(0, ("worker", readiness.worker()));
             }
-            let is_ready = parts.iter().all(|(_, state)| *state == "ok");
+            let conditions = readiness.conditions.all();
+            let is_ready = parts.iter().all(|(_, state)| *state == "ok")
+                && conditions.iter().all(|(_, condition)| condition.severity < Severity::NotReady);
             let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            (status, parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect::<String>())
+            let mut page: String = parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect();
+            for (name, condition) in &conditions {
+                let weight = if condition.severity == Severity::Warning { "warning" } else { "not ready" };
+                page += &format!("{weight}: {name}: {}\n", condition.reason);
+            }
+            (status, page)
         }
     };
     let metrics = metrics_page();

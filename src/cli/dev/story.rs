@@ -67,7 +67,7 @@ impl Story {
         let names = Names::new(config);
         let tiers: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         follow(config, &names, sender)?;
-        let worker = Worker::start(config, tiers)?;
+        let worker = Worker::start(config, tiers, &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
         let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let happenings = tokio::sync::Mutex::new(happenings);
