@@ -21,6 +21,7 @@ mod masked;
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub kafka: Kafka,
+    pub events: Events,
     pub topics: Topics,
     pub redis: Redis,
     pub admin: Admin,
@@ -44,6 +45,13 @@ pub struct Kafka {
     pub open_offsets_max: usize,
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
+}
+
+/// `[events]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub bytes_max: usize,
 }
 
 /// `[topics]`

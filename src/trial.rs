@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source, now_ms};
 use crate::event::body::Bodies;
-use crate::event::{Decoded, EventType, Position, decode, sample};
+use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
 use crate::pipeline::send;
 use crate::store::Keys;
 use crate::store::log::{self, Entry, EntryId, Logged};
@@ -60,7 +60,7 @@ fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
     let now = now_ms();
     let value = sample::transition(event_type, Uuid::now_v7(), "A test delivery from Optio", now).to_string();
     let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: now };
-    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, usize::MAX) else {
+    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, Limits::NONE) else {
         unreachable!("samples are read by a test")
     };
     let body = Bodies::default().of(&event, webhook.format);

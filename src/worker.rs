@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conditions::Conditions;
 use crate::config::Config;
+use crate::event::Limits;
 use crate::http;
 use crate::kafka::words::Words;
 use crate::kafka::{admin, clients};
@@ -120,7 +121,7 @@ impl Worker {
             };
             consume::start(name, setup, intake)
         };
-        let events = Intake::Events { payload_max: config.delivery.payload_max };
+        let events = Intake::Events { limits: Limits::new(config) };
         let threads = vec![
             start("events", names.events_group(), vec![names.events().to_owned()], events)?,
             start("retries", &names.retry_group(), retry_topics, Intake::Retries(Retries::new(config)))?,

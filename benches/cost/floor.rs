@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use optio_webhooks::config::Config;
 use optio_webhooks::delivery::{DeliveryId, now_ms};
-use optio_webhooks::event::{Decoded, Event, Position, decode};
+use optio_webhooks::event::{Decoded, Event, Limits, Position, decode};
 use optio_webhooks::http::client;
 use optio_webhooks::kafka::clients;
 use optio_webhooks::signature;
@@ -50,7 +50,7 @@ async fn post_all(config: &Config, urls: &[String]) {
         let Ok(record) = consumer.recv().await else { continue };
         let at =
             Position { topic: record.topic(), partition: record.partition(), offset: record.offset(), timestamp_ms: 0 };
-        let Ok(Decoded::Event(event)) = decode(record.payload(), at, config.delivery.payload_max) else {
+        let Ok(Decoded::Event(event)) = decode(record.payload(), at, Limits::new(config)) else {
             panic!("not a sample")
         };
         let event = Arc::new(event);

@@ -9,7 +9,7 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate, Source, now_ms};
-use optio_webhooks::event::{Decoded, EventType, Position, decode, sample};
+use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
 use optio_webhooks::store::log::{self, Logged};
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::webhook::WebhookId;
@@ -132,7 +132,9 @@ fn delivery(webhook_id: WebhookId, event_type: EventType) -> Delivery {
     let value =
         sample::transition(event_type, Uuid::now_v7(), "Fix login redirect after checkout", now_ms()).to_string();
     let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: 0 };
-    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, usize::MAX) else { panic!("a sample is read") };
+    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, Limits::NONE) else {
+        panic!("a sample is read")
+    };
     Delivery {
         id: DeliveryId::of(&event.id, webhook_id),
         webhook_id,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
-use optio_webhooks::event::{Decoded, EventType, Position, decode, sample};
+use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::topics::Names;
@@ -136,7 +136,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
 fn body() -> bytes::Bytes {
     let value = sample::transition(EventType::TaskFailed, Uuid::now_v7(), "Fix login redirect", now_ms()).to_string();
     let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: 0 };
-    match decode(Some(value.as_bytes()), at, usize::MAX) {
+    match decode(Some(value.as_bytes()), at, Limits::NONE) {
         Ok(Decoded::Event(event)) => event.body,
         other => panic!("{other:?}"),
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{Failure, say};
 use crate::config::Config;
 use crate::delivery::now_ms;
-use crate::event::{Decoded, EventType, Position, decode, sample};
+use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
 use crate::kafka::clients;
 use crate::kafka::words::Words;
 
@@ -112,10 +112,10 @@ impl Emit {
                 |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
             let value = value.map_err(|error| refused(error.to_string()))?;
             let at = Position { topic: &config.kafka.topic, partition: 0, offset: 0, timestamp_ms: now_ms() };
-            let read = decode(Some(value.to_string().as_bytes()), at, config.delivery.payload_max);
+            let read = decode(Some(value.to_string().as_bytes()), at, Limits::new(config));
             match read {
                 Err(error) if !self.unchecked => return Err(refused(error.to_string())),
-                Ok(Decoded::Nothing) => eprintln!("transition {number}: a state that no webhook is told of"),
+                Ok(Decoded::Nothing(_)) => eprintln!("transition {number}: a state that no webhook is told of"),
                 _ => {}
             }
             transitions.push(value);

@@ -47,6 +47,12 @@ impl Config {
             "100 to 10000000",
         );
         require(
+            self.events.bytes_max == 0 || (1_024..=100_000_000).contains(&self.events.bytes_max),
+            "events.bytes_max",
+            self.events.bytes_max.to_string(),
+            "0 (as the topic's own max.message.bytes allows) or 1024 to 100000000 (bytes)",
+        );
+        require(
             (1..=10_000).contains(&self.topics.partitions),
             "topics.partitions",
             self.topics.partitions.to_string(),

@@ -13,7 +13,7 @@ use super::{Manner, Progress, Watch};
 use crate::config::Config;
 use crate::delivery::{self, Delivery, DeliveryId, now_ms};
 use crate::event::body::Bodies;
-use crate::event::{Decoded, Event, EventType, Position, decode};
+use crate::event::{Decoded, Event, EventType, Limits, Position, decode};
 use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::Webhook;
@@ -138,12 +138,12 @@ impl Summary {
             offset: origin.offset,
             timestamp_ms: origin.timestamp_ms,
         };
-        match decode(record.payload(), at, config.delivery.payload_max) {
+        match decode(record.payload(), at, Limits::new(config)) {
             Ok(Decoded::Event(event)) => {
                 let is_meant = past.events.is_empty() || past.events.contains(&event.event_type);
                 (is_meant && webhook.events.contains(&event.event_type)).then_some(event)
             }
-            Ok(Decoded::Nothing) => None,
+            Ok(Decoded::Nothing(_)) => None,
             Err(_) => {
                 self.unreadable += 1;
                 None

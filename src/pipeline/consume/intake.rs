@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, OwnedHeaders};
 use super::Assigned;
 use crate::config::Config;
 use crate::delivery::{DeadReason, Delivery, Source, now_ms};
-use crate::event::{Decoded, Position, Undecodable, decode};
+use crate::event::{Decoded, Limits, Position, Undecodable, decode};
 use crate::pipeline::partition::Receipt;
 use crate::pipeline::window::Window;
 use crate::pipeline::{Batch, Incoming, Unreadable};
@@ -22,8 +22,8 @@ use crate::topics::Names;
 pub enum Intake {
     /// Task transitions.
     Events {
-        /// `delivery.payload_max`
-        payload_max: usize,
+        /// `events.bytes_max`, `delivery.payload_max`
+        limits: Limits,
     },
     /// Retry tiers.
     Retries(Retries),
@@ -36,7 +36,7 @@ pub struct Retries {
     names: Names,
     schedule: Schedule,
     window_max: usize,
-    payload_max: usize,
+    limits: Limits,
     /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
     windows: HashMap<usize, (Assigned, Window<Waiting>)>,
     /// Which window is served first; moves on, so that one with very much that is due doesn't hold up the others.
@@ -51,7 +51,7 @@ impl Retries {
             names: Names::new(config),
             schedule: Schedule::new(&config.delivery),
             window_max: config.delivery.retry.window_max,
-            payload_max: config.delivery.payload_max,
+            limits: Limits::new(config),
             windows: HashMap::new(),
             turn: 0,
         }
@@ -64,7 +64,7 @@ impl Retries {
             return unreadable(message, here(message, partition), DeadReason::Malformed, detail);
         };
         if !self.names.is_waiting(&origin.source.topic) {
-            return transition(message, origin, self.payload_max);
+            return transition(message, origin, self.limits);
         }
         let headers = record::untouched(message.headers());
         match record::delivery(message.payload().unwrap_or_default(), Some(headers.as_borrowed())) {
@@ -97,8 +97,8 @@ impl Intake {
         let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
         let Some(receipt) = partition.open(message.offset(), timestamp_ms) else { return };
         match self {
-            Self::Events { payload_max } => {
-                ready.push((transition(message, here(message, partition), *payload_max), receipt));
+            Self::Events { limits } => {
+                ready.push((transition(message, here(message, partition), *limits), receipt));
             }
             Self::Retries(retries) if record::is_replay_of_unread(message.headers()) => {
                 ready.push((retries.unread(message, partition), receipt));
@@ -164,7 +164,7 @@ fn traceparent(message: &BorrowedMessage<'_>) -> Option<String> {
 }
 
 /// A task transition, as it came now or, replayed, from `origin`.
-fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, payload_max: usize) -> Incoming {
+fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, limits: Limits) -> Incoming {
     let UnreadOrigin { source, timestamp_ms, replays } = &origin;
     let at = Position {
         topic: &source.topic,
@@ -172,12 +172,12 @@ fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, payload_max: 
         offset: source.offset,
         timestamp_ms: *timestamp_ms,
     };
-    match decode(message.payload(), at, payload_max) {
+    match decode(message.payload(), at, limits) {
         Ok(Decoded::Event(event)) => {
             let (source, replays) = (source.clone(), *replays);
             Incoming::Event { event, traceparent: traceparent(message), source, replays }
         }
-        Ok(Decoded::Nothing) => Incoming::Nothing,
+        Ok(Decoded::Nothing(_)) => Incoming::Nothing,
         Err(error @ Undecodable::Malformed(_)) => unreadable(message, origin, DeadReason::Malformed, error.to_string()),
         Err(error @ Undecodable::TooLarge { .. }) => {
             unreadable(message, origin, DeadReason::TooLarge, error.to_string())

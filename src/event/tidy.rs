@@ -1,0 +1,141 @@
+//! Makes the bytes of a message readable as JSON where that is possible: a byte order mark, bytes that aren't UTF-8 and
+//! halves of surrogate pairs don't cost an event.
+
+use std::borrow::Cow;
+
+/// Objects and arrays within each other.
+pub const NESTING_MAX: usize = 64;
+/// The byte order mark in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// `\ud83d` without the other half, as JSON writes U+FFFD.
+const REPLACEMENT: &str = "\\ufffd";
+
+/// The message as text that a JSON parser takes: without a byte order mark, with U+FFFD in place of what isn't Unicode.
+#[must_use]
+pub fn tidy(value: &[u8]) -> Cow<'_, str> {
+    let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
+    let text = String::from_utf8_lossy(value);
+    // Most messages have no escape of that range at all.
+    if !(text.contains("\\ud") || text.contains("\\uD")) {
+        return text;
+    }
+    Cow::Owned(without_lone_surrogates(&text))
+}
+
+/// Replaces each escaped surrogate that has no other half.
+fn without_lone_surrogates(text: &str) -> String {
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        mended.push_str(&rest[..at]);
+        let escape = &rest[at..];
+        let taken = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
+            (Some(_), _) => {
+                mended.push_str(REPLACEMENT);
+                rest = &escape[6..];
+                continue;
+            }
+            // An escaped backslash must not be taken for the beginning of the next escape.
+            (None, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        mended.push_str(&escape[..taken]);
+        rest = &escape[taken..];
+    }
+    mended.push_str(rest);
+    mended
+}
+
+#[derive(Clone, Copy)]
+enum Surrogate {
+    High,
+    Low,
+}
+
+/// The surrogate that `text` begins with as an escape.
+fn surrogate(text: &str) -> Option<Surrogate> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    match u16::from_str_radix(digits, 16).ok()? {
+        0xd800..0xdc00 => Some(Surrogate::High),
+        0xdc00..0xe000 => Some(Surrogate::Low),
+        _ => None,
+    }
+}
+
+/// Whether objects and arrays stand within each other deeper than [`NESTING_MAX`].
+#[must_use]
+pub fn is_too_deep(text: &str) -> bool {
+    let opening = text.bytes().filter(|byte| *byte == b'{' || *byte == b'[').count();
+    if opening <= NESTING_MAX {
+        return false;
+    }
+    let (mut depth, mut is_in_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_in_string => is_escaped = true,
+            b'"' => is_in_string = !is_in_string,
+            _ if is_in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > NESTING_MAX {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn half_of_a_surrogate_pair_becomes_the_replacement_character() {
+        for (written, read) in [
+            (r#""x\ud83d""#, "x\u{fffd}"),
+            (r#""\uDE00x""#, "\u{fffd}x"),
+            (r#""\ud83d\ude00""#, "\u{1f600}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\\ud83d""#, "\\ud83d"),
+            (r#""\ud83dé""#, "\u{fffd}é"),
+        ] {
+            assert_eq!(serde_json::from_str::<String>(&tidy(written.as_bytes())).unwrap(), read, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_bytes_that_are_not_utf_8_are_no_obstacle() {
+        assert_eq!(tidy(b"\xef\xbb\xbf{}"), "{}");
+        assert_eq!(tidy(b"\"\xf0\x9f\x98\""), "\"\u{fffd}\"");
+    }
+
+    #[test]
+    fn nesting_is_counted_outside_of_strings_only() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!is_too_deep(&nested(NESTING_MAX)));
+        assert!(is_too_deep(&nested(NESTING_MAX + 1)));
+        assert!(!is_too_deep(&format!("\"{}\"", "[\\\"".repeat(200))));
+        assert!(!is_too_deep(&"[],".repeat(200)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_become_text_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let text = tidy(&bytes);
+            let _ = is_too_deep(&text);
+        }
+
+        #[test]
+        fn any_escapes_become_text_that_a_parser_takes(
+            parts in prop::collection::vec(prop::sample::select(vec!["\\ud83d", "\\ude00", "\\\\", "\\\"", "u", "d83d", "é", "\\u0041"]), 0..20),
+        ) {
+            let json = format!("\"{}\"", parts.concat());
+            prop_assert!(serde_json::from_str::<String>(&tidy(json.as_bytes())).is_ok(), "{json}");
+        }
+    }
+}
