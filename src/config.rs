@@ -98,6 +98,9 @@ pub struct Worker {
     pub retry_share: usize,
     pub wide_share: usize,
     pub slow_share: usize,
+    pub waiting_bytes_max: usize,
+    pub large_bytes_max: usize,
+    pub parked_bytes_max: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
 }

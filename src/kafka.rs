@@ -2,4 +2,5 @@
 
 pub mod admin;
 pub mod clients;
+pub mod headers;
 pub mod words;

@@ -7,17 +7,21 @@ pub mod endpoint;
 pub mod endpoints;
 pub mod fan_out;
 pub mod hand_off;
+pub mod handling;
 pub mod health;
 pub mod lane;
 pub mod latency;
 pub mod offsets;
 pub mod pace;
+pub mod panics;
+pub mod parking;
 pub mod partition;
 pub mod predecessors;
 pub mod send;
 pub mod settle;
 pub mod share;
 pub mod slow_places;
+pub mod standstill;
 pub mod window;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -30,35 +34,50 @@ use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use crate::conditions::{Conditions, Severity};
 use crate::config::{Config, Ordering};
 use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, GONE, Outcome, Source, now_ms_up};
-use crate::event::Event;
+use crate::event::{Event, Nothing};
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
 use crate::store;
 use crate::store::left_alone::LeftAlone;
 use crate::store::snapshot::{Snapshot, Snapshots};
+use crate::topics::Names;
 use crate::webhook::{Webhook, WebhookId};
 use endpoint::{Deferral, Started};
 use endpoints::{Endpoints, News, Steps};
-use hand_off::HandOff;
+use hand_off::{HandOff, HandedOff};
+use handling::Handling;
 use health::Health;
 use lane::Queued;
-use partition::{InFlight, Receipt, Stage};
+use parking::Parking;
+use partition::{Receipt, Stage};
 use settle::{Settlement, Settler};
 use share::Share;
 
 /// What a consumer found in a record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Incoming {
-    /// Something to tell; where it stood when it was first read, and how often it was replayed.
-    Event { event: Event, traceparent: Option<String>, source: Source, replays: u32 },
+    /// Something that webhooks may want; where it stood when it was first read, and how often it was replayed.
+    Event { event: Arc<Event>, traceparent: Option<String>, source: Source, replays: u32 },
     /// A delivery whose wait is over.
-    Due { delivery: Box<Delivery>, last: LastError },
+    Due { delivery: Arc<Delivery>, last: LastError },
     /// A delivery whose wait is so far off that it waits elsewhere.
-    Far { delivery: Box<Delivery>, last: LastError, due_at_ms: i64 },
+    Far { delivery: Arc<Delivery>, last: LastError, due_at_ms: i64 },
     /// Not what it should be.
-    Unreadable(Box<Unreadable>),
-    /// Nothing to tell.
-    Nothing,
+    Unreadable(Arc<Unreadable>),
+    /// Nothing that a webhook can want.
+    Nothing(Nothing),
+}
+
+impl Incoming {
+    /// About how many bytes it takes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Event { event, .. } => event.body.len(),
+            Self::Due { delivery, .. } | Self::Far { delivery, .. } => delivery.body.len(),
+            Self::Unreadable(record) => record.bytes(),
+            Self::Nothing(_) => 0,
+        }
+    }
 }
 
 /// A record that can't be read, untouched, and why.
@@ -78,14 +97,22 @@ pub struct Unreadable {
     pub detail: String,
 }
 
+impl Unreadable {
+    fn bytes(&self) -> usize {
+        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum()
+    }
+}
+
 /// A delivery on its way through this process.
 #[derive(Debug)]
 pub struct Open {
-    delivery: Delivery,
+    delivery: Arc<Delivery>,
     last: LastError,
     receipt: Arc<Receipt>,
     permits: Permits,
     order_key: Option<u64>,
+    /// How often handling it panicked.
+    panics: u8,
 }
 
 /// The places that an open delivery takes, given back when it is settled or dropped.
@@ -93,6 +120,7 @@ pub struct Open {
 pub struct Permits {
     _place: OwnedSemaphorePermit,
     _of_share: Option<OwnedSemaphorePermit>,
+    _large: Option<OwnedSemaphorePermit>,
 }
 
 impl Queued for Open {
@@ -115,12 +143,22 @@ pub struct Pipeline {
     places: Share,
     retry_places: Share,
     wide_places: Share,
+    /// For deliveries with a large payload.
+    large_places: Share,
     /// For what is only written: it waits for Kafka, never for an endpoint.
     writing_places: Arc<Semaphore>,
     endpoints: Endpoints<Open>,
     left_alone: LeftAlone,
     informed: OnceCell<()>,
+    names: Names,
+    parked: ParkedByGroup,
     conditions: Conditions,
+}
+
+/// Deliveries that wait for something that may take very long, per consumer group: a full one doesn't stop the other.
+struct ParkedByGroup {
+    events: Arc<Parking>,
+    retries: Arc<Parking>,
 }
 
 /// What a pipeline is joined from.
@@ -149,6 +187,8 @@ enum Claim {
 
 /// For each so many places for open deliveries, one for a delivery that is only written.
 const PLACES_PER_WRITING: usize = 8;
+/// A payload of more bytes counts among the large ones.
+const LARGE: usize = 16 << 10;
 
 impl Pipeline {
     /// Joined from its parts.
@@ -168,6 +208,12 @@ impl Pipeline {
             places: share(in_flight_max),
             retry_places: share(percent(config.worker.retry_share)),
             wide_places: share(percent(config.worker.wide_share)),
+            large_places: share((config.worker.large_bytes_max / config.delivery.payload_max).max(2)),
+            names: Names::new(&config),
+            parked: ParkedByGroup {
+                events: Parking::new(config.worker.parked_bytes_max),
+                retries: Parking::new(config.worker.parked_bytes_max),
+            },
             writing_places: Arc::new(Semaphore::new((in_flight_max / PLACES_PER_WRITING).max(1))),
             endpoints: Endpoints::new(config.delivery.clone(), percent(config.worker.slow_share)),
             left_alone,
@@ -179,7 +225,7 @@ impl Pipeline {
 
     /// A place among the open deliveries; retries and wide events leave some of them to others. None where deliveries hold
     /// them that don't come to an end: nobody else must wait for those. Cancel safe.
-    async fn place(&self, claim: Claim) -> Option<Permits> {
+    async fn place(&self, claim: Claim, bytes: usize) -> Option<Permits> {
         // While Redis is away nothing ends, and that says nothing about the endpoints.
         let may_judge = || self.snapshots.is_fresh();
         let from = async |share: &Share, name: &'static str| {
@@ -194,13 +240,14 @@ impl Pipeline {
             Claim::Wide => Some(from(&self.wide_places, "wide").await?),
             Claim::Retry => Some(from(&self.retry_places, "retry").await?),
         };
-        Some(Permits { _place: from(&self.places, "all").await?, _of_share: of_share })
+        let large = if bytes > LARGE { Some(from(&self.large_places, "large").await?) } else { None };
+        Some(Permits { _place: from(&self.places, "all").await?, _of_share: of_share, _large: large })
     }
 
     /// A place for a delivery that is only written. Cancel safe.
     async fn writing_place(&self) -> Permits {
         let place = self.writing_places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        Permits { _place: place, _of_share: None }
+        Permits { _place: place, _of_share: None, _large: None }
     }
 
     /// Learns, once, which endpoints the workers before this one left alone; waits while Redis is away. Cancel safe.
@@ -221,6 +268,12 @@ impl Pipeline {
             }
         };
         self.informed.get_or_init(load).await;
+    }
+
+    /// Where deliveries of the events' group, or else of the retry group, are parked.
+    #[must_use]
+    pub fn parking(&self, of_events: bool) -> Arc<Parking> {
+        if of_events { self.parked.events.clone() } else { self.parked.retries.clone() }
     }
 
     /// How many workers share the rates of webhooks.
@@ -261,10 +314,10 @@ impl Pipeline {
 
     fn take(self: &Arc<Self>, webhook: WebhookId, steps: Steps<Open>) {
         for (open, started) in steps.start {
-            tokio::spawn(self.clone().deliver(open, started));
+            self.spawn(open, move |pipeline, open| pipeline.deliver(open, started));
         }
         for (open, deferral) in steps.put_off {
-            tokio::spawn(self.clone().put_off(open, deferral));
+            self.spawn(open, move |pipeline, open| pipeline.put_off(open, deferral));
         }
         if let Some(at) = steps.again_at {
             let pipeline = self.clone();
@@ -296,24 +349,20 @@ impl Pipeline {
 
     /// One attempt, and what follows from it.
     async fn deliver(self: Arc<Self>, open: Open, started: Started) {
+        let Open { delivery, receipt, permits, order_key, .. } = open;
         // Dropped on every way out, a panic included: the endpoint's place comes back.
-        let mut turn = Turn {
-            pipeline: self.clone(),
-            webhook_id: open.delivery.webhook_id,
-            order_key: open.order_key,
-            started,
-            outcome: None,
-        };
+        let mut turn =
+            Turn { pipeline: self.clone(), webhook_id: delivery.webhook_id, order_key, started, outcome: None };
         // Deletion is looked up right before the request; while Redis is away, here is where sending waits.
         let snapshot = self.snapshots.current().await;
-        let Some(in_flight) = open.receipt.start() else { return };
-        let webhook = match recipient(&snapshot, &open.delivery) {
+        let Some(mut handling) = self.handle(receipt, permits) else { return };
+        let webhook = match recipient(&snapshot, &delivery) {
             Ok(webhook) => webhook,
-            Err(why) => return self.drop_silently(open, in_flight, why).await,
+            Err(why) => return self.drop_silently(&delivery, handling, why).await,
         };
         drop(snapshot);
-        open.receipt.note(Stage::Sending, webhook.id);
-        let attempt = send::attempt(&self.client, &webhook, &open.delivery, &self.config.delivery).await;
+        handling.receipt.note(Stage::Sending, webhook.id);
+        let attempt = send::attempt(&self.client, &webhook, &delivery, &self.config.delivery).await;
         turn.outcome = Some(attempt.outcome());
         drop(turn);
         let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
@@ -323,56 +372,108 @@ impl Pipeline {
         let gone = attempt.status == Some(GONE) && self.health.gone(&webhook, attempt.ended_at_ms).await;
         let fate = match gone {
             true => Fate::Dropped,
-            false => self.policy.after_attempt(&open.delivery, &attempt, rand::random()),
+            false => self.policy.after_attempt(&delivery, &attempt, rand::random()),
         };
         let last = LastError { code: attempt.failure, status: attempt.status };
-        open.receipt.note(Stage::Settling, webhook.id);
+        handling.receipt.note(Stage::Settling, webhook.id);
         // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
         if fate != Fate::Delivered {
-            let next = Delivery { attempts: open.delivery.attempts + 1, ..open.delivery.clone() };
-            self.hand_over(&next, fate, last).await;
+            // The next owner of a partition that was lost makes this attempt again, and hands it off itself.
+            if handling.receipt.partition.is_closed() {
+                return;
+            }
+            let next = Delivery { attempts: delivery.attempts.saturating_add(1), ..(*delivery).clone() };
+            if self.hand_over(&next, fate, last, &mut handling).await == HandedOff::LeftToNextOwner {
+                return;
+            }
         }
         self.health.observe(&webhook, &attempt).await;
-        self.settler
-            .settle(Settlement::attempted(&open.delivery, &attempt, fate, open.receipt, in_flight, open.permits))
-            .await;
+        self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling)).await;
     }
 
-    /// Nothing is sent, and nothing dead-lettered (contract section 4).
-    async fn drop_silently(&self, open: Open, in_flight: InFlight, why: Dropped) {
-        tracing::debug!(delivery = %open.delivery.id, webhook = %open.delivery.webhook_id, reason = why.as_str(), "dropped");
+    /// Begins to handle one part of a record; None while its partition drains or isn't ours any more.
+    fn handle(&self, receipt: Arc<Receipt>, permits: Permits) -> Option<Handling> {
+        let parking =
+            if self.names.is_waiting(&receipt.partition.topic) { &self.parked.retries } else { &self.parked.events };
+        Handling::start(receipt, permits, parking.clone())
+    }
+
+    /// Nothing is sent, and nothing dead-lettered.
+    async fn drop_silently(&self, delivery: &Delivery, handling: Handling, why: Dropped) {
+        tracing::debug!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = why.as_str(), "dropped");
         metrics::counter!("optio_webhooks_dropped_total", "reason" => why.as_str()).increment(1);
-        self.settler.settle(Settlement::silent(open.delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
+        self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
     }
 
     /// Writes a delivery to where it waits or rests.
-    async fn hand_over(&self, delivery: &Delivery, fate: Fate, last: LastError) {
+    async fn hand_over(&self, delivery: &Delivery, fate: Fate, last: LastError, handling: &mut Handling) -> HandedOff {
         match fate {
-            Fate::Delivered | Fate::Dropped => {}
-            Fate::Retry { tier, due_at_ms } => self.hand_off.retry(delivery, tier, due_at_ms, last).await,
+            Fate::Delivered | Fate::Dropped => HandedOff::Written,
+            Fate::Retry { tier, due_at_ms } => self.hand_off.retry(delivery, tier, due_at_ms, last, handling).await,
             Fate::Dead(reason) => {
                 let code = last.code.map_or("none", FailureCode::as_str);
                 let detail = match last.status {
                     Some(status) => format!("after {} attempts, the last: {code} {status}", delivery.attempts),
                     None => format!("after {} attempts, the last: {code}", delivery.attempts),
                 };
-                tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, error = code, "dead-lettered");
-                metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason.as_str()).increment(1);
-                self.hand_off.dead(delivery, reason, &detail, last).await;
+                self.hand_off.dead(delivery, reason, &detail, last, handling).await
             }
         }
     }
 
     /// Puts a delivery off without an attempt.
     async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
-        let Some(in_flight) = open.receipt.start() else { return };
+        let Some(mut handling) = self.handle(open.receipt, open.permits) else { return };
         metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
         let fate = self.policy.after_deferral(&open.delivery, deferral.left_alone, now_ms_up(), rand::random());
-        let mut delivery = open.delivery;
-        delivery.deferrals += 1;
+        let delivery = Delivery { deferrals: open.delivery.deferrals.saturating_add(1), ..(*open.delivery).clone() };
         let last = LastError { code: Some(deferral.why), status: open.last.status };
-        self.hand_over(&delivery, fate, last).await;
-        self.settler.settle(Settlement::silent(delivery.id.0, open.receipt, in_flight, Some(open.permits))).await;
+        if self.hand_over(&delivery, fate, last, &mut handling).await == HandedOff::Written {
+            self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+        }
+    }
+
+    /// Gives a delivery up without an attempt.
+    async fn give_up(
+        self: Arc<Self>,
+        delivery: Arc<Delivery>,
+        reason: DeadReason,
+        detail: String,
+        mut handling: Handling,
+    ) {
+        let last = LastError::default();
+        if self.hand_off.dead(&delivery, reason, &detail, last, &mut handling).await == HandedOff::Written {
+            self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+        }
+    }
+
+    /// Runs what is done with a delivery on a task of its own. If that panics, the delivery is tried once more, then given up.
+    fn spawn<F: Future<Output = ()> + Send>(
+        self: &Arc<Self>,
+        open: Open,
+        run: impl FnOnce(Arc<Self>, Open) -> F + Send + 'static,
+    ) {
+        let pipeline = self.clone();
+        let (delivery, receipt, last) = (open.delivery.clone(), open.receipt.clone(), open.last);
+        let panics = open.panics;
+        tokio::spawn(async move {
+            if panics::caught(run(pipeline.clone(), open)).await.is_ok() {
+                return;
+            }
+            tracing::error!(delivery = %delivery.id, webhook = %delivery.webhook_id, "handling a delivery panicked");
+            let permits = pipeline.writing_place().await;
+            let snapshot = pipeline.snapshots.current().await;
+            match snapshot.get(delivery.webhook_id) {
+                Some(webhook) if panics == 0 => {
+                    let open = Open { delivery, last, receipt, permits, order_key: None, panics: panics + 1 };
+                    pipeline.submit(webhook, open);
+                }
+                _ => {
+                    let Some(handling) = pipeline.handle(receipt, permits) else { return };
+                    pipeline.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned(), handling).await;
+                }
+            }
+        });
     }
 }
 
@@ -442,5 +543,33 @@ impl Drop for Turn {
     }
 }
 
+/// Records that are handed over at once: a wake-up for each would cost more than the record.
+const BATCH_MAX: usize = 64;
+/// Bytes of them.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// A batch of records from a consumer, each with its receipt.
-pub type Batch = Vec<(Incoming, Arc<Receipt>)>;
+#[derive(Debug, Default)]
+pub struct Batch {
+    records: Vec<(Incoming, Arc<Receipt>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+        self.bytes += incoming.bytes();
+        self.records.push((incoming, receipt));
+    }
+
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.records.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX
+    }
+}

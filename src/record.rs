@@ -1,9 +1,10 @@
 //! How a delivery travels through retry and dead-letter topics (contract section 4): headers of UTF-8 strings.
 
-use rdkafka::message::{BorrowedHeaders, Header, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 
 use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
 use crate::event::EventType;
+use crate::kafka::headers;
 use crate::webhook::WebhookId;
 
 /// Why the last try didn't deliver.
@@ -23,7 +24,7 @@ const REPLAY_UNREAD: &str = "optio-replay-unread";
 const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
 
 /// What stands behind the headers of a record that couldn't be read.
-const BEHIND_UNREAD: [&str; 10] = [
+const BEHIND_UNREAD: [&str; 11] = [
     "optio-source-topic",
     "optio-source-partition",
     "optio-source-offset",
@@ -32,6 +33,7 @@ const BEHIND_UNREAD: [&str; 10] = [
     "optio-dead-reason",
     "optio-dead-detail",
     "optio-dead-at",
+    SHORTENED,
     REPLAY_OF,
     REPLAY_UNREAD,
 ];
@@ -49,10 +51,20 @@ pub struct UnreadOrigin {
 
 /// A record of a retry tier that isn't one: it goes to the dead-letter topic as `malformed`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("header {header} is missing or can't be read")]
-pub struct BadHeader {
-    header: &'static str,
+pub enum BadRecord {
+    /// It has no body that could be sent.
+    #[error("the record has no value; the body of the request is needed")]
+    NoBody,
+    /// A header that it can't do without.
+    #[error("header {0} is missing or can't be read")]
+    Header(&'static str),
 }
+
+/// Bytes of a header of ours: ids, names and numbers are all shorter.
+const TEXT_MAX: usize = 1_024;
+/// Characters of a dead letter's detail.
+pub const DETAIL_MAX: usize = 300;
+const TRACEPARENT: &str = "traceparent";
 
 /// The headers that every retry and dead-letter record of a delivery has, for `due_at_ms`.
 #[must_use]
@@ -96,8 +108,25 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
 pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64) -> OwnedHeaders {
     headers
         .insert(Header { key: "optio-dead-reason", value: Some(reason.as_str()) })
-        .insert(Header { key: "optio-dead-detail", value: Some(detail) })
+        .insert(Header { key: "optio-dead-detail", value: Some(&beginning(detail)) })
         .insert(Header { key: "optio-dead-at", value: Some(&at_ms.to_string()) })
+}
+
+/// On a dead letter that didn't fit into its topic: how many bytes its value had. The rest is to be found where it came from.
+pub const SHORTENED: &str = "optio-shortened-from";
+
+/// What a dead letter says whose value of `size` bytes was cut.
+#[must_use]
+pub fn shortened(headers: OwnedHeaders, size: usize) -> OwnedHeaders {
+    headers.insert(Header { key: SHORTENED, value: Some(&size.to_string()) })
+}
+
+/// The beginning of a text that is too long for a dead letter.
+fn beginning(detail: &str) -> String {
+    match detail.char_indices().nth(DETAIL_MAX - 1) {
+        Some((at, last)) if at + last.len_utf8() < detail.len() => format!("{}…", &detail[..at]),
+        _ => detail.to_owned(),
+    }
 }
 
 /// Where a record that couldn't be read came from, behind its own headers.
@@ -118,7 +147,7 @@ pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
 /// Reads what [`unread`] wrote. Where the record had headers of these names itself, ours are the last.
 #[must_use]
 pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> {
-    let find = |name: &str| last(headers, name);
+    let find = |name: &str| headers::last(headers, name).filter(|text| text.len() <= TEXT_MAX);
     Some(UnreadOrigin {
         source: Source {
             topic: find("optio-source-topic")?.into(),
@@ -133,14 +162,17 @@ pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> 
 /// The headers that a record had when it couldn't be read, without ours behind them.
 #[must_use]
 pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
-    let Some(headers) = headers else { return OwnedHeaders::new() };
-    let mut own: Vec<Header<'_, &[u8]>> = headers.iter().collect();
+    let mut own: Vec<_> = headers::all(headers).collect();
     for name in BEHIND_UNREAD {
-        if let Some(at) = own.iter().rposition(|header| header.key == name) {
+        if let Some(at) = own.iter().rposition(|header| header.is(name)) {
             own.remove(at);
         }
     }
-    own.into_iter().fold(OwnedHeaders::new(), OwnedHeaders::insert)
+    let mut untouched = OwnedHeaders::new_with_capacity(own.len());
+    for header in own {
+        headers::add(&mut untouched, header.key, header.value);
+    }
+    untouched
 }
 
 /// What a replayed record says beside its headers: what it is a replay of.
@@ -158,59 +190,69 @@ pub fn replay_unread(headers: OwnedHeaders, origin: &UnreadOrigin, of: &str) -> 
 /// Whether it is one that couldn't be read.
 #[must_use]
 pub fn is_replay_of_unread(headers: Option<&BorrowedHeaders>) -> bool {
-    last(headers, REPLAY_UNREAD).is_some()
+    headers::last(headers, REPLAY_UNREAD).is_some()
 }
 
-/// The last header of a name, as text.
+/// The trace context that a record carries; None where it isn't one. Of several the last counts.
 #[must_use]
-pub fn last<'a>(headers: Option<&'a BorrowedHeaders>, name: &str) -> Option<&'a str> {
-    let header = headers?.iter().filter(|header| header.key == name).last()?;
-    std::str::from_utf8(header.value?).ok()
+pub fn traceparent(headers: Option<&BorrowedHeaders>) -> Option<String> {
+    headers::last(headers, TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned)
+}
+
+/// W3C Trace Context, section 3.2.2: version 00, in lower case, neither id all zeros.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let is_id = |part: &str, length| is_hex(part, length) && part.bytes().any(|byte| byte != b'0');
+    matches!(parts[..], ["00", trace, parent, flags] if is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2))
 }
 
 /// Reads a record of a retry tier: the delivery, and when it is due (Unix milliseconds).
 ///
 /// # Errors
-/// [`BadHeader`] names the first one that is missing or can't be read.
-pub fn read(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadHeader> {
+/// [`BadRecord`] names the first header that is missing or can't be read.
+pub fn read(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadRecord> {
     let (delivery, last) = delivery(value, headers)?;
-    let due_at = headers.and_then(|headers| headers.iter().find(|header| header.key == "optio-due-at"));
-    let due_at_ms = due_at.and_then(|header| std::str::from_utf8(header.value?).ok()?.parse().ok());
-    Ok((delivery, due_at_ms.ok_or(BadHeader { header: "optio-due-at" })?, last))
+    let due_at_ms = headers::last(headers, "optio-due-at").and_then(|text| text.parse().ok());
+    Ok((delivery, due_at_ms.ok_or(BadRecord::Header("optio-due-at"))?, last))
 }
 
-/// Reads a retry record or a dead letter, whenever it is due.
+/// Reads a retry record or a dead letter, whenever it is due. Of several headers of a name the last counts.
 ///
 /// # Errors
 /// As [`read`].
-pub fn delivery(value: &[u8], headers: Option<&BorrowedHeaders>) -> Result<(Delivery, LastError), BadHeader> {
+pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Result<(Delivery, LastError), BadRecord> {
+    let body = value.filter(|value| !value.is_empty()).ok_or(BadRecord::NoBody)?;
     // Taken apart once: that is what costs most of reading one.
-    let headers: Vec<Header<'_, &[u8]>> = headers.into_iter().flat_map(Headers::iter).collect();
-    let find = |name: &'static str| {
-        let found = headers.iter().find(|header| header.key == name)?;
-        std::str::from_utf8(found.value?).ok()
+    let headers: Vec<headers::Header<'_>> = headers::all(headers).collect();
+    let find = |name: &str| {
+        let found = headers.iter().rfind(|header| header.is(name))?;
+        found.text().filter(|text| text.len() <= TEXT_MAX)
     };
-    let text = |name| find(name).ok_or(BadHeader { header: name });
-    let number = |name| text(name)?.parse::<i64>().map_err(|_| BadHeader { header: name });
-    let count = |name| text(name)?.parse::<u32>().map_err(|_| BadHeader { header: name });
+    let text = |name| find(name).ok_or(BadRecord::Header(name));
+    let number = |name| text(name)?.parse::<i64>().map_err(|_| BadRecord::Header(name));
+    let count = |name| text(name)?.parse::<u32>().map_err(|_| BadRecord::Header(name));
+    let id = |name| text(name)?.parse().map_err(|_| BadRecord::Header(name));
     let delivery = Delivery {
-        id: DeliveryId(text("optio-delivery-id")?.parse().map_err(|_| BadHeader { header: "optio-delivery-id" })?),
-        webhook_id: WebhookId(text("optio-webhook-id")?.parse().map_err(|_| BadHeader { header: "optio-webhook-id" })?),
-        event_type: EventType::named(text("optio-event")?).ok_or(BadHeader { header: "optio-event" })?,
+        id: DeliveryId(id("optio-delivery-id")?),
+        webhook_id: WebhookId(id("optio-webhook-id")?),
+        event_type: EventType::named(text("optio-event")?).ok_or(BadRecord::Header("optio-event"))?,
         event_id: text("optio-event-id")?.to_owned(),
         task_id: text("optio-task-id")?.to_owned(),
-        body: bytes::Bytes::copy_from_slice(value),
+        body: bytes::Bytes::copy_from_slice(body),
         attempts: count("optio-attempts")?,
         deferrals: count("optio-deferrals").unwrap_or(0),
         first_seen_at_ms: number("optio-first-seen-at")?,
         source: Source {
             topic: text("optio-source-topic")?.into(),
             partition: i32::try_from(number("optio-source-partition")?)
-                .map_err(|_| BadHeader { header: "optio-source-partition" })?,
+                .map_err(|_| BadRecord::Header("optio-source-partition"))?,
             offset: number("optio-source-offset")?,
         },
         replays: count("optio-replays").unwrap_or(0),
-        traceparent: find("traceparent").map(str::to_owned),
+        traceparent: find(TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
     };
     let last = LastError {
         code: find("optio-last-error").and_then(|code| serde_json::from_value(code.into()).ok()),
@@ -233,7 +275,7 @@ mod tests {
         delivery.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         let last = LastError { code: Some(FailureCode::Status), status: Some(503) };
         let headers = headers(&delivery, Some(77), last);
-        assert_eq!(read(&delivery.body, Some(headers.as_borrowed())), Ok((delivery, 77, last)));
+        assert_eq!(read(Some(&delivery.body), Some(headers.as_borrowed())), Ok((delivery, 77, last)));
     }
 
     #[test]
@@ -244,7 +286,8 @@ mod tests {
         let origin = UnreadOrigin { source: sample().source, timestamp_ms: 5, replays: 2 };
         let letter = dead(unread(own.clone(), &origin), DeadReason::Malformed, "why", 9);
         assert_eq!(unread_origin(Some(letter.as_borrowed())), Some(origin.clone()));
-        let theirs = |headers: &OwnedHeaders| format!("{:?}", headers.as_borrowed().iter().collect::<Vec<_>>());
+        let theirs =
+            |headers: &OwnedHeaders| format!("{:?}", headers::all(Some(headers.as_borrowed())).collect::<Vec<_>>());
         assert_eq!(theirs(&untouched(Some(letter.as_borrowed()))), theirs(&own));
         let replayed = replay_unread(untouched(Some(letter.as_borrowed())), &origin, "dlq/0/1/2");
         assert!(is_replay_of_unread(Some(replayed.as_borrowed())));
@@ -252,7 +295,42 @@ mod tests {
     }
 
     #[test]
+    fn a_dead_letters_detail_has_at_most_300_characters() {
+        assert_eq!(beginning("short"), "short");
+        assert_eq!(beginning(&"é".repeat(300)), "é".repeat(300));
+        assert_eq!(beginning(&"é".repeat(301)), format!("{}…", "é".repeat(299)));
+    }
+
+    #[test]
+    fn a_traceparent_travels_on_only_in_the_form_of_the_standard() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        for bad in ["", "00", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a\r\nb", "00-x-y-z"] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+        assert!(!is_traceparent(&format!("00-{}-b7ad6b7169203331-01", "0".repeat(32))));
+    }
+
+    #[test]
+    fn of_doubled_headers_the_last_counts_and_long_or_null_ones_are_refused() {
+        let mut doubled = headers(&sample(), Some(77), LastError::default());
+        headers::add(&mut doubled, b"optio-due-at", Some(b"78"));
+        assert_eq!(read(Some(b"{}"), Some(doubled.as_borrowed())).unwrap().1, 78);
+        for value in [None, Some(b"".as_slice()), Some(b"\xff"), Some(b"9223372036854775808")] {
+            headers::add(&mut doubled, b"optio-due-at", value);
+            let refused = read(Some(b"{}"), Some(doubled.as_borrowed()));
+            assert_eq!(refused, Err(BadRecord::Header("optio-due-at")));
+        }
+        let mut long = headers(&sample(), Some(77), LastError::default());
+        headers::add(&mut long, b"optio-task-id", Some(&[b'x'; 1 << 20]));
+        assert_eq!(read(Some(b"{}"), Some(long.as_borrowed())), Err(BadRecord::Header("optio-task-id")));
+        assert_eq!(read(None, Some(long.as_borrowed())), Err(BadRecord::NoBody));
+    }
+
+    #[test]
     fn a_record_without_our_headers_is_refused_with_the_first_that_is_missing() {
-        assert_eq!(read(b"{}", None).unwrap_err().to_string(), "header optio-delivery-id is missing or can't be read");
+        assert_eq!(
+            read(Some(b"{}"), None).unwrap_err().to_string(),
+            "header optio-delivery-id is missing or can't be read"
+        );
     }
 }

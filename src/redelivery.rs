@@ -76,7 +76,7 @@ fn delivery(entry: &Entry<'_>, now_ms: i64) -> Delivery {
         deferrals: 0,
         first_seen_at_ms: now_ms,
         source: Source { topic: (**topic).into(), partition: *partition, offset: *offset },
-        replays: logged.replays + 1,
+        replays: logged.replays.saturating_add(1),
         traceparent: traceparent.map(|(_, value)| value.clone().into_owned()),
     }
 }

@@ -72,6 +72,15 @@ impl Schedule {
     }
 }
 
+/// How long records of a tier wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// At least so long.
+    pub shortest: Duration,
+    /// At most so long: a record that says more is due after this.
+    pub longest: Duration,
+}
+
 /// Growing waits between tries to reach a part that is away; jittered, without an end.
 #[derive(Debug)]
 pub struct Reconnect(ExponentialBackoff);

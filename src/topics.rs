@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, Waits};
 
 /// Names that follow from `kafka.topic` and `kafka.group`.
 #[derive(Debug, Clone)]
@@ -84,6 +84,8 @@ pub struct Needed {
     pub settings: Vec<(&'static str, String)>,
     /// What must hold of one that is there.
     pub holds: Holds,
+    /// Bytes of the largest record that it must take.
+    pub record_bytes: u64,
 }
 
 /// What a topic is trusted with.
@@ -99,58 +101,82 @@ pub enum Holds {
     Replays(Duration),
 }
 
-/// Bytes that our headers may add to a record.
+/// Bytes that our headers may add to a record that couldn't be read, beside its own.
 const HEADERS_MAX: u64 = 64 << 10;
+/// Bytes of a retry record beside its body: every id in its headers is bounded.
+const RETRY_HEADERS_MAX: u64 = 16 << 10;
 /// Kafka's default `max.message.bytes`, with which event topics are made.
-const MESSAGE_MAX: u64 = 1 << 20;
+pub const MESSAGE_MAX: u64 = 1 << 20;
 
 /// A broker drops whole segments: a dead letter may stay longer than its retention by a segment's time (a week by
 /// default), and what says that it was replayed must outlive it.
 const SEGMENTS_MARGIN: Duration = Duration::from_secs(14 * 86_400);
 
-/// Every topic that the settings ask for.
+/// Every topic that the settings ask for, where the events' topic takes records of up to `events_bytes`.
 #[must_use]
-pub fn needed(config: &Config) -> Vec<Needed> {
+pub fn needed(config: &Config, events_bytes: u64) -> Vec<Needed> {
     let names = Names::new(config);
     let schedule = Schedule::new(&config.delivery);
-    let forever = || ("retention.bytes", "-1".to_owned());
-    let mut topics = vec![Needed { name: names.events().to_owned(), settings: vec![], holds: Holds::Events }];
+    let common = |retention: Duration, bytes: u64| {
+        vec![
+            ("retention.ms", retention.as_millis().to_string()),
+            ("retention.bytes", "-1".to_owned()),
+            ("cleanup.policy", "delete".to_owned()),
+            ("max.message.bytes", bytes.to_string()),
+        ]
+    };
+    let mut topics =
+        vec![Needed { name: names.events().to_owned(), settings: vec![], holds: Holds::Events, record_bytes: 0 }];
+    let retry_bytes = config.delivery.payload_max as u64 + RETRY_HEADERS_MAX;
     for tier in 1..=schedule.tiers() {
         let wait = longest_wait(&schedule, tier, config);
         let retention = wait + config.topics.retry_retention_margin;
         topics.push(Needed {
             name: names.retry(tier),
-            settings: vec![
-                ("retention.ms", retention.as_millis().to_string()),
-                forever(),
-                ("cleanup.policy", "delete".to_owned()),
-            ],
+            settings: common(retention, retry_bytes.max(MESSAGE_MAX)),
             holds: Holds::Waiting(wait),
+            record_bytes: retry_bytes,
         });
     }
+    // A record that can't be read must fit as it came, with our headers behind its own.
+    let unread_bytes = largest_event(config, events_bytes) + HEADERS_MAX;
     let dead_letters = config.topics.dead_letter_retention;
     topics.push(Needed {
         name: names.replays(),
-        settings: vec![
-            ("retention.ms", (dead_letters + SEGMENTS_MARGIN).as_millis().to_string()),
-            forever(),
-            ("cleanup.policy", "delete".to_owned()),
-            ("max.message.bytes", (MESSAGE_MAX * 8 + 2 * HEADERS_MAX).to_string()),
-        ],
+        settings: common(dead_letters + SEGMENTS_MARGIN, unread_bytes.max(MESSAGE_MAX * 8) + HEADERS_MAX),
         holds: Holds::Replays(dead_letters),
+        record_bytes: unread_bytes,
     });
     topics.push(Needed {
         name: names.dead_letters(),
-        settings: vec![
-            ("retention.ms", dead_letters.as_millis().to_string()),
-            forever(),
-            ("cleanup.policy", "delete".to_owned()),
-            // A malformed record as large as its topic allows must fit together with our headers.
-            ("max.message.bytes", (MESSAGE_MAX * 8 + HEADERS_MAX).to_string()),
-        ],
+        settings: common(dead_letters, unread_bytes.max(MESSAGE_MAX * 8)),
         holds: Holds::DeadLetters,
+        record_bytes: unread_bytes,
     });
     topics
+}
+
+/// Bytes of the largest event that isn't refused for its size at once.
+fn largest_event(config: &Config, events_bytes: u64) -> u64 {
+    match config.events.bytes_max as u64 {
+        0 => events_bytes,
+        bytes_max => bytes_max.min(events_bytes),
+    }
+}
+
+/// How long records wait in a tier; None for the replays, and for a tier that the settings don't know any more.
+#[must_use]
+pub fn waits(config: &Config, tier: Option<u32>) -> Waits {
+    let schedule = Schedule::new(&config.delivery);
+    match tier {
+        Some(tier) => Waits {
+            // A tier that the settings don't know any more may hold anything: nothing is assumed of it.
+            shortest: schedule.shortest(tier).unwrap_or_default(),
+            longest: longest_wait(&schedule, tier, config).max(config.delivery.retry.max),
+        },
+        // Replays are due when they are written.
+        None => Waits { shortest: Duration::ZERO, longest: Duration::ZERO },
+    }
 }
 
 /// The longest that a record may wait in tier `tier`: its delay, or what a Retry-After asks for.
@@ -159,6 +185,17 @@ fn longest_wait(schedule: &Schedule, tier: u32, config: &Config) -> Duration {
 }
 
 impl Needed {
+    /// Why a topic whose `max.message.bytes` is that can't hold what it must; None if it can.
+    #[must_use]
+    pub fn too_small(&self, max_message_bytes: u64) -> Option<String> {
+        (max_message_bytes < self.record_bytes).then(|| {
+            format!(
+                "topic {}: max.message.bytes = {max_message_bytes} can't hold the largest record that the settings allow; allowed is {} or more (events.bytes_max, delivery.payload_max)",
+                self.name, self.record_bytes
+            )
+        })
+    }
+
     /// Why a topic with these settings would lose data; None if it wouldn't.
     #[must_use]
     pub fn objection(&self, setting: impl Fn(&str) -> Option<String>) -> Option<String> {
@@ -207,14 +244,27 @@ mod tests {
         assert_eq!(names.tier_of("task-events.retry.12"), Some(12));
         assert_eq!(names.tier_of("task-events.retry.012"), None);
         assert_eq!(names.tier_of("task-events.dlq"), None);
-        assert_eq!(needed(&Config::built_in()).len(), 10);
+        assert_eq!(needed(&Config::built_in(), MESSAGE_MAX).len(), 10);
         assert!(names.is_waiting("task-events.replay") && names.is_waiting("task-events.retry.1"));
         assert!(!names.is_waiting("task-events.dlq") && !names.is_waiting("task-events"));
     }
 
     #[test]
+    fn a_topic_that_cannot_hold_the_largest_record_is_objected_to() {
+        let all = needed(&Config::built_in(), 5 << 20);
+        let of = |name: &str| all.iter().find(|needed| needed.name == name).unwrap();
+        assert!(of("task-events.retry.1").too_small(100_000).unwrap().contains("max.message.bytes = 100000"));
+        assert_eq!(of("task-events.retry.1").too_small(MESSAGE_MAX), None);
+        assert!(of("task-events.dlq").too_small(MESSAGE_MAX).is_some(), "events may have 5 MiB");
+        for needed in &all {
+            let created = needed.settings.iter().find(|(key, _)| *key == "max.message.bytes");
+            assert_eq!(created.and_then(|(_, bytes)| needed.too_small(bytes.parse().unwrap())), None);
+        }
+    }
+
+    #[test]
     fn a_topic_that_would_lose_what_waits_is_objected_to() {
-        let tier = needed(&Config::built_in()).swap_remove(1);
+        let tier = needed(&Config::built_in(), MESSAGE_MAX).swap_remove(1);
         let with = |key: &'static str, value: &'static str| {
             tier.objection(move |asked| (asked == key).then(|| value.to_owned()))
         };

@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conditions::Conditions;
 use crate::config::Config;
-use crate::event::Limits;
+use crate::event;
 use crate::http;
-use crate::kafka::words::Words;
 use crate::kafka::{admin, clients};
 use crate::pipeline::consume::{self, Intake, Retries, Setup, Trim};
 use crate::pipeline::fan_out;
-use crate::pipeline::hand_off::HandOff;
+use crate::pipeline::hand_off::{HandOff, Limits, Producing};
 use crate::pipeline::health::Health;
 use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
+use crate::pipeline::standstill::Standstill;
 use crate::pipeline::{Batch, Parts, Pipeline};
 use crate::store::failing::Failing;
 use crate::store::left_alone::LeftAlone;
@@ -41,6 +41,15 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How long the end waits for its report to go.
 const REPORT_REMOVED_MAX: Duration = Duration::from_millis(500);
 
+/// What is found out of the topics before a worker starts.
+#[derive(Debug, Clone, Default)]
+pub struct Prepared {
+    /// What the retry group reads.
+    pub waiting: Vec<String>,
+    /// `max.message.bytes` of the topics, as far as it could be read.
+    pub limits: Limits,
+}
+
 /// A worker that runs.
 pub struct Worker {
     threads: Vec<JoinHandle<usize>>,
@@ -56,11 +65,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts both consumers. `retry_topics` are what the retry group reads; what waits shows in `conditions`.
+    /// Starts both consumers. `topics` is what was found out of them; what waits shows in `conditions`.
     ///
     /// # Errors
     /// Where a client can't be made.
-    pub fn start(config: &Arc<Config>, retry_topics: Vec<String>, conditions: &Conditions) -> anyhow::Result<Self> {
+    pub fn start(config: &Arc<Config>, topics: Prepared, conditions: &Conditions) -> anyhow::Result<Self> {
         let [stop, stop_after, ended] = std::array::from_fn(|_| CancellationToken::new());
         let (client, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
@@ -71,8 +80,8 @@ impl Worker {
             snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
         let settler =
             settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone(), conditions.clone());
-        let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
-        let hand_off = HandOff::new(producer, names.clone(), conditions.clone());
+        let producing = Producing::new(clients::producer(config), topics.limits, conditions.clone());
+        let hand_off = HandOff::new(producing.context("kafka producer")?, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
         let left_alone = LeftAlone::new(redis.clone(), &keys);
@@ -99,10 +108,12 @@ impl Worker {
             conditions: conditions.clone(),
         };
 
+        let standstill = Standstill::watch(clients::standstill_max(config)).context("a thread for the beat")?;
         let start = |name: &str, group: &str, topics: Vec<String>, intake: Intake| {
             let (batches, receiver) = mpsc::channel::<Batch>(BATCHES_MAX);
+            let parking = pipeline.parking(matches!(intake, Intake::Events { .. }));
             let (fan_out, guard) =
-                (fan_out::run(pipeline.clone(), predecessors.clone(), receiver), ended.clone().drop_guard());
+                (fan_out::run(pipeline.clone(), predecessors.clone(), parking, receiver), ended.clone().drop_guard());
             tokio::spawn(async move {
                 let _guard = guard;
                 fan_out.await;
@@ -116,15 +127,17 @@ impl Worker {
                 batches,
                 assigned: assigned.clone(),
                 trim: trim(redis.clone(), keys.clone(), groups.clone()),
+                standstill: standstill.clone(),
+                conditions: conditions.clone(),
                 stop: stop.clone(),
                 ended: ended.clone().drop_guard(),
             };
             consume::start(name, setup, intake)
         };
-        let events = Intake::Events { limits: Limits::new(config) };
+        let events = Intake::Events { limits: event::Limits::new(config) };
         let threads = vec![
             start("events", names.events_group(), vec![names.events().to_owned()], events)?,
-            start("retries", &names.retry_group(), retry_topics, Intake::Retries(Retries::new(config)))?,
+            start("retries", &names.retry_group(), topics.waiting, Intake::Retries(Retries::new(config)))?,
         ];
         Ok(Self { threads, stop, ended, stop_after, snapshots, name, reports })
     }
@@ -133,10 +146,10 @@ impl Worker {
     ///
     /// # Errors
     /// [`admin::TopicsProblem`] where a topic would lose data, or where the broker stays away.
-    pub async fn prepare(config: &Config) -> Result<Vec<String>, admin::TopicsProblem> {
+    pub async fn prepare(config: &Config) -> Result<Prepared, admin::TopicsProblem> {
         let topics = admin::Topics::new(config)?;
-        topics.prepare(config.topics.create).await?;
-        Ok(topics.waiting().await?)
+        let limits = topics.prepare(config.topics.create).await?;
+        Ok(Prepared { waiting: topics.waiting().await?, limits })
     }
 
     /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.

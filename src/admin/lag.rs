@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::words::Words;
-use crate::topics::{Names, needed};
+use crate::topics::{MESSAGE_MAX, Names, needed};
 
 /// An answer serves for so long: the page may be looked at by many.
 const FRESH: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ impl Lags {
 
 fn ask(config: &Config, dated: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
     let names = Names::new(config);
-    let (waiting, events): (Vec<String>, Vec<String>) = needed(config)
+    let (waiting, events): (Vec<String>, Vec<String>) = needed(config, MESSAGE_MAX)
         .into_iter()
         .map(|topic| topic.name)
         .filter(|topic| *topic != names.dead_letters())

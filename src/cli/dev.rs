@@ -12,7 +12,7 @@ use super::{Failure, say};
 use crate::config::Config;
 use crate::dev::receiver::Receiver;
 use crate::dev::redis_server::RedisServer;
-use crate::topics::needed;
+use crate::topics::{MESSAGE_MAX, needed};
 
 use story::{SECRET, Story};
 
@@ -76,7 +76,7 @@ impl Dev {
 }
 
 fn create_topics(broker: &MockCluster<'_, DefaultProducerContext>, config: &Config) -> anyhow::Result<()> {
-    for topic in needed(config) {
+    for topic in needed(config, MESSAGE_MAX) {
         broker.create_topic(&topic.name, PARTITIONS, 1).with_context(|| format!("topic {}", topic.name))?;
     }
     Ok(())

@@ -10,8 +10,8 @@ use crate::admin;
 use crate::config::Config;
 use crate::kafka::admin::TopicsProblem;
 use crate::schedule::Reconnect;
-use crate::worker::Worker;
 use crate::worker::health::Readiness;
+use crate::worker::{Prepared, Worker};
 
 /// `optio-webhooks run`
 #[derive(clap::Args)]
@@ -45,11 +45,11 @@ impl Run {
             serving.end().await;
             return Ok(());
         }
-        let retry_topics = tokio::select! {
-            retry_topics = topics(&config) => retry_topics?,
+        let prepared = tokio::select! {
+            prepared = topics(&config) => prepared?,
             () = signals.next() => return Ok(()),
         };
-        let worker = Worker::start(&config, retry_topics, &readiness.conditions)?;
+        let worker = Worker::start(&config, prepared, &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
         let failed = tokio::select! {
             () = signals.next() => false,
@@ -84,11 +84,11 @@ fn raise_open_files() {
 }
 
 /// Waits for the broker; topics that would lose data are refused.
-async fn topics(config: &Config) -> Result<Vec<String>, Failure> {
+async fn topics(config: &Config) -> Result<Prepared, Failure> {
     let mut reconnect = Reconnect::default();
     loop {
         match Worker::prepare(config).await {
-            Ok(tiers) => return Ok(tiers),
+            Ok(prepared) => return Ok(prepared),
             Err(TopicsProblem::Away(error)) => {
                 tracing::warn!(
                     error = format!("{error:#}"),

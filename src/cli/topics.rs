@@ -41,7 +41,16 @@ impl Topics {
                         say(&line(found));
                     }
                 }
-                let problems: Vec<String> = found.into_iter().filter_map(admin::Found::problem).collect();
+                for found in &found {
+                    if let Some(why) = &found.unchecked {
+                        eprintln!(
+                            "topic {}: {why}; retention, cleanup policy and record size are not checked",
+                            found.topic
+                        );
+                    }
+                }
+                let problems: Vec<String> =
+                    found.into_iter().filter_map(|found| found.problem().or(found.too_small)).collect();
                 if problems.is_empty() { Ok(()) } else { Err(BadConfig(problems.join("\n")).into()) }
             }
         }
@@ -49,11 +58,12 @@ impl Topics {
 }
 
 fn line(found: &admin::Found) -> String {
-    let state = match (found.partitions, &found.objection) {
-        (None, _) => "missing",
-        (Some(_), Some(_)) => "unfit",
-        (Some(_), None) => "ok",
+    let state = match found.partitions {
+        None => "missing",
+        Some(_) if found.objection.is_some() || found.too_small.is_some() => "unfit",
+        Some(_) if found.unchecked.is_some() => "unchecked",
+        Some(_) => "ok",
     };
     let partitions = found.partitions.map_or(String::new(), |count| format!("{count} partitions"));
-    format!("{state:<8} {:<32} {partitions}", found.topic).trim_end().to_owned()
+    format!("{state:<9} {:<32} {partitions}", found.topic).trim_end().to_owned()
 }

@@ -119,6 +119,14 @@ impl Config {
             worker.slow_share.to_string(),
             "1 to 90 (percent)",
         );
+        for (key, bytes) in [
+            ("worker.waiting_bytes_max", worker.waiting_bytes_max),
+            ("worker.large_bytes_max", worker.large_bytes_max),
+            ("worker.parked_bytes_max", worker.parked_bytes_max),
+        ] {
+            let allowed = "1048576 to 17179869184 (bytes)";
+            require((1 << 20..=16 << 30).contains(&bytes), key, bytes.to_string(), allowed);
+        }
         require(
             (second..=second * 3600).contains(&worker.drain_timeout),
             "worker.drain_timeout",

@@ -100,15 +100,25 @@ impl FatePolicy {
         if attempt.failure.is_none() {
             return Fate::Delivered;
         }
-        let made = delivery.attempts + 1;
+        let made = delivery.attempts.saturating_add(1);
         let Some(delay) = self.schedule.delay(made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
         // A Retry-After may lengthen the wait, never shorten it (contract section 3).
         let asked = attempt.retry_after.unwrap_or_default().min(self.retry_after_max);
         let due_at_ms = attempt.ended_at_ms.saturating_add(millis(delay.max(asked)));
-        if due_at_ms - delivery.first_seen_at_ms > millis(self.age_max) {
+        if due_at_ms.saturating_sub(delivery.first_seen_at_ms) > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
         }
         Fate::Retry { tier: made, due_at_ms }
+    }
+
+    /// Why a delivery that comes up at `now_ms` isn't sent any more; None while it is within `delivery.age_max`.
+    #[must_use]
+    pub fn too_old(&self, delivery: &Delivery, now_ms: i64) -> Option<String> {
+        let age_ms = now_ms.saturating_sub(delivery.first_seen_at_ms);
+        (age_ms > millis(self.age_max)).then(|| {
+            let allowed = humantime::format_duration(self.age_max);
+            format!("it came up {} s after its event; delivery.age_max allows {allowed}", age_ms / 1_000)
+        })
     }
 
     /// What becomes of `delivery` when it is put off without an attempt: because its endpoint is left alone for
@@ -127,15 +137,15 @@ impl FatePolicy {
     pub fn after_deferral(&self, delivery: &Delivery, left_alone: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
         let longest = self.schedule.tier_for(self.deferral_max);
         let tier = match left_alone {
-            Some(wait) => self.schedule.tier_for(wait).max((delivery.deferrals + 1).min(longest)),
+            Some(wait) => self.schedule.tier_for(wait).max(delivery.deferrals.saturating_add(1).min(longest)),
             None => {
-                let among = (delivery.deferrals + 1).min(longest);
+                let among = delivery.deferrals.saturating_add(1).min(longest);
                 1 + ((f64::from(among) * draw) as u32).min(among - 1)
             }
         };
         let Some(wait) = self.schedule.shortest(tier) else { return Fate::Dead(DeadReason::Exhausted) };
         let due_at_ms = now_ms.saturating_add(millis(wait));
-        if due_at_ms - delivery.first_seen_at_ms > millis(self.age_max) {
+        if due_at_ms.saturating_sub(delivery.first_seen_at_ms) > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
         }
         Fate::Retry { tier, due_at_ms }

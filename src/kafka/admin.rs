@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::words::Words;
-use crate::topics::{Names, Needed, needed};
+use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
 
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
@@ -26,7 +26,7 @@ pub enum TopicsProblem {
 }
 
 /// A needed topic as it stands.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, Default, serde::Serialize)]
 pub struct Found {
     /// Its name.
     pub topic: String,
@@ -34,27 +34,37 @@ pub struct Found {
     pub partitions: Option<usize>,
     /// Why it would lose data.
     pub objection: Option<String>,
+    /// Why it can't hold the largest records; they would be shortened, not lost.
+    pub too_small: Option<String>,
+    /// Why its settings can't be checked.
+    pub unchecked: Option<String>,
+    /// Its `max.message.bytes`, as far as that could be read.
+    #[serde(skip)]
+    pub max_message_bytes: Option<u64>,
 }
 
 impl Found {
     /// What an operator must mend before the worker can run on it.
     #[must_use]
-    pub fn problem(self) -> Option<String> {
-        let missing = || {
-            format!("topic {} is missing; `optio-webhooks topics create` or topics.create = true makes it", self.topic)
-        };
-        if self.partitions.is_none() { Some(missing()) } else { self.objection }
+    pub fn problem(&self) -> Option<String> {
+        if self.partitions.is_none() {
+            let topic = &self.topic;
+            return Some(format!(
+                "topic {topic} is missing; `optio-webhooks topics create` or topics.create = true makes it"
+            ));
+        }
+        self.objection.clone()
     }
 }
+
+/// The settings of a topic, or why they can't be read.
+type Settings = Result<HashMap<String, String>, String>;
 
 /// Asks the broker.
 pub struct Topics {
     admin: AdminClient<Words>,
-    needed: Vec<Needed>,
+    config: Config,
     names: Names,
-    brokers: String,
-    partitions: i32,
-    replication_factor: i32,
 }
 
 impl Topics {
@@ -65,18 +75,15 @@ impl Topics {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             admin: clients::producer(config).create_with_context(Words).context("kafka client")?,
-            needed: needed(config),
             names: Names::new(config),
-            brokers: config.kafka.brokers.clone(),
-            partitions: config.topics.partitions,
-            replication_factor: config.topics.replication_factor,
+            config: config.clone(),
         })
     }
 
     async fn partitions(&self) -> anyhow::Result<HashMap<String, usize>> {
         // Blocks on the network; a thread of its own waits for it.
         let metadata = tokio::task::block_in_place(|| self.admin.inner().fetch_metadata(None, ANSWER_MAX))
-            .with_context(|| format!("kafka.brokers = {} don't answer", self.brokers))?;
+            .with_context(|| format!("kafka.brokers = {} don't answer", self.config.kafka.brokers))?;
         Ok(metadata
             .topics()
             .iter()
@@ -91,22 +98,63 @@ impl Topics {
     /// Where the broker can't be asked.
     pub async fn check(&self) -> anyhow::Result<Vec<Found>> {
         let there = self.partitions().await?;
-        let mut found = Vec::with_capacity(self.needed.len());
-        for needed in &self.needed {
-            let partitions = there.get(&needed.name).copied();
-            let objection = if partitions.is_some() { self.objection(needed).await? } else { None };
-            found.push(Found { topic: needed.name.clone(), partitions, objection });
-        }
-        Ok(found)
+        let needed = needed(&self.config, self.events_bytes(&there).await);
+        let names = needed.iter().map(|needed| needed.name.as_str()).filter(|name| there.contains_key(*name));
+        let mut settings = self.settings(names.collect()).await;
+        let found = needed.iter().map(|needed| {
+            let mut found =
+                Found { topic: needed.name.clone(), partitions: there.get(&needed.name).copied(), ..Found::default() };
+            match settings.remove(&needed.name) {
+                Some(Ok(settings)) => {
+                    found.objection = needed.objection(|key| settings.get(key).cloned());
+                    found.max_message_bytes = max_message_bytes(&settings);
+                    found.too_small = found.max_message_bytes.and_then(|bytes| needed.too_small(bytes));
+                }
+                Some(Err(why)) => found.unchecked = Some(why),
+                None => {}
+            }
+            found
+        });
+        Ok(found.collect())
     }
 
-    async fn objection(&self, needed: &Needed) -> anyhow::Result<Option<String>> {
+    /// Bytes of a record that the events' topic takes; Kafka's default where that can't be read.
+    async fn events_bytes(&self, there: &HashMap<String, usize>) -> u64 {
+        let events = self.names.events();
+        if !there.contains_key(events) {
+            return MESSAGE_MAX;
+        }
+        let settings = self.settings(vec![events]).await.remove(events);
+        settings.and_then(Result::ok).and_then(|settings| max_message_bytes(&settings)).unwrap_or(MESSAGE_MAX)
+    }
+
+    /// The settings of topics, by name. What the broker refuses to tell is an error of that topic alone.
+    async fn settings(&self, topics: Vec<&str>) -> HashMap<String, Settings> {
         let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
-        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(&needed.name)], &options).await?;
-        let Some(Ok(settings)) = answers.into_iter().next() else {
-            anyhow::bail!("the settings of topic {} can't be read", needed.name)
+        let resources: Vec<ResourceSpecifier<'_>> =
+            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let refused = |topic: &str, why: String| (topic.to_owned(), Err(why));
+        let answers = match self.admin.describe_configs(&resources, &options).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let why = format!("the broker doesn't tell its settings: {error}");
+                return topics.iter().map(|topic| refused(topic, why.clone())).collect();
+            }
         };
-        Ok(needed.objection(|key| settings.get(key).and_then(|entry| entry.value.clone())))
+        let all = topics.iter().zip(answers).map(|(topic, answer)| match answer {
+            // rdkafka passes a refusal on as a topic without settings; every topic has some.
+            Ok(resource) if resource.entries.is_empty() => refused(
+                topic,
+                "the broker doesn't tell its settings: DescribeConfigs is refused (the ACL for it is missing)"
+                    .to_owned(),
+            ),
+            Ok(resource) => {
+                let settings = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+                ((*topic).to_owned(), Ok(settings.collect()))
+            }
+            Err(code) => refused(topic, format!("the broker doesn't tell its settings: {code}")),
+        });
+        all.collect()
     }
 
     /// Creates what is missing; the names of what was created.
@@ -115,12 +163,14 @@ impl Topics {
     /// [`TopicsProblem::Unfit`] where the broker refuses.
     pub async fn create(&self) -> Result<Vec<String>, TopicsProblem> {
         let there = self.partitions().await?;
-        let missing: Vec<&Needed> = self.needed.iter().filter(|needed| !there.contains_key(&needed.name)).collect();
+        let needed = needed(&self.config, self.events_bytes(&there).await);
+        let (partitions, replication_factor) = (self.config.topics.partitions, self.config.topics.replication_factor);
+        let missing: Vec<&Needed> = needed.iter().filter(|needed| !there.contains_key(&needed.name)).collect();
         if missing.is_empty() {
             return Ok(Vec::new());
         }
         let topics = missing.iter().map(|needed| {
-            let new = NewTopic::new(&needed.name, self.partitions, TopicReplication::Fixed(self.replication_factor));
+            let new = NewTopic::new(&needed.name, partitions, TopicReplication::Fixed(replication_factor));
             needed.settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         });
         let topics: Vec<NewTopic<'_>> = topics.collect();
@@ -150,21 +200,37 @@ impl Topics {
         Ok(created)
     }
 
-    /// Ready to run: what is missing is created if `create`, and nothing there would lose data.
+    /// Ready to run: what is missing is created if `create`, and nothing there would lose data. Gives what each topic
+    /// allows a record to have, as far as that could be read.
     ///
     /// # Errors
     /// [`TopicsProblem`]
-    pub async fn prepare(&self, create: bool) -> Result<(), TopicsProblem> {
+    pub async fn prepare(&self, create: bool) -> Result<HashMap<String, usize>, TopicsProblem> {
         if create {
             for topic in self.create().await? {
                 tracing::info!(%topic, "topic created");
             }
         }
         let found = self.check().await?;
+        for found in &found {
+            if let Some(why) = &found.unchecked {
+                tracing::warn!(topic = found.topic, why, "retention, cleanup policy and record size can't be checked");
+            }
+            if let Some(why) = &found.too_small {
+                tracing::warn!(topic = found.topic, why, "what doesn't fit becomes a dead letter, or a shortened one");
+            }
+        }
         // One that was made a moment ago may not be in the metadata yet; with `create` it is known to be there.
-        let counts = |found: &Found| !create || found.partitions.is_some();
-        let problems: Vec<String> = found.into_iter().filter(counts).filter_map(Found::problem).collect();
-        if problems.is_empty() { Ok(()) } else { Err(TopicsProblem::Unfit(problems.join("\n"))) }
+        let counts = |found: &&Found| !create || found.partitions.is_some();
+        let problems: Vec<String> = found.iter().filter(counts).filter_map(Found::problem).collect();
+        if !problems.is_empty() {
+            return Err(TopicsProblem::Unfit(problems.join("\n")));
+        }
+        let limits = found.into_iter().filter_map(|found| {
+            let bytes = usize::try_from(found.max_message_bytes?).ok()?;
+            Some((found.topic, bytes))
+        });
+        Ok(limits.collect())
     }
 
     /// What the retry group reads. Retry tiers beyond the ones that the settings ask for are among them: an earlier
@@ -174,11 +240,15 @@ impl Topics {
     /// Where the broker can't be asked.
     pub async fn waiting(&self) -> anyhow::Result<Vec<String>> {
         let there = self.partitions().await?;
-        let needed = self.needed.iter().map(|needed| needed.name.clone());
+        let needed = needed(&self.config, MESSAGE_MAX).into_iter().map(|needed| needed.name);
         let mut waiting: Vec<String> =
             there.into_keys().chain(needed).filter(|topic| self.names.is_waiting(topic)).collect();
         waiting.sort();
         waiting.dedup();
         Ok(waiting)
     }
+}
+
+fn max_message_bytes(settings: &HashMap<String, String>) -> Option<u64> {
+    settings.get("max.message.bytes")?.parse().ok()
 }

@@ -1,5 +1,7 @@
 //! Consumers and producers as the settings ask for; `kafka.properties` has the last word.
 
+use std::time::Duration;
+
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -9,6 +11,8 @@ use crate::config::{BadConfig, Config};
 /// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
 const READ_AHEAD_KIB: &str = "8192";
 const READ_AHEAD_RECORDS: &str = "2000";
+/// A member that says nothing for so long is thrown out of its group.
+const SESSION_TIMEOUT_MS: &str = "20000";
 
 fn client(config: &Config, ours: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
@@ -46,11 +50,25 @@ pub fn consumer(config: &Config, group: &str) -> ClientConfig {
     // The new protocol refuses the classic one's properties (KIP-848).
     if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
         ours.push(("partition.assignment.strategy", "cooperative-sticky"));
-        ours.push(("session.timeout.ms", "20000"));
+        ours.push(("session.timeout.ms", SESSION_TIMEOUT_MS));
     }
     let mut client = client(config, &ours);
     client.set("group.id", group);
     client
+}
+
+/// How long the process may stand still before its group has given its partitions to others: the session's timeout, less
+/// the time since the last heartbeat.
+#[must_use]
+pub fn standstill_max(config: &Config) -> Duration {
+    let property = |key: &str, default: &str| {
+        let value = config.kafka.properties.get(key).map_or(default, String::as_str);
+        Duration::from_millis(value.parse().unwrap_or(0))
+    };
+    let is_new_protocol = config.kafka.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer");
+    // With the new protocol the broker decides; this is its default (KIP-848).
+    let session = property("session.timeout.ms", if is_new_protocol { "45000" } else { SESSION_TIMEOUT_MS });
+    session.saturating_sub(property("heartbeat.interval.ms", "3000")).max(session / 2)
 }
 
 /// The producer's configuration: every hand-off is acknowledged by all replicas, tried until it is, and written once.
@@ -65,7 +83,8 @@ pub fn producer(config: &Config) -> ClientConfig {
             ("message.timeout.ms", "0"),
             // A retry waits for seconds at least: a moment more, for fewer and fuller requests.
             ("linger.ms", "10"),
-            ("message.max.bytes", "16777216"),
+            // What a topic allows is the bound, not this.
+            ("message.max.bytes", "104857600"),
             ("compression.type", "lz4"),
         ],
     )

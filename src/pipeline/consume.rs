@@ -8,13 +8,14 @@ mod rebalance;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
@@ -22,6 +23,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Batch;
 use super::partition::Partition;
+use super::standstill::Standstill;
+use crate::conditions::Conditions;
 use crate::worker::reporting;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
@@ -33,6 +36,9 @@ const PAUSE_AFTER: Duration = Duration::from_millis(200);
 
 /// How long each step waits while consumption is paused.
 const BLOCKED_WAIT: Duration = Duration::from_millis(10);
+
+/// How long the group may take to say that partitions are lost after a standstill, before this member joins anew by itself.
+const REJOIN_AFTER: Duration = Duration::from_secs(3);
 
 /// Told when a commit went through, to trim the marks below it.
 pub type Trim = Box<dyn Fn(&Partition, String) + Send + Sync>;
@@ -55,6 +61,10 @@ pub struct Setup {
     pub trim: Trim,
     /// Told of what is assigned.
     pub assigned: Arc<reporting::Assigned>,
+    /// Whether this process stood still.
+    pub standstill: Arc<Standstill>,
+    /// Where a wait shows.
+    pub conditions: Conditions,
     /// Ends the thread, after a drain.
     pub stop: CancellationToken,
     /// Dropped when the thread ends, however it does.
@@ -66,21 +76,36 @@ pub struct Setup {
 /// # Errors
 /// Where the consumer can't be made.
 pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHandle<usize>> {
-    let context = Rebalances::new(setup.drain_timeout, setup.trim, setup.assigned);
+    let context = Rebalances::new(rebalance::Parts {
+        group: setup.client.get("group.id").unwrap_or_default().to_owned(),
+        drain_timeout: setup.drain_timeout,
+        trim: setup.trim,
+        registry: setup.assigned,
+        standstill: setup.standstill.clone(),
+        // Whoever sets another reset policy means it: then nothing is committed before a record is settled.
+        begins_at_oldest: setup.client.get("auto.offset.reset") == Some("earliest"),
+        conditions: setup.conditions.clone(),
+    });
     let consumer: BaseConsumer<Rebalances> = setup.client.create_with_context(context).context("kafka consumer")?;
     let topics: Vec<&str> = setup.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).context("kafka consumer: subscribe")?;
     let runtime = tokio::runtime::Handle::current();
+    let consumer = Arc::new(consumer);
+    let committing = Committing::start(name, consumer.clone(), setup.commit_interval)?;
     let thread = Consume {
         consumer,
+        committing,
+        topics: setup.topics,
         intake,
         runtime,
         batches: setup.batches,
-        pending: Batch::new(),
+        pending: Batch::default(),
         blocked: false,
-        commit_interval: setup.commit_interval,
         open_offsets_max: setup.open_offsets_max,
         drain_timeout: setup.drain_timeout,
+        epoch: setup.standstill.epoch(),
+        standstill: setup.standstill,
+        given_up: None,
         stop: setup.stop,
         is_fatal: false,
     };
@@ -91,8 +116,30 @@ pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHan
     handle.context("a thread for the consumer")
 }
 
+/// Commits on a thread of its own. rdkafka says nothing of an asynchronous commit's result (rust-rdkafka 856), and a
+/// synchronous one would hold up the polling for a round trip, or for as long as the broker is away.
+struct Committing {
+    stop: std::sync::mpsc::Sender<()>,
+}
+
+impl Committing {
+    fn start(name: &str, consumer: Arc<BaseConsumer<Rebalances>>, interval: Duration) -> anyhow::Result<Self> {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name(format!("{name} commits"));
+        let run = move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                consumer.context().commit(&consumer);
+            }
+        };
+        thread.spawn(run).context("a thread for commits")?;
+        Ok(Self { stop })
+    }
+}
+
 struct Consume {
-    consumer: BaseConsumer<Rebalances>,
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    committing: Committing,
+    topics: Vec<String>,
     intake: Intake,
     runtime: tokio::runtime::Handle,
     batches: mpsc::Sender<Batch>,
@@ -100,30 +147,28 @@ struct Consume {
     pending: Batch,
     /// The pipeline had no room for long: everything is paused.
     blocked: bool,
-    commit_interval: Duration,
     open_offsets_max: usize,
     drain_timeout: Duration,
+    standstill: Arc<Standstill>,
+    /// Standstills that were dealt with.
+    epoch: u64,
+    /// When the partitions were given up after a standstill, and how many rebalances there had been.
+    given_up: Option<(Instant, usize)>,
     stop: CancellationToken,
     /// librdkafka gave up on this consumer: only a new process can go on.
     is_fatal: bool,
 }
 
-/// Records that are handed over at once: a wake-up for each would cost more than the record.
-const BATCH_MAX: usize = 64;
-
 impl Consume {
     fn run(mut self) -> usize {
-        let mut last_commit = Instant::now();
         while !self.stop.is_cancelled() && !self.is_fatal {
             self.read();
             self.hand_over();
             self.regulate();
-            if last_commit.elapsed() >= self.commit_interval {
-                self.commit();
-                last_commit = Instant::now();
-            }
+            self.after_standstill();
         }
         let left = self.consumer.context().finish(&self.consumer, self.drain_timeout);
+        let _ = self.committing.stop.send(());
         // Dropping the consumer leaves the group; what is still assigned is closed by now.
         self.consumer.unsubscribe();
         left
@@ -146,12 +191,38 @@ impl Consume {
                 }
                 None => break,
             }
-            if self.pending.len() >= BATCH_MAX {
+            if self.pending.is_full() {
                 break;
             }
             wait = Duration::ZERO;
         }
-        self.intake.release(BATCH_MAX, &mut self.pending);
+        self.intake.release(self.open_offsets_max, &mut self.pending);
+    }
+
+    /// Gives up everything after a standstill: other members have it by now. The group says so itself, and assigns anew;
+    /// if it doesn't, because it waited longer than expected, this member leaves and joins again.
+    fn after_standstill(&mut self) {
+        let epoch = self.standstill.epoch();
+        let context = self.consumer.context();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.pending = Batch::default();
+            context.give_up();
+            self.given_up = Some((Instant::now(), context.rebalances()));
+        }
+        let Some((since, rebalances)) = self.given_up else { return };
+        if context.rebalances() != rebalances {
+            self.given_up = None;
+        } else if since.elapsed() >= REJOIN_AFTER {
+            self.given_up = None;
+            tracing::warn!("the group hasn't noticed the standstill: this member joins anew");
+            self.consumer.unsubscribe();
+            let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
+            if let Err(error) = self.consumer.subscribe(&topics) {
+                tracing::error!(%error, "this member can't join its group again; the process ends");
+                self.is_fatal = true;
+            }
+        }
     }
 
     /// Hands the batch over, waiting a moment where the pipeline is full.
@@ -197,10 +268,6 @@ impl Consume {
                 tracing::warn!(%error, change, "consumption can't be regulated");
             }
         }
-    }
-
-    fn commit(&self) {
-        self.consumer.context().commit(&self.consumer, CommitMode::Async);
     }
 }
 

@@ -4,19 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
 use super::endpoint::Deferral;
+use super::hand_off::HandedOff;
+use super::parking::Parking;
 use super::partition::Receipt;
 use super::predecessors::Predecessors;
 use super::settle::Settlement;
-use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, recipient, task_key};
+use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, panics, recipient, task_key};
 use crate::config::Ordering;
-use crate::delivery::{Delivery, DeliveryId, Source, now_ms};
+use crate::delivery::{DeadReason, Delivery, DeliveryId, Source, now_ms};
 use crate::event::Event;
 use crate::event::body::Bodies;
-use crate::record::LastError;
+use crate::record::{LastError, UnreadOrigin};
 use crate::webhook::Webhook;
 
 /// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
@@ -27,9 +31,16 @@ const WIDE_AT_ONCE: usize = 64;
 const BESIDE_KIB_MAX: u32 = 32_768;
 /// KiB that an event takes beside its payload: itself, its receipt, its task.
 const EVENT_KIB: u32 = 4;
+/// 2015-01-01: a record's time before that is a clock that isn't set, or seconds taken for milliseconds.
+const EARLIEST_MS: i64 = 1_420_070_400_000;
 
-/// Fans out what a consumer hands over, in its order, until the consumer is gone.
-pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batches: mpsc::Receiver<Batch>) {
+/// Fans out what a consumer hands over, in its order, until the consumer is gone. `parking` is its group's.
+pub async fn run(
+    pipeline: Arc<Pipeline>,
+    predecessors: Predecessors,
+    parking: Arc<Parking>,
+    mut batches: mpsc::Receiver<Batch>,
+) {
     let mut fan_out = FanOut {
         pipeline,
         predecessors: Arc::new(predecessors),
@@ -40,8 +51,9 @@ pub async fn run(pipeline: Arc<Pipeline>, predecessors: Predecessors, mut batche
     fan_out.pipeline.inform().await;
     while let Some(batch) = batches.recv().await {
         fan_out.beside.retain(|_, done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        for (incoming, receipt) in batch {
-            fan_out.take(incoming, receipt).await;
+        for (incoming, receipt) in batch.records {
+            parking.room().await;
+            fan_out.guarded(incoming, receipt).await;
         }
     }
 }
@@ -57,19 +69,52 @@ struct FanOut {
 }
 
 impl FanOut {
-    async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
-        match incoming {
-            Incoming::Nothing => receipt.settle(),
-            Incoming::Event { event, traceparent, source, replays } => {
-                self.event(event, First { traceparent, source, replays }, receipt).await;
+    /// A panic costs the record that it was met in, and nothing else. What is fanned out is guarded by itself.
+    async fn guarded(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+        let spare = incoming.clone();
+        if panics::caught(self.take(incoming, receipt.clone())).await.is_ok() {
+            return;
+        }
+        tracing::error!(topic = %receipt.partition.topic, partition = receipt.partition.number, offset = receipt.offset, "handling a record panicked; it is tried once more");
+        if panics::caught(self.take(spare.clone(), receipt.clone())).await.is_ok() {
+            return;
+        }
+        match spare {
+            Incoming::Due { delivery, .. } | Incoming::Far { delivery, .. } => {
+                let permits = self.pipeline.writing_place().await;
+                let Some(handling) = self.pipeline.handle(receipt, permits) else { return };
+                let detail = panics::DETAIL.to_owned();
+                tokio::spawn(self.pipeline.clone().give_up(delivery, DeadReason::Malformed, detail, handling));
             }
-            Incoming::Due { delivery, last } => self.due(*delivery, last, receipt).await,
-            Incoming::Far { delivery, last, due_at_ms } => self.far(*delivery, last, due_at_ms, receipt).await,
-            Incoming::Unreadable(record) => self.unreadable(*record, receipt).await,
+            Incoming::Event { event, source, replays, .. } => {
+                unreadable(&self.pipeline, &self.predecessors, panicked(&event, source, replays, &receipt), receipt)
+                    .await;
+            }
+            Incoming::Unreadable(record) => unreadable(&self.pipeline, &self.predecessors, record, receipt).await,
+            Incoming::Nothing(_) => receipt.settle(),
         }
     }
 
-    async fn event(&mut self, event: Event, first: First, receipt: Arc<Receipt>) {
+    async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+        match incoming {
+            Incoming::Nothing(why) => {
+                metrics::counter!("optio_webhooks_events_total", "type" => why.as_str()).increment(1);
+                receipt.settle();
+            }
+            Incoming::Event { event, traceparent, source, replays } => {
+                metrics::counter!("optio_webhooks_events_total", "type" => event.event_type.as_str()).increment(1);
+                for field in &event.not_understood {
+                    metrics::counter!("optio_webhooks_fields_not_understood_total", "field" => *field).increment(1);
+                }
+                self.event(event, First { traceparent, source, replays }, receipt).await;
+            }
+            Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
+            Incoming::Far { delivery, last, due_at_ms } => self.far(delivery, last, due_at_ms, receipt).await,
+            Incoming::Unreadable(record) => unreadable(&self.pipeline, &self.predecessors, record, receipt).await,
+        }
+    }
+
+    async fn event(&mut self, event: Arc<Event>, first: First, receipt: Arc<Receipt>) {
         let webhooks = self.pipeline.snapshots.current().await.matching(event.event_type);
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.pipeline.config.delivery.ordering == Ordering::Task;
@@ -110,59 +155,84 @@ impl FanOut {
         });
     }
 
-    async fn due(&self, delivery: Delivery, last: LastError, receipt: Arc<Receipt>) {
+    async fn due(&self, delivery: Arc<Delivery>, last: LastError, receipt: Arc<Receipt>) {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
         let order_key = self.pipeline.order_key(&delivery);
-        let Some(permits) = self.pipeline.place(Claim::Retry).await else {
+        if let Some(detail) = self.pipeline.policy.too_old(&delivery, now_ms()) {
             let permits = self.pipeline.writing_place().await;
-            let open = Open { order_key, delivery, last, receipt, permits };
-            tokio::spawn(self.pipeline.clone().put_off(open, Deferral::SATURATED));
+            let Some(handling) = self.pipeline.handle(receipt, permits) else { return };
+            tokio::spawn(self.pipeline.clone().give_up(delivery, DeadReason::Expired, detail, handling));
+            return;
+        }
+        let Some(permits) = self.pipeline.place(Claim::Retry, delivery.body.len()).await else {
+            let permits = self.pipeline.writing_place().await;
+            let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
+            self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::SATURATED));
             return;
         };
-        let open = Open { order_key, delivery, last, receipt, permits };
+        let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
         let found = recipient(&*self.pipeline.snapshots.current().await, &open.delivery);
         match found {
             Ok(webhook) => self.pipeline.submit(&webhook, open),
             Err(why) => {
-                let Some(in_flight) = open.receipt.start() else { return };
-                self.pipeline.drop_silently(open, in_flight, why).await;
+                let Some(handling) = self.pipeline.handle(open.receipt, open.permits) else { return };
+                self.pipeline.drop_silently(&open.delivery, handling, why).await;
             }
         }
     }
 
     /// Written again into the tier that fits what is left of its wait.
-    async fn far(&self, delivery: Delivery, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
+    async fn far(&self, delivery: Arc<Delivery>, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
         let permits = self.pipeline.writing_place().await;
-        let Some(in_flight) = receipt.start() else { return };
+        let Some(mut handling) = self.pipeline.handle(receipt, permits) else { return };
         let pipeline = self.pipeline.clone();
         tokio::spawn(async move {
-            let left_ms = u64::try_from(due_at_ms - now_ms()).unwrap_or(0);
+            let left_ms = u64::try_from(due_at_ms.saturating_sub(now_ms())).unwrap_or(0);
             let tier = pipeline.policy.schedule.tier_for(Duration::from_millis(left_ms));
-            pipeline.hand_off.retry(&delivery, tier, due_at_ms, last).await;
-            pipeline.settler.settle(Settlement::silent(delivery.id.0, receipt, in_flight, Some(permits))).await;
+            if pipeline.hand_off.retry(&delivery, tier, due_at_ms, last, &mut handling).await == HandedOff::Written {
+                pipeline.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+            }
         });
     }
+}
 
-    async fn unreadable(&self, record: Unreadable, receipt: Arc<Receipt>) {
-        if self.predecessors.settled(&receipt, Uuid::nil()).await {
-            return receipt.settle();
-        }
-        let permits = self.pipeline.writing_place().await;
-        let Some(in_flight) = receipt.start() else { return };
-        let pipeline = self.pipeline.clone();
-        let (source, reason) = (&record.origin.source, record.reason.as_str());
-        tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = record.detail, "dead-lettered");
-        metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason).increment(1);
-        tokio::spawn(async move {
-            pipeline.hand_off.unreadable(record).await;
-            pipeline.settler.settle(Settlement::silent(Uuid::nil(), receipt, in_flight, Some(permits))).await;
-        });
+/// Gives a record up that can't be read.
+async fn unreadable(
+    pipeline: &Arc<Pipeline>,
+    predecessors: &Predecessors,
+    record: Arc<Unreadable>,
+    receipt: Arc<Receipt>,
+) {
+    metrics::counter!("optio_webhooks_events_total", "type" => record.reason.as_str()).increment(1);
+    if predecessors.settled(&receipt, Uuid::nil()).await {
+        return receipt.settle();
     }
+    let permits = pipeline.writing_place().await;
+    let Some(mut handling) = pipeline.handle(receipt, permits) else { return };
+    let pipeline = pipeline.clone();
+    tokio::spawn(async move {
+        if pipeline.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
+            pipeline.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
+        }
+    });
+}
+
+/// An event whose handling panicked. The record itself is gone by now: the payload that was made of it stands for it, with
+/// where it stood.
+fn panicked(event: &Event, source: Source, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
+    Arc::new(Unreadable {
+        key: Some(event.task_id.clone().into_bytes()),
+        value: Some(event.body.to_vec()),
+        headers: OwnedHeaders::new(),
+        origin: UnreadOrigin { source, timestamp_ms: receipt.timestamp_ms, replays },
+        reason: DeadReason::Malformed,
+        detail: panics::DETAIL.to_owned(),
+    })
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
@@ -181,21 +251,40 @@ struct Spread {
     pipeline: Arc<Pipeline>,
     predecessors: Arc<Predecessors>,
     webhooks: Arc<[Arc<Webhook>]>,
-    event: Event,
+    event: Arc<Event>,
     first: First,
     receipt: Arc<Receipt>,
     claim: Claim,
 }
 
 impl Spread {
+    /// Fans out to each webhook. If that panics, the record is given up; what went to some webhooks before keeps its fate.
     async fn run(self) {
+        if panics::caught(self.each()).await.is_err() {
+            let record = panicked(&self.event, self.first.source.clone(), self.first.replays, &self.receipt);
+            unreadable(&self.pipeline, &self.predecessors, record, self.receipt.clone()).await;
+        }
+    }
+
+    async fn each(&self) {
         let mut bodies = Bodies::default();
         for webhook in self.webhooks.iter() {
             let id = DeliveryId::of(&self.event.id, webhook.id);
             if self.predecessors.settled(&self.receipt, id.0).await {
                 continue;
             }
-            let place = self.pipeline.place(self.claim).await;
+            let Ok(delivery) = panics::twice(|| self.delivery(id, webhook, &mut bodies)) else {
+                // Its body can't be made: the event's own stands for it.
+                let delivery = self.delivery_with(id, webhook, self.event.body.clone());
+                self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
+                continue;
+            };
+            if let Some(detail) = self.pipeline.policy.too_old(&delivery, now_ms()) {
+                // Offsets that were lost must not send the past again.
+                self.give_up(delivery, DeadReason::Expired, detail).await;
+                continue;
+            }
+            let place = self.pipeline.place(self.claim, delivery.body.len()).await;
             let has_place = place.is_some();
             let permits = match place {
                 Some(permits) => permits,
@@ -205,30 +294,47 @@ impl Spread {
             if self.receipt.partition.is_closed() {
                 return;
             }
-            let delivery = self.delivery(id, webhook, &mut bodies);
             self.receipt.add();
             let order_key = self.pipeline.order_key(&delivery);
-            let open = Open { delivery, last: LastError::default(), receipt: self.receipt.clone(), permits, order_key };
+            let (delivery, receipt) = (Arc::new(delivery), self.receipt.clone());
+            let open = Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0 };
             if has_place {
                 self.pipeline.submit(webhook, open);
             } else {
-                tokio::spawn(self.pipeline.clone().put_off(open, Deferral::SATURATED));
+                self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::SATURATED));
             }
         }
         self.receipt.settle();
     }
 
+    async fn give_up(&self, delivery: Delivery, reason: DeadReason, detail: String) {
+        let permits = self.pipeline.writing_place().await;
+        self.receipt.add();
+        let Some(handling) = self.pipeline.handle(self.receipt.clone(), permits) else { return };
+        tokio::spawn(self.pipeline.clone().give_up(Arc::new(delivery), reason, detail, handling));
+    }
+
+    /// When the event was written, Unix milliseconds; now, where the record's time is no time that it can have been written.
+    fn first_seen_at_ms(&self) -> i64 {
+        let now = now_ms();
+        if (EARLIEST_MS..=now).contains(&self.receipt.timestamp_ms) { self.receipt.timestamp_ms } else { now }
+    }
+
     fn delivery(&self, id: DeliveryId, webhook: &Webhook, bodies: &mut Bodies) -> Delivery {
+        self.delivery_with(id, webhook, bodies.of(&self.event, webhook.format))
+    }
+
+    fn delivery_with(&self, id: DeliveryId, webhook: &Webhook, body: Bytes) -> Delivery {
         Delivery {
             id,
             webhook_id: webhook.id,
             event_type: self.event.event_type,
             event_id: self.event.id.clone(),
             task_id: self.event.task_id.clone(),
-            body: bodies.of(&self.event, webhook.format),
+            body,
             attempts: 0,
             deferrals: 0,
-            first_seen_at_ms: now_ms(),
+            first_seen_at_ms: self.first_seen_at_ms(),
             source: self.first.source.clone(),
             replays: self.first.replays,
             traceparent: self.first.traceparent.clone(),

@@ -43,8 +43,21 @@ impl OpenOffsets {
             return false;
         }
         self.seen.push_back(Seen { offset, timestamp_ms, settled: false });
-        self.end = Some(offset + 1);
+        self.end = Some(offset.saturating_add(1));
         true
+    }
+
+    /// Nothing was read yet: `offset` is the first that will be.
+    pub fn begin(&mut self, offset: i64) {
+        if self.end.is_none() {
+            self.end = Some(offset);
+        }
+    }
+
+    /// One past the highest offset that was read; None before anything was.
+    #[must_use]
+    pub fn end(&self) -> Option<i64> {
+        self.end
     }
 
     /// Every delivery of the record is durable.

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::commit_note::{self, CommitNote};
 use super::offsets::OpenOffsets;
+use super::standstill::Standstill;
 use crate::store::marks::{Entry, Loaded};
 use crate::webhook::WebhookId;
 
@@ -24,8 +25,13 @@ pub struct Partition {
     pub number: i32,
     /// What a crashed predecessor settled above its commit; loaded before the first record is looked at.
     pub predecessor: OnceCell<Loaded>,
+    /// Whether marks of predecessors are void: the offset that is committed isn't from us.
+    pub marks_are_void: bool,
     /// Whether consumption of it is paused; only the poll thread changes it.
     pub paused: AtomicBool,
+    standstill: Arc<Standstill>,
+    /// The number of standstills when it was assigned.
+    epoch: u64,
     state: Mutex<State>,
     /// Told when nothing is in flight any more.
     quiet: Condvar,
@@ -44,8 +50,8 @@ struct State {
     closed: bool,
     note: Option<CommitNote>,
     committed: Option<(i64, String)>,
-    /// Entries in the stream of marks, oldest first.
-    entries: VecDeque<Entry>,
+    /// Entries in the stream of marks, oldest first, each with the generation that it speaks of.
+    entries: VecDeque<(u64, Entry)>,
     /// Receipts of what is open, by offset; some of them are settled already.
     receipts: VecDeque<Weak<Receipt>>,
 }
@@ -77,15 +83,28 @@ pub struct Holding {
     pub webhook: Option<WebhookId>,
 }
 
+/// What a partition's committed offset says of its predecessors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// The note that came with it.
+    pub note: Option<CommitNote>,
+    /// Whether it is somebody else's: then marks say nothing of what lies above it.
+    pub marks_are_void: bool,
+}
+
 impl Partition {
-    /// Newly assigned; `note` came with the committed offset.
+    /// Newly assigned, with what was committed of it.
     #[must_use]
-    pub fn new(topic: Arc<str>, number: i32, note: Option<CommitNote>) -> Self {
+    pub fn new(topic: Arc<str>, number: i32, committed: Committed, standstill: Arc<Standstill>) -> Self {
+        let Committed { note, marks_are_void } = committed;
         Self {
             topic,
             number,
             predecessor: OnceCell::new(),
+            marks_are_void,
             paused: AtomicBool::new(false),
+            epoch: standstill.epoch(),
+            standstill,
             state: Mutex::new(State { note, ..State::default() }),
             quiet: Condvar::new(),
         }
@@ -111,7 +130,7 @@ impl Partition {
             && state.committed.is_none()
             && state.note.as_ref().is_some_and(|note| {
                 !note.is_settled(offset)
-                    && note.stamp_ms != timestamp_ms
+                    && note.stamp_ms != Some(timestamp_ms)
                     && note.settled.first().is_none_or(|(first, _)| offset < *first)
             })
         {
@@ -188,15 +207,47 @@ impl Partition {
         let mut state = self.state();
         state.committed = Some((offset, note));
         let mut passed = None;
-        while state.entries.front().is_some_and(|entry| entry.highest < offset) {
-            passed = state.entries.pop_front().map(|entry| entry.id);
+        let current = state.generation;
+        // What speaks of a log before this one is passed by any commit.
+        let is_passed = |(generation, entry): &(u64, Entry)| *generation < current || entry.highest < offset;
+        while state.entries.front().is_some_and(is_passed) {
+            passed = state.entries.pop_front().map(|(_, entry)| entry.id);
         }
         passed
     }
 
     /// An entry was added to the stream of marks.
     pub fn marked(&self, entry: Entry) {
-        self.state().entries.push_back(entry);
+        let mut state = self.state();
+        // One that is higher than anything read of this log was made for the log before it.
+        let is_of_this_log = state.offsets.end().is_none_or(|end| entry.highest < end);
+        let generation = if is_of_this_log { state.generation } else { state.generation.saturating_sub(1) };
+        state.entries.push_back((generation, entry));
+    }
+
+    /// Entries that a predecessor left in the stream of marks. They may speak of offsets that aren't read yet.
+    pub fn inherited(&self, entries: &[Entry]) {
+        let mut state = self.state();
+        let generation = state.generation;
+        state.entries.extend(entries.iter().map(|entry| (generation, entry.clone())));
+    }
+
+    /// The lowest offset that isn't settled, and one past the highest that was read; None before anything was read.
+    #[must_use]
+    pub fn span(&self) -> Option<(i64, i64)> {
+        let state = self.state();
+        Some((state.offsets.watermark()?, state.offsets.end()?))
+    }
+
+    /// Nothing of it was read or committed yet: this is where reading begins.
+    pub fn begins_at(&self, offset: i64) {
+        self.state().offsets.begin(offset);
+    }
+
+    /// Whether this process may have lost it without knowing, by standing still.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.standstill.has_been_since(self.epoch)
     }
 
     /// Nothing is started any more.
@@ -266,9 +317,12 @@ impl Receipt {
         }
     }
 
-    /// Begins work on it that a drain waits for; None while it drains: then nothing may be started.
+    /// Begins work on it that a drain waits for; None while it drains, or if it may be lost: then nothing may be started.
     #[must_use]
     pub fn start(&self) -> Option<InFlight> {
+        if self.partition.is_lost() {
+            return None;
+        }
         let mut state = self.partition.state();
         if state.draining || state.closed {
             return None;
@@ -299,7 +353,36 @@ mod tests {
     use super::*;
 
     fn partition(note: Option<CommitNote>) -> Arc<Partition> {
-        Arc::new(Partition::new("t".into(), 0, note))
+        let committed = Committed { note, marks_are_void: false };
+        let standstill = Standstill::watch(std::time::Duration::from_secs(60)).unwrap();
+        Arc::new(Partition::new("t".into(), 0, committed, standstill))
+    }
+
+    fn commit_of(partition: &Partition) -> Option<i64> {
+        partition.to_commit().map(|(offset, _)| offset)
+    }
+
+    #[test]
+    fn entries_of_an_older_log_do_not_keep_newer_ones_from_being_trimmed() {
+        let partition = partition(None);
+        let old = partition.open(50, 0).unwrap();
+        partition.marked(Entry { id: "1-0".into(), highest: 50 });
+        let new = partition.open(0, 9).unwrap();
+        // Its attempt ended before the log was made anew, and it is recorded only now.
+        old.settle();
+        partition.marked(Entry { id: "2-0".into(), highest: 50 });
+        partition.marked(Entry { id: "3-0".into(), highest: 0 });
+        new.settle();
+        assert_eq!(partition.committed(1, String::new()).as_deref(), Some("3-0"));
+    }
+
+    #[test]
+    fn entries_of_a_predecessor_stay_until_a_commit_passes_them() {
+        let partition = partition(None);
+        partition.inherited(&[Entry { id: "1-0".into(), highest: 7 }]);
+        partition.open(5, 0).unwrap().settle();
+        assert_eq!(partition.committed(6, String::new()), None);
+        assert_eq!(partition.committed(8, String::new()).as_deref(), Some("1-0"));
     }
 
     #[test]
@@ -308,9 +391,12 @@ mod tests {
         let receipt = partition.open(5, 0).unwrap();
         receipt.add();
         receipt.settle();
-        assert_eq!(partition.to_commit(), Some((5, String::new())));
+        assert_eq!(commit_of(&partition), Some(5));
         receipt.settle();
-        assert_eq!(partition.to_commit(), Some((6, String::new())));
+        assert_eq!(commit_of(&partition), Some(6));
+        let (offset, note) = partition.to_commit().unwrap();
+        partition.committed(offset, note);
+        assert_eq!(partition.to_commit(), None, "nothing new is committed again");
     }
 
     #[test]
@@ -353,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_predecessors_note_is_believed_only_of_the_same_log() {
-        let note = CommitNote { stamp_ms: 77, settled: vec![(6, 7)] };
+        let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 7)] };
         let same = partition(Some(note.clone()));
         assert!(same.open(5, 77).is_some() && same.open(6, 80).is_none() && same.open(8, 90).is_some());
         let anew = partition(Some(note));

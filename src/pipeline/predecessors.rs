@@ -35,11 +35,15 @@ impl Predecessors {
         let key = self.groups.marks_key(&self.keys, partition);
         let mut outage = self.conditions.outage("redis: reading what is settled", Severity::NotReady);
         loop {
-            match marks::load(&mut self.connection.clone(), &key).await {
+            let mut connection = self.connection.clone();
+            let loaded = if partition.marks_are_void {
+                marks::discard(&mut connection, &key).await
+            } else {
+                marks::load(&mut connection, &key).await
+            };
+            match loaded {
                 Ok(loaded) => {
-                    for entry in &loaded.entries {
-                        partition.marked(entry.clone());
-                    }
+                    partition.inherited(&loaded.entries);
                     tracing::debug!(topic = %partition.topic, partition = partition.number, marks = loaded.marks.len(), "marks loaded");
                     return loaded;
                 }

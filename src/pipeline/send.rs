@@ -117,7 +117,7 @@ fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, Stri
     let id = delivery.id.to_string();
     put("x-optio-event", delivery.event_type.as_str());
     put("x-optio-delivery", &id);
-    put("x-optio-attempt", &(delivery.attempts + 1).to_string());
+    put("x-optio-attempt", &delivery.attempts.saturating_add(1).to_string());
     if webhook.secret.is_some() {
         put("webhook-id", &id);
     }

@@ -9,8 +9,8 @@ use redis::aio::ConnectionManager;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::Permits;
-use super::partition::{InFlight, Partition, Receipt};
+use super::handling::Handling;
+use super::partition::Partition;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate, now_ms};
@@ -40,35 +40,27 @@ struct Line {
 pub struct Settlement {
     mark: Mark,
     log: Option<Line>,
-    receipt: Arc<Receipt>,
-    in_flight: InFlight,
-    permits: Option<Permits>,
+    handling: Handling,
 }
 
 impl Settlement {
     /// After an attempt: it goes into the log.
     #[must_use]
-    pub fn attempted(
-        delivery: &Delivery,
-        attempt: &Attempt,
-        fate: Fate,
-        receipt: Arc<Receipt>,
-        in_flight: InFlight,
-        permits: Permits,
-    ) -> Self {
+    pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
         let line = Line {
             webhook: delivery.webhook_id,
             meta: Logged::new(delivery, attempt, fate).to_json(),
             body: delivery.body.clone(),
             succeeded: attempt.failure.is_none(),
         };
-        Self { log: Some(line), ..Self::silent(delivery.id.0, receipt, in_flight, Some(permits)) }
+        Self { log: Some(line), ..Self::silent(delivery.id.0, handling) }
     }
 
     /// Without an attempt.
     #[must_use]
-    pub fn silent(id: Uuid, receipt: Arc<Receipt>, in_flight: InFlight, permits: Option<Permits>) -> Self {
-        Self { mark: Mark::of(id, receipt.offset, receipt.timestamp_ms), log: None, receipt, in_flight, permits }
+    pub fn silent(id: Uuid, handling: Handling) -> Self {
+        let receipt = &handling.receipt;
+        Self { mark: Mark::of(id, receipt.offset, receipt.timestamp_ms), log: None, handling }
     }
 }
 
@@ -137,9 +129,8 @@ impl Batches {
             self.write(&batch).await;
             // Record first, release second: a crash between the two repeats a delivery, the other order loses one.
             for settlement in batch.drain(..) {
-                settlement.receipt.settle();
-                drop(settlement.in_flight);
-                drop(settlement.permits);
+                settlement.handling.receipt.settle();
+                drop(settlement.handling);
             }
         }
     }
@@ -184,10 +175,10 @@ impl Batches {
                     log::trim(&mut pipe, &self.keys, *webhook, now_ms(), &self.log);
                 }
             }
-            let partition = &settlement.receipt.partition;
+            let partition = &settlement.handling.receipt.partition;
             let (_, highest, marks) =
                 partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
-            *highest = (*highest).max(settlement.receipt.offset);
+            *highest = (*highest).max(settlement.handling.receipt.offset);
             marks.push(settlement.mark);
         }
         for webhook in counts.keys() {

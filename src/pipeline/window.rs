@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::delivery::millis;
+use crate::schedule::Waits;
 
 /// A bounded read-ahead of a tier's partition.
 ///
@@ -11,30 +12,59 @@ use crate::delivery::millis;
 /// window wedges nothing; from then on its far-off waits are written again elsewhere, to free their places.
 #[derive(Debug)]
 pub struct Window<T> {
-    waiting: BTreeMap<(i64, i64), T>,
+    waiting: BTreeMap<(i64, i64), Item<T>>,
+    /// When what waits is due, by its offset.
+    due_by_offset: BTreeMap<i64, i64>,
     max: usize,
+    bytes: usize,
     shortest_wait_ms: i64,
+    longest_wait_ms: i64,
     /// Timestamp of the last record that was read, Unix milliseconds.
     read_up_to_ms: i64,
 }
 
+#[derive(Debug)]
+struct Item<T> {
+    item: T,
+    bytes: usize,
+}
+
 impl<T> Window<T> {
-    /// For a tier whose records wait at least `shortest_wait`.
+    /// Of `max` records, for a tier whose records wait as `waits` says.
     #[must_use]
-    pub fn new(max: usize, shortest_wait: Duration) -> Self {
-        Self { waiting: BTreeMap::new(), max, shortest_wait_ms: millis(shortest_wait), read_up_to_ms: 0 }
+    pub fn new(max: usize, waits: Waits) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            due_by_offset: BTreeMap::new(),
+            max,
+            bytes: 0,
+            shortest_wait_ms: millis(waits.shortest),
+            longest_wait_ms: millis(waits.longest),
+            read_up_to_ms: 0,
+        }
     }
 
-    /// A record was read at `offset`, written at `written_at_ms`.
-    pub fn insert(&mut self, due_at_ms: i64, offset: i64, written_at_ms: i64, item: T) {
-        self.read_up_to_ms = self.read_up_to_ms.max(written_at_ms);
-        self.waiting.insert((due_at_ms, offset), item);
+    /// A record of `bytes` was read at `offset` now, at `now_ms`, and written at `written_at_ms`. Whatever its due time says,
+    /// it doesn't wait longer than the tier's records do.
+    pub fn insert(&mut self, due_at_ms: i64, offset: i64, written_at_ms: i64, now_ms: i64, bytes: usize, item: T) {
+        let due_at_ms = due_at_ms.min(now_ms.saturating_add(self.longest_wait_ms));
+        // A record that claims to be written in the future must not keep the far-off waits from leaving.
+        self.read_up_to_ms = self.read_up_to_ms.max(written_at_ms.min(now_ms));
+        self.bytes += bytes;
+        self.due_by_offset.insert(offset, due_at_ms);
+        self.waiting.insert((due_at_ms, offset), Item { item, bytes });
     }
 
-    /// Whether nothing more should be read for now.
+    /// Whether nothing more should be read for now: it has all the records that it may, or more bytes than `bytes_part`.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.waiting.len() >= self.max
+    pub fn is_full(&self, bytes_part: usize) -> bool {
+        self.waiting.len() >= self.max || (self.bytes > 0 && self.bytes >= bytes_part)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether nothing waits.
@@ -51,27 +81,52 @@ impl<T> Window<T> {
 
     /// Takes the next one if it is due.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<T> {
-        let first = self.waiting.first_entry()?;
-        (first.key().0 <= now_ms).then(|| first.remove())
+        let (due, offset) = *self.waiting.first_key_value()?.0;
+        (due <= now_ms).then(|| self.take(due, offset))?
     }
 
     /// Takes the one farthest off, with when it is due, if the window is full and what lies behind it may be due before.
-    pub fn pop_far(&mut self, now_ms: i64) -> Option<(i64, T)> {
-        if !self.is_full() || now_ms < self.read_up_to_ms.saturating_add(self.shortest_wait_ms) {
+    pub fn pop_far(&mut self, now_ms: i64, bytes_part: usize) -> Option<(i64, T)> {
+        if !self.is_full(bytes_part) || now_ms < self.read_up_to_ms.saturating_add(self.shortest_wait_ms) {
             return None;
         }
-        let last = self.waiting.last_entry()?;
+        let (due, offset) = *self.waiting.last_key_value()?.0;
+        self.take_far(due, offset, now_ms)
+    }
+
+    /// Takes the lowest one, with when it is due, if it lies below `offset` and waits for long: it blocks the watermark.
+    pub fn pop_blocking(&mut self, now_ms: i64, below: i64) -> Option<(i64, T)> {
+        let (offset, due) = self.due_by_offset.range(..below).map(|(offset, due)| (*offset, *due)).next()?;
+        self.take_far(due, offset, now_ms)
+    }
+
+    fn take_far(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
         // One that is due in a moment leaves by itself.
-        if last.key().0 <= now_ms.saturating_add(FAR_MS) {
+        if due <= now_ms.saturating_add(FAR_MS) {
             return None;
         }
-        let ((due, _), item) = last.remove_entry();
-        Some((due, item))
+        Some((due, self.take(due, offset)?))
+    }
+
+    fn take(&mut self, due: i64, offset: i64) -> Option<T> {
+        let Item { item, bytes } = self.waiting.remove(&(due, offset))?;
+        self.due_by_offset.remove(&offset);
+        self.bytes -= bytes;
+        Some(item)
     }
 }
 
 /// A wait shorter than this isn't worth writing again.
 const FAR_MS: i64 = 1_000;
+
+/// How many bytes one window may hold, where all windows together may hold `max`: an even part of it, or half of what
+/// the others leave, if that is more. So one alone gets much, many get the same, and there is something left for a
+/// newcomer. A window always may hold one record, however little is left.
+#[must_use]
+pub fn bytes_part(max: usize, windows: usize, held_by_all: usize, own: usize) -> usize {
+    let left = max.saturating_sub(held_by_all - own);
+    (max / (windows + 1)).max(left / 2).min(left)
+}
 
 #[cfg(test)]
 mod tests {
@@ -84,9 +139,9 @@ mod tests {
 
     #[test]
     fn none_is_taken_early_and_all_in_order_of_their_due_times() {
-        let mut window = Window::new(10, Duration::ZERO);
+        let mut window = window(10, 0);
         for (due, offset) in [(30, 1), (10, 2), (20, 3), (10, 4)] {
-            window.insert(due, offset, 0, offset);
+            window.insert(due, offset, 0, 0, 1, offset);
         }
         assert_eq!(window.next_due_ms(), Some(10));
         assert_eq!(window.pop_due(9), None);
@@ -98,20 +153,66 @@ mod tests {
 
     #[test]
     fn a_full_window_gives_up_its_farthest_once_something_behind_it_may_be_due() {
-        let mut window = Window::new(2, Duration::from_millis(500));
-        window.insert(900_000, 1, 1_000, "near");
-        assert_eq!(window.pop_far(10_000), None, "not full");
-        window.insert(1_000_000, 2, 1_000, "far");
-        assert_eq!(window.pop_far(1_499), None, "nothing behind can be due yet");
-        assert_eq!(window.pop_far(1_500), Some((1_000_000, "far")));
-        assert!(!window.is_full());
+        let mut window = window(2, 500);
+        window.insert(900_000, 1, 1_000, 1_000, 1, "near");
+        assert_eq!(window.pop_far(10_000, ALL), None, "not full");
+        window.insert(1_000_000, 2, 1_000, 1_000, 1, "far");
+        assert_eq!(window.pop_far(1_499, ALL), None, "nothing behind can be due yet");
+        assert_eq!(window.pop_far(1_500, ALL), Some((1_000_000, "far")));
+        assert!(!window.is_full(ALL));
     }
 
     #[test]
     fn what_is_due_in_a_moment_is_left_to_leave_by_itself() {
-        let mut window = Window::new(1, Duration::ZERO);
-        window.insert(2_000, 1, 0, ());
-        assert_eq!(window.pop_far(1_500), None);
+        let mut window = window(1, 0);
+        window.insert(2_000, 1, 0, 0, 1, ());
+        assert_eq!(window.pop_far(1_500, ALL), None);
+    }
+
+    #[test]
+    fn a_window_is_full_at_its_part_of_the_bytes_and_empty_ones_take_one_record_in_any_case() {
+        let mut window = window(100, 0);
+        assert!(!window.is_full(0));
+        window.insert(90_000, 1, 0, 0, 200, "a");
+        assert!(window.is_full(200) && !window.is_full(201));
+        assert_eq!(window.pop_far(10_000, 200), Some((90_000, "a")));
+        assert_eq!(window.bytes(), 0);
+    }
+
+    #[test]
+    fn one_long_wait_is_taken_out_from_below_the_others() {
+        let mut window = window(100, 0);
+        window.insert(50_000_000, 1, 0, 0, 1, "long");
+        window.insert(10, 2, 0, 0, 1, "short");
+        window.insert(60_000_000, 9, 0, 0, 1, "above");
+        assert_eq!(window.pop_blocking(0, 1), None, "nothing lies below");
+        assert_eq!(window.pop_blocking(0, 9), Some((50_000_000, "long")));
+        assert_eq!(window.pop_blocking(0, 9), None, "what is due in a moment leaves by itself");
+    }
+
+    #[test]
+    fn a_due_time_is_capped_by_the_longest_wait_of_the_tier() {
+        let waits = Waits { shortest: Duration::ZERO, longest: Duration::from_secs(1) };
+        let mut window = Window::new(10, waits);
+        window.insert(i64::MAX, 1, i64::MAX, 5_000, 1, "later");
+        window.insert(i64::MIN, 2, i64::MIN, 5_000, 1, "sooner");
+        assert_eq!(window.pop_due(5_000), Some("sooner"));
+        assert_eq!(window.next_due_ms(), Some(6_000));
+    }
+
+    #[test]
+    fn windows_leave_each_other_some_of_the_bytes() {
+        assert_eq!(bytes_part(64, 1, 0, 0), 32, "one alone");
+        assert_eq!(bytes_part(64, 4, 60, 0), 4, "never more than is left");
+        assert_eq!(bytes_part(64, 7, 56, 8), 8, "many get the same");
+        assert_eq!(bytes_part(64, 7, 100, 0), 0);
+    }
+
+    const ALL: usize = usize::MAX;
+
+    fn window<T>(max: usize, shortest_ms: u64) -> Window<T> {
+        let longest = Duration::from_secs(86_400 * 30);
+        Window::new(max, Waits { shortest: Duration::from_millis(shortest_ms), longest })
     }
 
     /// One partition of each tier, and who reads them: what becomes of the backlog of one endpoint that stays away.
@@ -144,15 +245,15 @@ mod tests {
             loop {
                 if let Some(due) = self.windows[tier].pop_due(now_ms) {
                     self.put_off(due, now_ms);
-                } else if let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms) {
+                } else if let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms, ALL) {
                     let left = Duration::from_millis((due_at_ms - now_ms) as u64);
                     self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, far);
-                } else if !self.windows[tier].is_full()
+                } else if !self.windows[tier].is_full(ALL)
                     && let Some((written_at_ms, due_at_ms, delivery)) =
                         self.logs[tier].pop_front_if(|(written_at_ms, ..)| *written_at_ms <= now_ms)
                 {
                     self.offset += 1;
-                    self.windows[tier].insert(due_at_ms, self.offset, written_at_ms, delivery);
+                    self.windows[tier].insert(due_at_ms, self.offset, written_at_ms, now_ms, 1, delivery);
                 } else {
                     return;
                 }
@@ -165,7 +266,9 @@ mod tests {
         let settings = Config::built_in().delivery;
         let policy = FatePolicy::new(&settings);
         let tiers = policy.schedule.tiers();
-        let window = |tier| Window::new(settings.retry.window_max, policy.schedule.shortest(tier).unwrap());
+        let longest = Duration::from_secs(86_400);
+        let waits = |tier| Waits { shortest: policy.schedule.shortest(tier).unwrap(), longest };
+        let window = |tier| Window::new(settings.retry.window_max, waits(tier));
         let windows = (1..=tiers).map(window).collect();
         let logs = (0..tiers).map(|_| VecDeque::new()).collect();
         let mut all = Tiers { windows, logs, policy, offset: 0, written: 0 };

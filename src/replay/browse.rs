@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use rdkafka::Message as _;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,7 @@ use super::scan::{Scan, Start};
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::{EventType, rfc3339};
+use crate::kafka::headers;
 use crate::topics::Names;
 use crate::webhook::WebhookId;
 
@@ -180,11 +181,8 @@ fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {
     let origin = origin(record);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let payload = record.payload().unwrap_or_default();
-    let headers: Vec<(String, String)> = record
-        .headers()
-        .into_iter()
-        .flat_map(Headers::iter)
-        .map(|header| (header.key.to_owned(), text(header.value.unwrap_or_default())))
+    let headers: Vec<(String, String)> = headers::all(record.headers())
+        .map(|header| (text(header.key), text(header.value.unwrap_or_default())))
         .collect();
     Shown {
         id: format!("{}/{}", origin.partition, origin.offset),
@@ -192,7 +190,7 @@ fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {
         webhook_id: letter.webhook_id,
         event: letter.event,
         reason: letter.reason,
-        detail: crate::record::last(record.headers(), "optio-dead-detail").map(str::to_owned),
+        detail: headers::last(record.headers(), "optio-dead-detail").map(str::to_owned),
         died_at: rfc3339(letter.died_at_ms),
         replays: letter.replays,
         payload: text(&payload[..payload.len().min(PAYLOAD_SHOWN_MAX)]),

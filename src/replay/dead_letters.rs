@@ -194,15 +194,15 @@ fn headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders
     let of = origin(record).to_text();
     if letter.is_unread() {
         let mut origin = record::unread_origin(record.headers())?;
-        origin.replays += 1;
+        origin.replays = origin.replays.saturating_add(1);
         return Some(record::replay_unread(record::untouched(record.headers()), &origin, &of));
     }
-    let (mut delivery, _) = record::delivery(record.payload().unwrap_or_default(), record.headers()).ok()?;
+    let (mut delivery, _) = record::delivery(record.payload(), record.headers()).ok()?;
     let now = now_ms();
     delivery.attempts = 0;
     delivery.deferrals = 0;
     // Its age counts anew as well: an expired one would be given up again at once.
     delivery.first_seen_at_ms = now;
-    delivery.replays += 1;
+    delivery.replays = delivery.replays.saturating_add(1);
     Some(record::replay(record::headers(&delivery, Some(now), LastError::default()), &of))
 }

@@ -176,6 +176,6 @@ fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms:
             offset: record.offset(),
         },
         replays: 0,
-        traceparent: record::last(record.headers(), "traceparent").map(str::to_owned),
+        traceparent: record::traceparent(record.headers()),
     }
 }

@@ -1,10 +1,11 @@
 //! A dead letter as it stands in its topic.
 
 use rdkafka::Message as _;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
+use crate::kafka::headers;
 use crate::webhook::WebhookId;
 
 /// What filters look at.
@@ -29,11 +30,10 @@ impl Letter {
     #[must_use]
     pub fn read(record: &BorrowedMessage<'_>) -> Self {
         let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };
-        let Some(headers) = record.headers() else { return letter };
-        for at in 0..headers.count() {
-            let header = headers.get(at);
-            let Some(value) = header.value.and_then(|value| std::str::from_utf8(value).ok()) else { continue };
-            letter.take(header.key, value);
+        for header in headers::all(record.headers()) {
+            if let Some(value) = header.text() {
+                letter.take(header.key, value);
+            }
         }
         if letter.is_unread() {
             // Whatever such a record says of deliveries isn't ours.
@@ -42,14 +42,14 @@ impl Letter {
         letter
     }
 
-    fn take(&mut self, key: &str, value: &str) {
+    fn take(&mut self, key: &[u8], value: &str) {
         match key {
-            "optio-webhook-id" => self.webhook_id = value.parse().ok(),
-            "optio-event" => self.event = EventType::named(value),
-            "optio-delivery-id" => self.delivery_id = value.parse().ok().map(DeliveryId),
-            "optio-dead-reason" => self.reason = DeadReason::named(value),
-            "optio-dead-at" => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
-            "optio-replays" => self.replays = value.parse().unwrap_or(0),
+            b"optio-webhook-id" => self.webhook_id = value.parse().ok(),
+            b"optio-event" => self.event = EventType::named(value),
+            b"optio-delivery-id" => self.delivery_id = value.parse().ok().map(DeliveryId),
+            b"optio-dead-reason" => self.reason = DeadReason::named(value),
+            b"optio-dead-at" => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
+            b"optio-replays" => self.replays = value.parse().unwrap_or(0),
             _ => {}
         }
     }

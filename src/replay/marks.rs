@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use rdkafka::Message as _;
-use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::message::BorrowedMessage;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::delivery::DeliveryId;
+use crate::kafka::headers;
 use crate::record;
 use crate::replay::origin::{Origin, Source};
 use crate::replay::scan::{self, Start};
@@ -77,11 +78,10 @@ impl Marks {
 }
 
 fn origin(record: &BorrowedMessage<'_>) -> Option<Origin> {
-    let header = record.headers()?.iter().filter(|header| header.key == record::REPLAY_OF).last()?;
-    Origin::from_text(std::str::from_utf8(header.value?).ok()?)
+    Origin::from_text(headers::last(record.headers(), record::REPLAY_OF)?)
 }
 
 fn redelivery(record: &BorrowedMessage<'_>) -> Option<(DeliveryId, i64)> {
-    let id = record::last(record.headers(), "optio-delivery-id")?.parse().ok()?;
-    Some((id, record::last(record.headers(), "optio-first-seen-at")?.parse().ok()?))
+    let id = headers::last(record.headers(), "optio-delivery-id")?.parse().ok()?;
+    Some((id, headers::last(record.headers(), "optio-first-seen-at")?.parse().ok()?))
 }

@@ -64,6 +64,15 @@ pub fn encode(highest: i64, marks: &[Mark]) -> Vec<u8> {
     bytes
 }
 
+/// Removes a partition's stream: what it says is void.
+///
+/// # Errors
+/// Redis's.
+pub async fn discard(connection: &mut ConnectionManager, key: &str) -> redis::RedisResult<Loaded> {
+    redis::cmd("DEL").arg(key).query_async::<()>(connection).await?;
+    Ok(Loaded::default())
+}
+
 /// Reads a partition's stream.
 ///
 /// # Errors

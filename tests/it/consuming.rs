@@ -46,7 +46,7 @@ async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_
     let mut huge = World::transition(EventType::TaskFailed);
     huge["task"]["title"] = "x".repeat(300_000).into();
     world.write("k", Some(huge.to_string().as_bytes())).await;
-    world.write("k", Some(br#"{"taskId": "t", "toState": "completed", "task": {}}"#)).await;
+    world.write("k", Some(br#"{"taskId": 7, "toState": "completed", "task": {}}"#)).await;
     world.write("k", None).await;
     world.write("k", Some(br#"{"taskId": "t", "toState": "queued", "task": {"title": "x"}}"#)).await;
     world.write("k", Some(World::transition(EventType::TaskCompleted).to_string().as_bytes())).await;
@@ -55,7 +55,7 @@ async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_
     world.settled().await;
     assert_eq!(world.receiver.count(), 1);
     let dead = world.dead_letters();
-    assert_eq!(dead.len(), 3);
+    assert_eq!(dead.len(), 3, "{:?}", dead.iter().map(|dead| header(dead, "optio-dead-detail")).collect::<Vec<_>>());
     let of_offset =
         |offset: i64| dead.iter().find(|dead| header(dead, "optio-source-offset") == offset.to_string()).unwrap();
     let untouched = of_offset(at.offset);
@@ -69,7 +69,7 @@ async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_
     assert_eq!(header(untouched, "optio-source-partition"), "0");
     assert!(!header(untouched, "optio-dead-detail").is_empty() && !header(untouched, "optio-dead-at").is_empty());
     assert_eq!(header(of_offset(at.offset + 1), "optio-dead-reason"), "too_large");
-    assert!(header(of_offset(at.offset + 2), "optio-dead-detail").contains("title"));
+    assert!(header(of_offset(at.offset + 2), "optio-dead-detail").contains("taskId"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,13 +3,12 @@
 use anyhow::Context as _;
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::message::Headers as _;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::dev::receiver::Arrival;
-use crate::kafka::clients;
 use crate::kafka::words::Words;
+use crate::kafka::{clients, headers};
 use crate::topics::Names;
 
 /// One thing that happens.
@@ -46,12 +45,7 @@ pub fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening
     tokio::spawn(async move {
         loop {
             let Ok(record) = consumer.recv().await else { continue };
-            let header = |name: &str| {
-                let found = record.headers().and_then(|headers| headers.iter().find(|header| header.key == name));
-                found
-                    .and_then(|header| header.value)
-                    .map_or(String::new(), |value| String::from_utf8_lossy(value).into_owned())
-            };
+            let header = |name: &str| headers::last(record.headers(), name).unwrap_or_default().to_owned();
             let delivery = header("optio-delivery-id");
             let happening = match names.tier_of(record.topic()) {
                 Some(tier) => Happening::Waits {

@@ -25,8 +25,8 @@ use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
 use crate::webhook::Webhook;
-use crate::worker::Worker;
 use crate::worker::health::Readiness;
+use crate::worker::{Prepared, Worker};
 
 /// Longest that the story may take.
 const STORY_MAX: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ impl Story {
         let names = Names::new(config);
         let tiers: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         follow(config, &names, sender)?;
-        let worker = Worker::start(config, tiers, &readiness.conditions)?;
+        let worker = Worker::start(config, Prepared { waiting: tiers, ..Prepared::default() }, &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
         let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let happenings = tokio::sync::Mutex::new(happenings);

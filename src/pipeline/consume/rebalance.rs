@@ -1,20 +1,23 @@
 //! What is assigned, and the two ways that it ends: revoked (drained, committed) or lost (nothing committed).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
 use super::{Assigned, Trim};
+use crate::conditions::{Conditions, Outage, Severity};
 use crate::kafka::words;
 use crate::pipeline::commit_note;
-use crate::pipeline::partition::Partition;
+use crate::pipeline::partition::{Committed, Partition};
+use crate::pipeline::standstill::Standstill;
 use crate::worker::reporting;
 
 /// How long the committed offsets of new partitions are waited for.
@@ -22,9 +25,24 @@ const COMMITTED_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Rebalances {
     assigned: Mutex<HashMap<(Arc<str>, i32), Assigned>>,
-    drain_timeout: Duration,
-    trim: Trim,
-    registry: Arc<reporting::Assigned>,
+    /// Held while offsets are being committed: an older commit must not land behind the last one of a revoke.
+    committing: Mutex<()>,
+    refused: Mutex<Outage>,
+    /// How many rebalances there were.
+    count: AtomicUsize,
+    parts: Parts,
+}
+
+/// What rebalances need.
+pub(super) struct Parts {
+    pub(super) group: String,
+    pub(super) drain_timeout: Duration,
+    pub(super) trim: Trim,
+    pub(super) registry: Arc<reporting::Assigned>,
+    pub(super) standstill: Arc<Standstill>,
+    /// Whether partitions without a commit are read from their oldest record.
+    pub(super) begins_at_oldest: bool,
+    pub(super) conditions: Conditions,
 }
 
 impl ClientContext for Rebalances {
@@ -40,6 +58,7 @@ impl ClientContext for Rebalances {
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        self.count.fetch_add(1, Ordering::Relaxed);
         let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assign(consumer, list);
             if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) }
@@ -58,19 +77,23 @@ impl ConsumerContext for Rebalances {
             tracing::warn!(%error, "new partitions can't be resumed");
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        match result {
-            Ok(()) => self.committed(offsets),
-            Err(KafkaError::ConsumerCommit(rdkafka::types::RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => tracing::warn!(%error, "offsets can't be committed; tried again"),
-        }
-    }
 }
 
 impl Rebalances {
-    pub(super) fn new(drain_timeout: Duration, trim: Trim, registry: Arc<reporting::Assigned>) -> Self {
-        Self { assigned: Mutex::default(), drain_timeout, trim, registry }
+    pub(super) fn new(parts: Parts) -> Self {
+        let refused = parts.conditions.outage(format!("kafka: commits of {}", parts.group), Severity::NotReady);
+        Self {
+            assigned: Mutex::default(),
+            committing: Mutex::default(),
+            refused: Mutex::new(refused),
+            count: AtomicUsize::new(0),
+            parts,
+        }
+    }
+
+    /// How many rebalances there were.
+    pub(super) fn rebalances(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Assigned>> {
@@ -86,23 +109,45 @@ impl Rebalances {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
-        // The marks in Redis say what the notes say: without the notes nothing is lost or repeated while they are there.
-        let committed = consumer
+        let found = consumer
             .committed_offsets(list.clone(), COMMITTED_WAIT)
             .inspect_err(|error| tracing::warn!(%error, "notes of earlier commits can't be read"))
             .ok();
+        let mut fresh = Vec::new();
         for element in list.elements() {
             let (topic, number) = (Arc::<str>::from(element.topic()), element.partition());
-            let note = committed.as_ref().and_then(|committed| {
-                let element = committed.find_partition(&topic, number)?;
-                let Offset::Offset(offset) = element.offset() else { return None };
-                commit_note::decode(element.metadata(), offset)
-            });
-            tracing::info!(%topic, partition = number, note = note.is_some(), "partition assigned");
-            let partition = Arc::new(Partition::new(topic.clone(), number, note));
-            self.registry.add(&partition);
+            let element = found.as_ref().and_then(|found| found.find_partition(&topic, number));
+            let offset = element.as_ref().map(|element| element.offset());
+            let committed = committed(offset, element.as_ref().map_or("", |element| element.metadata()));
+            let is_fresh = offset == Some(Offset::Invalid);
+            tracing::info!(%topic, partition = number, note = committed.note.is_some(), fresh = is_fresh, "partition assigned");
+            if committed.marks_are_void && !is_fresh {
+                tracing::warn!(%topic, partition = number, ?offset, "the committed offset isn't from a worker: it is obeyed, and what is known to be settled above it is void");
+            }
+            let partition = Arc::new(Partition::new(topic.clone(), number, committed, self.parts.standstill.clone()));
+            self.parts.registry.add(&partition);
+            if is_fresh {
+                fresh.push(partition.clone());
+            }
             self.assigned().insert((topic, number), partition);
         }
+        if self.parts.begins_at_oldest {
+            self.commit_the_beginning(consumer, &fresh);
+        }
+    }
+
+    /// Commits where reading begins in partitions without a commit. From then on a partition without one has lost it, or is
+    /// new, and marks of it are void; without this, a crash before the first commit would look the same.
+    fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Assigned]) {
+        for partition in fresh {
+            match consumer.fetch_watermarks(&partition.topic, partition.number, COMMITTED_WAIT) {
+                Ok((low, _)) => partition.begins_at(low),
+                Err(error) => {
+                    tracing::warn!(%error, topic = %partition.topic, partition = partition.number, "where a new partition begins can't be read")
+                }
+            }
+        }
+        self.commit_of(consumer, fresh);
     }
 
     /// Stop starting, finish what is in flight, commit, let go: in this order, so that the next owner repeats nothing.
@@ -112,19 +157,32 @@ impl Rebalances {
             .iter()
             .filter_map(|element| self.assigned().remove(&(Arc::from(element.topic()), element.partition())))
             .collect();
-        let lost = consumer.assignment_lost();
+        let lost = consumer.assignment_lost() || leaving.iter().any(|partition| partition.is_lost());
         for partition in &leaving {
             partition.drain();
         }
         if lost {
             tracing::warn!(partitions = leaving.len(), "partitions lost: nothing of them is committed");
         } else {
-            self.settle_and_commit(consumer, &leaving, self.drain_timeout);
+            self.settle_and_commit(consumer, &leaving, self.parts.drain_timeout);
         }
         for partition in &leaving {
             partition.close();
             tracing::info!(topic = %partition.topic, partition = partition.number, "partition revoked");
         }
+    }
+
+    /// Gives up everything without a commit: it isn't ours any more. What is in flight ends without touching offsets.
+    pub(super) fn give_up(&self) {
+        let lost: Vec<Assigned> = self.assigned().drain().map(|(_, partition)| partition).collect();
+        for partition in &lost {
+            partition.drain();
+            partition.close();
+        }
+        tracing::warn!(
+            partitions = lost.len(),
+            "partitions given up: nothing of them is committed, and nothing more is started"
+        );
     }
 
     /// Drains everything; how much was still in flight when the time was over.
@@ -151,46 +209,78 @@ impl Rebalances {
         if left > 0 {
             tracing::warn!(in_flight = left, "the drain's time is over: what is in flight may be repeated");
         }
-        self.commit_of(consumer, partitions, CommitMode::Sync);
+        // A commit that is under way may wait for a broker that is away: then the marks say what is settled.
+        match self.lock_commits(deadline.max(Instant::now() + COMMITTED_WAIT)) {
+            Some(_committing) => self.commit_of(consumer, partitions),
+            None => tracing::warn!("the last commit is left out: another one hasn't come to its end"),
+        }
         left
     }
 
-    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>, mode: CommitMode) {
-        self.commit_of(consumer, &self.partitions(), mode);
+    fn lock_commits(&self, deadline: Instant) -> Option<MutexGuard<'_, ()>> {
+        loop {
+            match self.committing.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(_) if Instant::now() >= deadline => return None,
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
-    fn commit_of(&self, consumer: &BaseConsumer<Self>, partitions: &[Assigned], mode: CommitMode) {
+    /// Commits what has changed. Blocks until the broker has it.
+    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
+        let _committing = self.committing.lock().expect("nothing panics while it commits");
+        self.commit_of(consumer, &self.partitions());
+    }
+
+    fn commit_of(&self, consumer: &BaseConsumer<Self>, partitions: &[Assigned]) {
         let mut list = TopicPartitionList::new();
+        let mut commits = Vec::new();
         for partition in partitions {
             let Some((offset, note)) = partition.to_commit() else { continue };
             let mut element = list.add_partition(&partition.topic, partition.number);
             // The offset of the next record to look at, as Kafka wants it: the watermark itself, never plus one.
             if let Err(error) = element.set_offset(Offset::Offset(offset)) {
                 tracing::error!(%error, offset, "an offset can't be committed");
-            }
-            element.set_metadata(note);
-        }
-        if list.count() == 0 {
-            return;
-        }
-        match consumer.commit(&list, mode) {
-            Ok(()) if matches!(mode, CommitMode::Sync) => self.committed(&list),
-            Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "offsets can't be committed; tried again"),
-        }
-    }
-
-    fn committed(&self, list: &TopicPartitionList) {
-        for element in list.elements() {
-            let Offset::Offset(offset) = element.offset() else { continue };
-            if element.error().is_err() {
                 continue;
             }
-            let found = self.assigned().get(&(Arc::from(element.topic()), element.partition())).cloned();
-            let Some(partition) = found else { continue };
-            if let Some(passed) = partition.committed(offset, element.metadata().to_owned()) {
-                (self.trim)(&partition, passed);
+            element.set_metadata(&note);
+            commits.push((partition, offset, note));
+        }
+        if commits.is_empty() {
+            return;
+        }
+        let mut refused = self.refused.lock().expect("nothing panics while it holds the outage");
+        // Synchronous: only so does rdkafka say whether the broker took it.
+        match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => {
+                refused.over();
+                for (partition, offset, note) in commits {
+                    if let Some(passed) = partition.committed(offset, note) {
+                        (self.parts.trim)(partition, passed);
+                    }
+                }
+            }
+            Err(error) => {
+                metrics::counter!("optio_webhooks_commit_failures_total").increment(1);
+                tracing::warn!(%error, group = self.parts.group, "offsets can't be committed; tried again");
+                refused.failed(error);
             }
         }
+    }
+}
+
+/// What a committed offset and its metadata say of predecessors.
+fn committed(offset: Option<Offset>, metadata: &str) -> Committed {
+    match offset {
+        // A commit of ours always has a note.
+        Some(Offset::Offset(offset)) => {
+            let note = commit_note::decode(metadata, offset);
+            Committed { marks_are_void: note.is_none(), note }
+        }
+        // Never committed, lost, or of a topic that was made anew.
+        Some(_) => Committed { note: None, marks_are_void: true },
+        // It can't be read now: the marks say what the note would have said.
+        None => Committed { note: None, marks_are_void: false },
     }
 }

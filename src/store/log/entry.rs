@@ -65,7 +65,7 @@ impl<'a> Logged<'a> {
             status_code: attempt.status,
             response_body: Cow::Borrowed(&attempt.response_body),
             success: attempt.failure.is_none(),
-            attempt: delivery.attempts + 1,
+            attempt: delivery.attempts.saturating_add(1),
             replays: delivery.replays,
             error: attempt.failure,
             duration_ms: attempt.duration.as_millis() as u64,
