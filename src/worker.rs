@@ -80,7 +80,7 @@ impl Worker {
             snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
         let settler =
             settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone(), conditions.clone());
-        let producing = Producing::new(clients::producer(config), topics.limits, conditions.clone());
+        let producing = Producing::new(clients::producer(config), &topics.limits, conditions.clone());
         let hand_off = HandOff::new(producing.context("kafka producer")?, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);

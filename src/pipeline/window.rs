@@ -1,7 +1,6 @@
 //! What waits of one partition of a retry tier, by when it is due.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::delivery::millis;
 use crate::schedule::Waits;
@@ -131,6 +130,7 @@ pub fn bytes_part(max: usize, windows: usize, held_by_all: usize, own: usize) ->
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::time::Duration;
 
     use super::*;
     use crate::config::Config;

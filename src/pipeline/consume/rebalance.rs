@@ -255,6 +255,7 @@ impl Rebalances {
         match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => {
                 refused.over();
+                tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");
                 for (partition, offset, note) in commits {
                     if let Some(passed) = partition.committed(offset, note) {
                         (self.parts.trim)(partition, passed);

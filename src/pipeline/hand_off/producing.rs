@@ -19,18 +19,21 @@ use crate::pipeline::handling::Handling;
 /// `max.message.bytes` of each topic, as far as it could be read.
 pub type Limits = HashMap<String, usize>;
 
-/// How often a record that should fit is written again before it counts as too large: a broker refuses a whole batch for
-/// its size, and the next batch is another one.
-const SIZE_TRIES: u32 = 3;
 /// Bytes that a broker counts beside a batch's records.
 const BATCH_OVERHEAD: usize = 512;
 
 /// The producer, made again where librdkafka gave up on it.
 pub struct Producing {
+    batched: Renewed,
+    /// Sends each record alone: a broker refuses a whole batch for its size, small records in it as well, and only what is
+    /// refused alone is too large.
+    alone: Renewed,
+    conditions: Conditions,
+}
+
+struct Renewed {
     config: ClientConfig,
     producer: RwLock<FutureProducer<Words>>,
-    limits: Limits,
-    conditions: Conditions,
 }
 
 /// A record to write.
@@ -57,14 +60,15 @@ impl Producing {
     ///
     /// # Errors
     /// Where the producer can't be made.
-    pub fn new(mut config: ClientConfig, limits: Limits, conditions: Conditions) -> Result<Self, KafkaError> {
+    pub fn new(mut config: ClientConfig, limits: &Limits, conditions: Conditions) -> Result<Self, KafkaError> {
         // A batch that is larger than its topic allows is refused as a whole, small records in it as well.
         if let Some(smallest) = limits.values().min() {
             let batch = smallest.saturating_sub(BATCH_OVERHEAD).clamp(1_024, 1_000_000);
             config.set("batch.size", batch.to_string());
         }
-        let producer = RwLock::new(config.create_with_context(Words)?);
-        Ok(Self { config, producer, limits, conditions })
+        let mut alone = config.clone();
+        alone.set("batch.num.messages", "1");
+        Ok(Self { batched: Renewed::new(config)?, alone: Renewed::new(alone)?, conditions })
     }
 
     pub(super) fn conditions(&self) -> &Conditions {
@@ -103,12 +107,11 @@ impl Producing {
     ) -> Written {
         let Outgoing { topic, key, value } = outgoing;
         let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        let fits = self.limits.get(topic).is_none_or(|limit| size + BATCH_OVERHEAD < *limit);
-        let mut refused_for_size = 0;
+        let mut through = &self.batched;
         let mut outage: Option<Outage> = None;
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
-            let producer = self.producer();
+            let producer = through.producer();
             let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             record.key = key;
             record.payload = value;
@@ -129,13 +132,16 @@ impl Producing {
                 Err(failed) => failed,
             };
             headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
-            if is_for_size(&error) && may_be_too_large {
-                refused_for_size += 1;
-                if !fits || refused_for_size >= SIZE_TRIES {
+            if is_for_size(&error) {
+                if std::ptr::eq(through, &self.batched) {
+                    through = &self.alone;
+                    continue;
+                }
+                if may_be_too_large {
                     return Written::TooLarge;
                 }
             }
-            self.renew_where_fatal(&producer);
+            through.renew_where_fatal(&producer);
             // Whatever the reason, nothing is under way now, and nobody waits behind this but its own offset.
             handling.park(size);
             handling.pause();
@@ -147,6 +153,13 @@ impl Producing {
                 return Written::LeftToNextOwner;
             }
         }
+    }
+}
+
+impl Renewed {
+    fn new(config: ClientConfig) -> Result<Self, KafkaError> {
+        let producer = RwLock::new(config.create_with_context(Words)?);
+        Ok(Self { config, producer })
     }
 
     fn producer(&self) -> FutureProducer<Words> {

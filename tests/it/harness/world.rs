@@ -6,13 +6,14 @@ use std::time::Duration;
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::{EventType, sample};
-use optio_webhooks::kafka::{admin, clients};
+use optio_webhooks::kafka::{admin, clients, headers};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::topics::Names;
 use optio_webhooks::webhook::{Webhook, WebhookId};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::OwnedMessage;
+use rdkafka::message::{OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -26,6 +27,15 @@ pub const SECRET: &str = "a secret of the test's own";
 
 /// The bearer token of every worker here.
 pub const TOKEN: &str = "a token of the test's own";
+
+/// A record as it is written, byte for byte.
+#[derive(Default)]
+pub struct Raw<'a> {
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub timestamp_ms: Option<i64>,
+}
 
 pub struct World {
     settings: BTreeMap<String, String>,
@@ -159,6 +169,66 @@ impl World {
         self.producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
     }
 
+    /// Writes a record as it is to partition 0 of `topic`; its offset.
+    pub async fn write_to(&self, topic: &str, record: Raw<'_>) -> i64 {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &record.headers {
+            headers::add(&mut headers, key, value.as_deref());
+        }
+        let mut written = FutureRecord::<[u8], [u8]>::to(topic).partition(0).headers(headers);
+        written.key = record.key;
+        written.payload = record.value;
+        written.timestamp = record.timestamp_ms;
+        let sent = self.producer.send(written, Duration::from_secs(30)).await;
+        sent.map_err(|(error, _)| error).unwrap().offset
+    }
+
+    /// Sets the configuration of a topic to this and nothing else.
+    pub async fn alter(&self, topic: &str, settings: &[(&str, &str)]) {
+        let admin: AdminClient<_> = clients::producer(&self.config()).create().unwrap();
+        let alter = settings
+            .iter()
+            .fold(AlterConfig::new(ResourceSpecifier::Topic(topic)), |alter, (key, value)| alter.set(key, value));
+        let altered = admin.alter_configs([&alter], &AdminOptions::new()).await.unwrap();
+        altered[0].as_ref().map_err(|(_, code)| code).unwrap();
+    }
+
+    /// Deletes a topic.
+    pub async fn delete(&self, topic: &str) {
+        let admin: AdminClient<_> = clients::producer(&self.config()).create().unwrap();
+        admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// Makes the missing topics again; a topic that was deleted a moment ago may need another try.
+    pub async fn make_topics(&self, missing: usize) {
+        eventually("the topics are made again", async || {
+            let made = admin::Topics::new(&self.config()).unwrap().create().await;
+            made.is_ok_and(|made| made.len() == missing).then_some(())
+        })
+        .await;
+    }
+
+    /// The headers of a retry record that is due now, of a first failed attempt.
+    pub fn retry_headers(webhook: WebhookId, event_id: &str) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let delivery = optio_webhooks::delivery::DeliveryId::of(event_id, webhook);
+        let now = now_ms().to_string();
+        [
+            ("optio-delivery-id", delivery.to_string()),
+            ("optio-webhook-id", webhook.to_string()),
+            ("optio-event", "task.completed".to_owned()),
+            ("optio-event-id", event_id.to_owned()),
+            ("optio-task-id", "t".to_owned()),
+            ("optio-attempts", "1".to_owned()),
+            ("optio-due-at", now.clone()),
+            ("optio-first-seen-at", now),
+            ("optio-source-topic", "task-events".to_owned()),
+            ("optio-source-partition", "0".to_owned()),
+            ("optio-source-offset", "0".to_owned()),
+        ]
+        .map(|(key, value)| (key.as_bytes().to_vec(), Some(value.into_bytes())))
+        .to_vec()
+    }
+
     /// Waits until everything that was written is committed: by the events' group, and by the retry group.
     pub async fn settled(&self) {
         let names = self.names();
@@ -271,8 +341,6 @@ fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
 /// A header of a record, as text.
 pub fn header(record: &OwnedMessage, name: &str) -> String {
     use rdkafka::Message as _;
-    use rdkafka::message::Headers as _;
     let headers = record.headers().expect("our records have headers");
-    let found = headers.iter().find(|header| header.key == name);
-    found.and_then(|header| header.value).map_or(String::new(), |value| String::from_utf8(value.to_vec()).unwrap())
+    headers::last(Some(headers.as_borrowed()), name).unwrap_or_default().to_owned()
 }
