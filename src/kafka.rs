@@ -2,5 +2,6 @@
 
 pub mod admin;
 pub mod clients;
+pub mod describe;
 pub mod headers;
 pub mod words;

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::kafka::describe::{self, Settings};
 use crate::kafka::words::Words;
 use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
 
@@ -56,9 +57,6 @@ impl Found {
         self.objection.clone()
     }
 }
-
-/// The settings of a topic, or why they can't be read.
-type Settings = Result<HashMap<String, String>, String>;
 
 /// Asks the broker.
 pub struct Topics {
@@ -110,7 +108,10 @@ impl Topics {
                     found.max_message_bytes = max_message_bytes(&settings);
                     found.too_small = found.max_message_bytes.and_then(|bytes| needed.too_small(bytes));
                 }
-                Some(Err(why)) => found.unchecked = Some(why),
+                Some(Err(why)) => found.unchecked = Some(format!("the broker doesn't tell its settings: {why}")),
+                None if found.partitions.is_some() => {
+                    found.unchecked = Some("the broker doesn't tell its settings".to_owned());
+                }
                 None => {}
             }
             found
@@ -130,31 +131,9 @@ impl Topics {
 
     /// The settings of topics, by name. What the broker refuses to tell is an error of that topic alone.
     async fn settings(&self, topics: Vec<&str>) -> HashMap<String, Settings> {
-        let options = AdminOptions::new().request_timeout(Some(ANSWER_MAX));
-        let resources: Vec<ResourceSpecifier<'_>> =
-            topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let refused = |topic: &str, why: String| (topic.to_owned(), Err(why));
-        let answers = match self.admin.describe_configs(&resources, &options).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                let why = format!("the broker doesn't tell its settings: {error}");
-                return topics.iter().map(|topic| refused(topic, why.clone())).collect();
-            }
-        };
-        let all = topics.iter().zip(answers).map(|(topic, answer)| match answer {
-            // rdkafka passes a refusal on as a topic without settings; every topic has some.
-            Ok(resource) if resource.entries.is_empty() => refused(
-                topic,
-                "the broker doesn't tell its settings: DescribeConfigs is refused (the ACL for it is missing)"
-                    .to_owned(),
-            ),
-            Ok(resource) => {
-                let settings = resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
-                ((*topic).to_owned(), Ok(settings.collect()))
-            }
-            Err(code) => refused(topic, format!("the broker doesn't tell its settings: {code}")),
-        });
-        all.collect()
+        // Blocks on the network; a thread of its own waits for it.
+        let answer = tokio::task::block_in_place(|| describe::topics(&self.admin, &topics, ANSWER_MAX));
+        answer.unwrap_or_else(|why| topics.iter().map(|topic| ((*topic).to_owned(), Err(why.clone()))).collect())
     }
 
     /// Creates what is missing; the names of what was created.

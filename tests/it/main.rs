@@ -9,6 +9,7 @@ mod consuming;
 mod crashing;
 mod delivering;
 mod isolating;
+mod kafka_half_there;
 mod outages;
 mod records;
 mod remembering;

@@ -1,5 +1,6 @@
 //! What every test stands on: a world of its own (topics, keys, a receiver) and workers as processes.
 
+pub mod acl;
 pub mod browser;
 pub mod receiver;
 pub mod service;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 pub struct Service {
     name: &'static str,
+    settings: &'static str,
     port: String,
     folder: tempfile::TempDir,
     /// Where it answers.
@@ -14,17 +15,25 @@ pub struct Service {
 
 impl Service {
     pub fn kafka() -> Self {
-        Self::start("kafka")
+        Self::start("kafka", "")
+    }
+
+    /// One that obeys access control lists; as long as there is none, everyone may do everything.
+    pub fn kafka_with_acls() -> Self {
+        Self::start(
+            "kafka",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true",
+        )
     }
 
     pub fn redis() -> Self {
-        Self::start("redis")
+        Self::start("redis", "")
     }
 
-    fn start(name: &'static str) -> Self {
+    fn start(name: &'static str, settings: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port_pair().to_string();
-        let mut service = Self { name, port, folder, address: String::new() };
+        let mut service = Self { name, settings, port, folder, address: String::new() };
         service.address = service.call("start");
         service
     }
@@ -42,7 +51,7 @@ impl Service {
     fn call(&self, verb: &str) -> String {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(self.name);
         let mut command = Command::new(&script);
-        command.args([verb, &self.port]).env("SERVICES_DIR", self.folder.path());
+        command.args([verb, &self.port]).env("SERVICES_DIR", self.folder.path()).env("KAFKA_SETTINGS", self.settings);
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {verb}: {errors}", script.display());

@@ -1,0 +1,66 @@
+//! Access control lists of a broker, which rdkafka can't make.
+
+#![expect(unsafe_code, reason = "rdkafka has no call for it; librdkafka has")]
+
+use std::ffi::CString;
+use std::ptr;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::bindings as native;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+
+pub use native::rd_kafka_AclOperation_t::{
+    RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS as DESCRIBE_CONFIGS, RD_KAFKA_ACL_OPERATION_WRITE as WRITE,
+};
+
+/// Denies `operation` on the topics whose names begin with `prefix` to everyone; everything else stays allowed.
+pub fn deny(client: &AdminClient<DefaultClientContext>, prefix: &str, operation: native::rd_kafka_AclOperation_t) {
+    use native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ALL as ALL;
+    use native::rd_kafka_AclPermissionType_t::{
+        RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW as ALLOW, RD_KAFKA_ACL_PERMISSION_TYPE_DENY as DENY,
+    };
+    for (operation, permission) in [(ALL, ALLOW), (operation, DENY)] {
+        create(client, prefix, operation, permission);
+    }
+}
+
+fn create(
+    client: &AdminClient<DefaultClientContext>,
+    prefix: &str,
+    operation: native::rd_kafka_AclOperation_t,
+    permission: native::rd_kafka_AclPermissionType_t,
+) {
+    let (name, principal, host) =
+        (CString::new(prefix).unwrap(), CString::new("User:*").unwrap(), CString::new("*").unwrap());
+    let mut why = [0; 512];
+    // SAFETY: librdkafka copies what it is given; what is made here is destroyed here, the event last.
+    unsafe {
+        let client = client.inner().native_ptr();
+        let queue = native::rd_kafka_queue_new(client);
+        let mut acl = native::rd_kafka_AclBinding_new(
+            native::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+            name.as_ptr(),
+            native::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+            principal.as_ptr(),
+            host.as_ptr(),
+            operation,
+            permission,
+            why.as_mut_ptr(),
+            why.len(),
+        );
+        assert!(!acl.is_null(), "librdkafka takes it");
+        native::rd_kafka_CreateAcls(client, &raw mut acl, 1, ptr::null(), queue);
+        let event = native::rd_kafka_queue_poll(queue, 30_000);
+        assert!(!event.is_null(), "the broker answers");
+        assert_eq!(RDKafkaErrorCode::from(native::rd_kafka_event_error(event)), RDKafkaErrorCode::NoError);
+        let mut count = 0;
+        let results =
+            native::rd_kafka_CreateAcls_result_acls(native::rd_kafka_event_CreateAcls_result(event), &raw mut count);
+        assert_eq!(count, 1);
+        assert!(native::rd_kafka_acl_result_error(*results).is_null(), "the broker takes it");
+        native::rd_kafka_event_destroy(event);
+        native::rd_kafka_AclBinding_destroy(acl);
+        native::rd_kafka_queue_destroy(queue);
+    }
+}

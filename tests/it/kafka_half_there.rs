@@ -1,0 +1,154 @@
+//! A Kafka that is there by half: it threw the worker out, refuses some things, or gave up on its producer.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use optio_webhooks::event::EventType;
+use optio_webhooks::kafka::{admin, clients};
+use optio_webhooks::topics::{MESSAGE_MAX, needed};
+use rdkafka::admin::AdminClient;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use crate::harness::service::Service;
+use crate::harness::worker::Worker;
+use crate::harness::{Reply, World, acl, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stood_still_repeats_no_more_than_was_in_flight() {
+    let in_flight_max = 60;
+    let world = World::with(&[("worker.in_flight_max", "60"), ("topics.partitions", "4")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|request| {
+        let fails = request.attempt() == 1 && request.body.len() % 2 == 0;
+        Reply::status(if fails { 500 } else { 200 }).after(Duration::from_millis(100))
+    });
+    let mut frozen = world.worker().await;
+    world.emit(EventType::TaskCompleted, 3_000).await;
+    world.receiver.arrived(300).await;
+    frozen.signal("-STOP");
+    let mut other = world.worker().await;
+    // The group gives everything to the other one after the session's timeout of 6 s.
+    let before = world.receiver.count();
+    world.receiver.arrived(before + 500).await;
+    frozen.signal("-CONT");
+    world.receiver.delivered(3_000).await;
+    world.settled().await;
+    assert!(frozen.log().contains("stood still"), "it knows");
+    let mut seen = HashSet::new();
+    let repeated = world
+        .receiver
+        .requests()
+        .into_iter()
+        .filter(|request| !seen.insert((request.delivery(), request.attempt())))
+        .count();
+    assert!(repeated <= in_flight_max, "{repeated} attempts were repeated");
+    assert!(world.dead_letters().is_empty());
+    frozen.readiness(true).await;
+    assert!(frozen.terminate().await.success(), "it has joined again");
+    assert!(other.terminate().await.success());
+}
+
+/// A worker on librdkafka's mock of a broker, which can be told to fail.
+async fn on_a_mock(world: &mut World, mock: &MockCluster<'static, impl rdkafka::producer::ProducerContext>) -> Worker {
+    for topic in needed(&world.config(), MESSAGE_MAX) {
+        mock.create_topic(&topic.name, 1, 1).unwrap();
+    }
+    world.set("kafka.brokers", &mock.bootstrap_servers());
+    world.set("topics.create", "false");
+    let mut worker = Worker::start(&world.environment());
+    worker.readiness(true).await;
+    worker
+}
+
+async fn emit_to_mock(world: &World, count: usize) {
+    let config = world.config();
+    let producer: FutureProducer =
+        clients::producer(&config).set("enable.idempotence", "false").set("partitioner", "random").create().unwrap();
+    for _ in 0..count {
+        let value = World::transition(EventType::TaskCompleted).to_string();
+        let record = FutureRecord::<str, str>::to(&config.kafka.topic).payload(&value);
+        producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fatal_error_of_the_producer_makes_a_new_one() {
+    let mock = MockCluster::new(1).unwrap();
+    let mut world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+    // Asked for by each producer when it starts.
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    mock.request_errors(RDKafkaApiKey::InitProducerId, &[refused; 4]);
+    let mut worker = on_a_mock(&mut world, &mock).await;
+    emit_to_mock(&world, 20).await;
+    let second = async || {
+        let requests = world.receiver.requests();
+        (requests.iter().filter(|request| request.attempt() == 2).count() == 20).then_some(())
+    };
+    eventually("second attempts of all", second).await;
+    assert!(worker.log().contains("a new one is made"), "{}", worker.log());
+    worker.readiness(true).await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_refuses_to_tell_settings_is_reported_as_that_and_is_no_obstacle() {
+    let kafka = Service::kafka_with_acls();
+    let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.alter(&world.names().retry(1), &[("retention.ms", "1000")]).await;
+    let admin: AdminClient<_> = clients::producer(&world.config()).create().unwrap();
+    acl::deny(&admin, "task-events", acl::DESCRIBE_CONFIGS);
+    let found = eventually("the refusal", async || {
+        let found = admin::Topics::new(&world.config()).unwrap().check().await.unwrap();
+        found.iter().all(|found| found.unchecked.is_some()).then_some(found)
+    })
+    .await;
+    let why = found[0].unchecked.clone().unwrap();
+    assert!(why.contains("uthorization failed"), "the broker's own words: {why}");
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 10).await;
+    world.receiver.arrived(10).await;
+    assert!(worker.log().contains("can't be checked") && !worker.log().contains("kafka is away"), "{}", worker.log());
+    let output = tokio::process::Command::new(crate::harness::worker::PROGRAM)
+        .args(["topics", "check"])
+        .envs(world.environment())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("unchecked"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("uthorization failed"), "{output:?}");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_may_not_be_written_is_named_with_the_reason_and_others_go_on() {
+    let kafka = Service::kafka_with_acls();
+    let world = World::with(&[("kafka.brokers", &kafka.address), ("worker.in_flight_max", "20")]).await;
+    world.webhook("/dead", &[EventType::TaskFailed]).await;
+    world.webhook("/fine", &[EventType::TaskCompleted]).await;
+    world.receiver.answer(|request| Reply::status(if request.path == "/dead" { 500 } else { 200 }));
+    let mut worker = world.worker().await;
+    let admin: AdminClient<_> = clients::producer(&world.config()).create().unwrap();
+    let tier = world.names().retry(1);
+    acl::deny(&admin, &tier, acl::WRITE);
+    world.emit(EventType::TaskFailed, 50).await;
+    eventually("/readyz names topic and reason", async || {
+        let (status, page) = worker.page("/readyz").await?;
+        (status == 503 && page.contains(&tier) && page.contains("authorization failed")).then_some(())
+    })
+    .await;
+    world.emit(EventType::TaskCompleted, 200).await;
+    eventually("all of the other webhook", async || {
+        let requests = world.receiver.requests();
+        (requests.iter().filter(|request| request.path == "/fine").count() == 200).then_some(())
+    })
+    .await;
+    // What can't be written doesn't hold up the drain: it is left to the next owner.
+    let began = std::time::Instant::now();
+    assert!(worker.terminate().await.success());
+    assert!(began.elapsed() < world.config().worker.drain_timeout, "{:?}", began.elapsed());
+}
