@@ -43,6 +43,8 @@ pub struct Kafka {
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
     pub open_offsets_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub stall_after: Duration,
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
 }

@@ -21,7 +21,7 @@ pub const REPLAY_OF: &str = "optio-replay-of";
 /// On a replayed record that couldn't be read: it goes through the decoder again, as it came.
 const REPLAY_UNREAD: &str = "optio-replay-unread";
 /// The timestamp that a record that couldn't be read had: events without one take the record's.
-const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
+pub const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
 
 /// What stands behind the headers of a record that couldn't be read.
 const BEHIND_UNREAD: [&str; 11] = [

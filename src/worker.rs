@@ -123,6 +123,7 @@ impl Worker {
                 topics,
                 commit_interval: config.kafka.commit_interval,
                 open_offsets_max: config.kafka.open_offsets_max,
+                stall_after: config.kafka.stall_after,
                 drain_timeout: config.worker.drain_timeout,
                 batches,
                 assigned: assigned.clone(),

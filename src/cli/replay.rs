@@ -213,7 +213,7 @@ impl Replay {
             return say_json(&json!({
                 "dryRun": self.dry_run, "interrupted": summary.interrupted, "lookedAt": summary.looked_at,
                 "replayed": summary.total(), "byWebhookAndReason": rows, "replayedBefore": summary.before,
-                "webhookGone": summary.gone, "notDeadLetters": summary.foreign,
+                "webhookGone": summary.gone, "shortened": summary.shortened, "notDeadLetters": summary.foreign,
             }));
         }
         for ((webhook, reason), count) in &summary.replayed {
@@ -233,6 +233,10 @@ impl Replay {
         if summary.before > 0 {
             say(&format!("{:>9}  left alone: replayed before (--again replays them)", summary.before));
         }
+        if summary.shortened > 0 {
+            let where_to = "cut to what the topic took; the original stands where the dead letter says";
+            say(&format!("{:>9}  left alone: {where_to}", summary.shortened));
+        }
         if summary.foreign > 0 {
             say(&format!("{:>9}  left alone: not dead letters of ours", summary.foreign));
         }
@@ -240,7 +244,7 @@ impl Replay {
         say(&format!(
             "{} {verb}, of {} chosen and {} looked at",
             summary.total(),
-            summary.total() + summary.before + gone,
+            summary.total() + summary.before + summary.shortened + gone,
             summary.looked_at
         ));
         Ok(())

@@ -47,6 +47,12 @@ impl Config {
             "100 to 10000000",
         );
         require(
+            (second..=second * 3_600).contains(&kafka.stall_after),
+            "kafka.stall_after",
+            time(kafka.stall_after),
+            "1s to 1h",
+        );
+        require(
             self.events.bytes_max == 0 || (1_024..=100_000_000).contains(&self.events.bytes_max),
             "events.bytes_max",
             self.events.bytes_max.to_string(),

@@ -5,6 +5,7 @@
 
 mod intake;
 mod rebalance;
+mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +27,10 @@ use super::partition::Partition;
 use super::standstill::Standstill;
 use crate::conditions::Conditions;
 use crate::worker::reporting;
+use intake::Record;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
+use watchdog::Watchdog;
 
 /// Longest that a poll waits: how soon a commit, a pause or the end is noticed.
 const POLL_MAX: Duration = Duration::from_millis(50);
@@ -53,6 +56,8 @@ pub struct Setup {
     pub commit_interval: Duration,
     /// `kafka.open_offsets_max`
     pub open_offsets_max: usize,
+    /// `kafka.stall_after`
+    pub stall_after: Duration,
     /// `worker.drain_timeout`
     pub drain_timeout: Duration,
     /// Where records go.
@@ -91,7 +96,8 @@ pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHan
     consumer.subscribe(&topics).context("kafka consumer: subscribe")?;
     let runtime = tokio::runtime::Handle::current();
     let consumer = Arc::new(consumer);
-    let committing = Committing::start(name, consumer.clone(), setup.commit_interval)?;
+    let watchdog = Watchdog::new(setup.stall_after, setup.conditions);
+    let committing = Committing::start(name, consumer.clone(), setup.commit_interval, watchdog)?;
     let thread = Consume {
         consumer,
         committing,
@@ -123,12 +129,18 @@ struct Committing {
 }
 
 impl Committing {
-    fn start(name: &str, consumer: Arc<BaseConsumer<Rebalances>>, interval: Duration) -> anyhow::Result<Self> {
+    fn start(
+        name: &str,
+        consumer: Arc<BaseConsumer<Rebalances>>,
+        interval: Duration,
+        mut watchdog: Watchdog,
+    ) -> anyhow::Result<Self> {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new().name(format!("{name} commits"));
         let run = move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 consumer.context().commit(&consumer);
+                watchdog.look(&consumer);
             }
         };
         thread.spawn(run).context("a thread for commits")?;
@@ -182,7 +194,7 @@ impl Consume {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     if let Some(partition) = self.consumer.context().partition(&message) {
-                        self.intake.take(&message, &partition, &mut self.pending);
+                        self.intake.take(&Record::of(&message), &partition, &mut self.pending);
                     }
                 }
                 Some(Err(error)) => {

@@ -49,6 +49,8 @@ struct State {
     /// Nothing is settled any more.
     closed: bool,
     note: Option<CommitNote>,
+    /// Whether the first record has been compared with the note.
+    is_note_checked: bool,
     committed: Option<(i64, String)>,
     /// Entries in the stream of marks, oldest first, each with the generation that it speaks of.
     entries: VecDeque<(u64, Entry)>,
@@ -126,8 +128,7 @@ impl Partition {
             debug_assert!(opened, "the first offset always opens");
         }
         // The note speaks of this log only if the record at the watermark, the first one read, is the same.
-        if state.offsets.count() == 1
-            && state.committed.is_none()
+        if !std::mem::replace(&mut state.is_note_checked, true)
             && state.note.as_ref().is_some_and(|note| {
                 !note.is_settled(offset)
                     && note.stamp_ms != Some(timestamp_ms)
@@ -239,9 +240,11 @@ impl Partition {
         Some((state.offsets.watermark()?, state.offsets.end()?))
     }
 
-    /// Nothing of it was read or committed yet: this is where reading begins.
-    pub fn begins_at(&self, offset: i64) {
-        self.state().offsets.begin(offset);
+    /// Nothing of it was read yet: this is where reading begins. `committed` is the metadata of a commit of that offset.
+    pub fn begins_at(&self, offset: i64, committed: Option<&str>) {
+        let mut state = self.state();
+        state.offsets.begin(offset);
+        state.committed = committed.map(|metadata| (offset, metadata.to_owned()));
     }
 
     /// Whether this process may have lost it without knowing, by standing still.
@@ -379,6 +382,7 @@ mod tests {
     #[test]
     fn entries_of_a_predecessor_stay_until_a_commit_passes_them() {
         let partition = partition(None);
+        partition.begins_at(5, None);
         partition.inherited(&[Entry { id: "1-0".into(), highest: 7 }]);
         partition.open(5, 0).unwrap().settle();
         assert_eq!(partition.committed(6, String::new()), None);

@@ -73,6 +73,7 @@ mod tests {
             delivery_id: Some(DeliveryId(Uuid::from_u128(2))),
             died_at_ms: 1_000,
             replays: 0,
+            ..Letter::default()
         }
     }
 

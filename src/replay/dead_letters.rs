@@ -30,6 +30,8 @@ pub struct Summary {
     pub before: u64,
     /// Chosen, but of a webhook that is deleted or disabled.
     pub gone: BTreeMap<WebhookId, u64>,
+    /// Chosen, but cut to what their topic took: the original stands where the letter says.
+    pub shortened: u64,
     /// Records of the topic that aren't dead letters of ours.
     pub foreign: u64,
     /// Ended before its end.
@@ -139,6 +141,7 @@ impl Summary {
         self.looked_at += share.looked_at;
         self.before += share.before;
         self.foreign += share.foreign;
+        self.shortened += share.shortened;
         for (whom, count) in share.replayed {
             *self.replayed.entry(whom).or_default() += count;
         }
@@ -174,6 +177,10 @@ impl Summary {
         }
         if let Some(webhook) = letter.webhook_id.filter(|webhook| !active.contains(webhook)) {
             *self.gone.entry(webhook).or_default() += 1;
+            return None;
+        }
+        if letter.is_shortened {
+            self.shortened += 1;
             return None;
         }
         Some((letter, reason))

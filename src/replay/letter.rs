@@ -6,6 +6,7 @@ use rdkafka::message::BorrowedMessage;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::kafka::headers;
+use crate::record;
 use crate::webhook::WebhookId;
 
 /// What filters look at.
@@ -23,6 +24,10 @@ pub struct Letter {
     pub died_at_ms: i64,
     /// How often it was replayed before it died.
     pub replays: u32,
+    /// Whether it is a record as it came, not a delivery: only such a one says what time it had.
+    pub has_source_time: bool,
+    /// Whether its value was cut because its topic didn't take all of it: what is left can't be sent.
+    pub is_shortened: bool,
 }
 
 impl Letter {
@@ -43,6 +48,8 @@ impl Letter {
     }
 
     fn take(&mut self, key: &[u8], value: &str) {
+        self.has_source_time |= key == record::SOURCE_TIMESTAMP.as_bytes();
+        self.is_shortened |= key == record::SHORTENED.as_bytes();
         match key {
             b"optio-webhook-id" => self.webhook_id = value.parse().ok(),
             b"optio-event" => self.event = EventType::named(value),
@@ -57,6 +64,6 @@ impl Letter {
     /// Whether it is a record that couldn't be read, as it came.
     #[must_use]
     pub fn is_unread(&self) -> bool {
-        matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))
+        self.has_source_time && matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))
     }
 }

@@ -95,6 +95,29 @@ async fn a_fatal_error_of_the_producer_makes_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn polling_without_progress_while_records_wait_is_noticed() {
+    let mock = MockCluster::new(1).unwrap();
+    let mut world = World::with(&[("kafka.stall_after", "2s")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    let mut worker = on_a_mock(&mut world, &mock).await;
+    emit_to_mock(&world, 1).await;
+    world.receiver.arrived(1).await;
+    mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 100_000]);
+    let mut emitted = 1;
+    eventually("/readyz says so", async || {
+        emit_to_mock(&world, 1).await;
+        emitted += 1;
+        let (status, page) = worker.page("/readyz").await?;
+        (status == 503 && page.contains("nothing is read of it although")).then_some(())
+    })
+    .await;
+    mock.clear_request_errors(RDKafkaApiKey::Fetch);
+    world.receiver.arrived(emitted).await;
+    worker.readiness(true).await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_refuses_to_tell_settings_is_reported_as_that_and_is_no_obstacle() {
     let kafka = Service::kafka_with_acls();
     let world = World::with(&[("kafka.brokers", &kafka.address)]).await;

@@ -30,6 +30,29 @@ pub enum Intake {
 
 type Waiting = (Arc<Delivery>, LastError, Arc<Receipt>);
 
+/// A record as it was read.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: Option<&'a BorrowedHeaders>,
+    offset: i64,
+    timestamp_ms: i64,
+}
+
+impl<'a> Record<'a> {
+    /// As the consumer has it.
+    pub(super) fn of(message: &'a BorrowedMessage<'_>) -> Self {
+        Self {
+            key: message.key(),
+            value: message.payload(),
+            headers: message.headers(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        }
+    }
+}
+
 /// What one record turns out to be.
 enum Read {
     /// It goes on at once.
@@ -60,28 +83,28 @@ impl Retries {
         Self { names, limits: Limits::new(config), config: config.clone(), windows: HashMap::new(), turn: 0 }
     }
 
-    fn read(&self, message: &BorrowedMessage<'_>, partition: &Assigned) -> Read {
-        if record::is_replay_of_unread(message.headers()) {
-            return Read::Ready(self.unread(message, partition));
+    fn read(&self, record: &Record<'_>, partition: &Assigned) -> Read {
+        if record::is_replay_of_unread(record.headers) {
+            return Read::Ready(self.unread(record, partition));
         }
-        match record::read(message.payload(), message.headers()) {
+        match record::read(record.value, record.headers) {
             Ok((delivery, due_at_ms, last)) => Read::Waits(Box::new(delivery), due_at_ms, last),
-            Err(error) => Read::Ready(malformed(message, here(message, partition), error.to_string())),
+            Err(error) => Read::Ready(malformed(record, here(record, partition), error.to_string())),
         }
     }
 
     /// A replayed record that couldn't be read: through the decoder that it came to first, again.
-    fn unread(&self, message: &BorrowedMessage<'_>, partition: &Assigned) -> Incoming {
-        let Some(origin) = record::unread_origin(message.headers()) else {
-            return malformed(message, here(message, partition), "a replay that doesn't say where it comes from");
+    fn unread(&self, record: &Record<'_>, partition: &Assigned) -> Incoming {
+        let Some(origin) = record::unread_origin(record.headers) else {
+            return malformed(record, here(record, partition), "a replay that doesn't say where it comes from");
         };
         if !self.names.is_waiting(&origin.source.topic) {
-            return transition(message, origin, self.limits);
+            return transition(record, origin, self.limits);
         }
-        let headers = record::untouched(message.headers());
-        match record::delivery(message.payload(), Some(headers.as_borrowed())) {
+        let headers = record::untouched(record.headers);
+        match record::delivery(record.value, Some(headers.as_borrowed())) {
             Ok((delivery, last)) => Incoming::Due { delivery: Arc::new(delivery), last },
-            Err(error) => malformed(message, origin, error.to_string()),
+            Err(error) => malformed(record, origin, error.to_string()),
         }
     }
 
@@ -111,12 +134,12 @@ impl Intake {
     }
 
     /// A record was read. Nothing that stands in it can stop the thread: what panics twice is malformed.
-    pub(super) fn take(&mut self, message: &BorrowedMessage<'_>, partition: &Assigned, ready: &mut Batch) {
-        let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-        let Some(receipt) = partition.open(message.offset(), timestamp_ms) else { return };
+    pub(super) fn take(&mut self, record: &Record<'_>, partition: &Assigned, ready: &mut Batch) {
+        let timestamp_ms = record.timestamp_ms;
+        let Some(receipt) = partition.open(record.offset, timestamp_ms) else { return };
         let read = panics::twice(|| match self {
-            Self::Events { limits } => Read::Ready(transition(message, here(message, partition), *limits)),
-            Self::Retries(retries) => retries.read(message, partition),
+            Self::Events { limits } => Read::Ready(transition(record, here(record, partition), *limits)),
+            Self::Retries(retries) => retries.read(record, partition),
         });
         match (read, self) {
             (Ok(Read::Ready(incoming)), _) => ready.push(incoming, receipt),
@@ -124,10 +147,10 @@ impl Intake {
                 let bytes = delivery.body.len() + DELIVERY_BYTES;
                 let waiting = (Arc::from(delivery), last, receipt);
                 let window = retries.window(partition);
-                window.insert(due_at_ms, message.offset(), timestamp_ms, now_ms(), bytes, waiting);
+                window.insert(due_at_ms, record.offset, timestamp_ms, now_ms(), bytes, waiting);
             }
             (Ok(Read::Waits(..)) | Err(panics::Panicked), _) => {
-                ready.push(malformed(message, here(message, partition), panics::DETAIL), receipt);
+                ready.push(malformed(record, here(record, partition), panics::DETAIL), receipt);
             }
         }
     }
@@ -194,7 +217,7 @@ fn half_open(partition: &Assigned, open_offsets_max: usize) -> Option<i64> {
 }
 
 /// A task transition, as it came now or, replayed, from `origin`.
-fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, limits: Limits) -> Incoming {
+fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Incoming {
     let UnreadOrigin { source, timestamp_ms, replays } = &origin;
     let at = Position {
         topic: &source.topic,
@@ -202,49 +225,263 @@ fn transition(message: &BorrowedMessage<'_>, origin: UnreadOrigin, limits: Limit
         offset: source.offset,
         timestamp_ms: *timestamp_ms,
     };
-    match decode(message.payload(), at, limits) {
+    match decode(record.value, at, limits) {
         Ok(Decoded::Event(event)) => {
             let (source, replays) = (source.clone(), *replays);
             Incoming::Event {
                 event: Arc::new(event),
-                traceparent: record::traceparent(message.headers()),
+                traceparent: record::traceparent(record.headers),
                 source,
                 replays,
             }
         }
         Ok(Decoded::Nothing(why)) => Incoming::Nothing(why),
-        Err(Undecodable::Malformed(detail)) => malformed(message, origin, detail),
+        Err(Undecodable::Malformed(detail)) => malformed(record, origin, detail),
         Err(error @ Undecodable::TooLarge { .. }) => {
-            unreadable(message, origin, DeadReason::TooLarge, error.to_string())
+            unreadable(record, origin, DeadReason::TooLarge, error.to_string())
         }
     }
 }
 
 /// Where a record stands that comes for the first time.
-fn here(message: &BorrowedMessage<'_>, partition: &Assigned) -> UnreadOrigin {
+fn here(record: &Record<'_>, partition: &Assigned) -> UnreadOrigin {
     UnreadOrigin {
-        source: Source { topic: partition.topic.clone(), partition: partition.number, offset: message.offset() },
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        source: Source { topic: partition.topic.clone(), partition: partition.number, offset: record.offset },
+        timestamp_ms: record.timestamp_ms,
         replays: 0,
     }
 }
 
-fn malformed(message: &BorrowedMessage<'_>, origin: UnreadOrigin, detail: impl Into<String>) -> Incoming {
-    unreadable(message, origin, DeadReason::Malformed, detail.into())
+fn malformed(record: &Record<'_>, origin: UnreadOrigin, detail: impl Into<String>) -> Incoming {
+    unreadable(record, origin, DeadReason::Malformed, detail.into())
 }
 
-fn unreadable(message: &BorrowedMessage<'_>, origin: UnreadOrigin, reason: DeadReason, detail: String) -> Incoming {
+fn unreadable(record: &Record<'_>, origin: UnreadOrigin, reason: DeadReason, detail: String) -> Incoming {
     Incoming::Unreadable(Arc::new(Unreadable {
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
         // What is replayed has ours behind its own.
-        headers: if record::is_replay_of_unread(message.headers()) {
-            record::untouched(message.headers())
+        headers: if record::is_replay_of_unread(record.headers) {
+            record::untouched(record.headers)
         } else {
-            message.headers().map_or_else(OwnedHeaders::new, BorrowedHeaders::detach)
+            record.headers.map_or_else(OwnedHeaders::new, BorrowedHeaders::detach)
         },
         origin,
         reason,
         detail,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::delivery::DeliveryId;
+    use crate::event::body::Bodies;
+    use crate::kafka::headers;
+    use crate::pipeline::partition::{Committed, Partition};
+    use crate::pipeline::standstill::Standstill;
+    use crate::webhook::{PayloadFormat, WebhookId};
+
+    type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+    fn assigned(topic: &str) -> Assigned {
+        static STANDSTILL: LazyLock<Arc<Standstill>> =
+            LazyLock::new(|| Standstill::watch(Duration::from_secs(3_600)).unwrap());
+        Arc::new(Partition::new(topic.into(), 0, Committed::default(), STANDSTILL.clone()))
+    }
+
+    /// A value that fits a header of ours, or nearly does, or is anything.
+    fn value() -> impl Strategy<Value = Option<Vec<u8>>> {
+        let sensible = prop::sample::select(vec![
+            "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10",
+            "task.failed",
+            "e1",
+            "0",
+            "1",
+            "4294967295",
+            "4294967296",
+            "-1",
+            "",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "2224454400000",
+            "task-events",
+            "task-events.retry.1",
+            "true",
+            "503",
+            "timeout",
+            "dlq/0/1/2",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "\u{fffd}",
+        ]);
+        prop_oneof![
+            6 => sensible.prop_map(|text| Some(text.as_bytes().to_vec())),
+            1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Some),
+            1 => Just(None),
+        ]
+    }
+
+    fn headers() -> impl Strategy<Value = Headers> {
+        let ours = prop::sample::select(vec![
+            "optio-delivery-id",
+            "optio-webhook-id",
+            "optio-event",
+            "optio-event-id",
+            "optio-task-id",
+            "optio-attempts",
+            "optio-deferrals",
+            "optio-due-at",
+            "optio-first-seen-at",
+            "optio-last-error",
+            "optio-last-status",
+            "optio-source-topic",
+            "optio-source-partition",
+            "optio-source-offset",
+            "optio-source-timestamp",
+            "optio-replays",
+            "optio-replay-of",
+            "optio-replay-unread",
+            "optio-dead-reason",
+            "traceparent",
+        ]);
+        let key = prop_oneof![
+            8 => ours.prop_map(|name| name.as_bytes().to_vec()),
+            1 => prop::collection::vec(1_u8.., 0..12),
+        ];
+        // All that a retry record needs, then whatever overrides it.
+        let whole = [
+            ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
+            ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
+            ("optio-event", "task.failed"),
+            ("optio-event-id", "e"),
+            ("optio-task-id", "t"),
+            ("optio-attempts", "1"),
+            ("optio-due-at", "0"),
+            ("optio-first-seen-at", "0"),
+            ("optio-source-topic", "task-events"),
+            ("optio-source-partition", "0"),
+            ("optio-source-offset", "0"),
+        ];
+        let whole: Headers =
+            whole.map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).to_vec();
+        (any::<bool>(), prop::collection::vec((key, value()), 0..8)).prop_map(move |(is_whole, more)| {
+            let begin = if is_whole { whole.clone() } else { Headers::new() };
+            [begin, more].concat()
+        })
+    }
+
+    fn body() -> impl Strategy<Value = Option<Vec<u8>>> {
+        let messages = prop::sample::select(vec![
+            r#"{"taskId":"t","toState":"completed"}"#,
+            r#"{"taskId":"t","toState":"failed","task":{"title":"x\ud83d","errorMessage":"y","prNumber":"7","costUsd":1e999}}"#,
+            r#"{"taskId":"t","toState":"running"}"#,
+            r#"{"taskId":"t","toState":"completed","id":[],"timestamp":1e30,"task":[1]}"#,
+            r#"["e","t","completed"]"#,
+        ]);
+        prop_oneof![
+            4 => messages.prop_map(|text| Some(text.as_bytes().to_vec())),
+            1 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Some),
+            1 => Just(None),
+        ]
+    }
+
+    /// Everything that is made of a record on its way: bodies, the headers of a hand-off and of a dead letter, read back.
+    fn follow(incoming: &Incoming) {
+        match incoming {
+            Incoming::Event { event, traceparent, source, replays } => {
+                for format in [PayloadFormat::Optio, PayloadFormat::Slack] {
+                    let webhook_id = WebhookId(Uuid::from_u128(7));
+                    let delivery = Delivery {
+                        id: DeliveryId::of(&event.id, webhook_id),
+                        webhook_id,
+                        event_type: event.event_type,
+                        event_id: event.id.clone(),
+                        task_id: event.task_id.clone(),
+                        body: Bodies::default().of(event, format),
+                        attempts: 0,
+                        deferrals: 0,
+                        first_seen_at_ms: 0,
+                        source: source.clone(),
+                        replays: *replays,
+                        traceparent: traceparent.clone(),
+                    };
+                    hand_over(&delivery);
+                }
+            }
+            Incoming::Due { delivery, .. } | Incoming::Far { delivery, .. } => hand_over(delivery),
+            Incoming::Unreadable(record) => {
+                let letter = record::dead(
+                    record::unread(record.headers.clone(), &record.origin),
+                    record.reason,
+                    &record.detail,
+                    0,
+                );
+                assert_eq!(
+                    record::unread_origin(Some(letter.as_borrowed())).is_some(),
+                    record.origin.source.topic.len() <= 1_024
+                );
+                assert!(headers::last(Some(letter.as_borrowed()), "optio-dead-detail").unwrap().chars().count() <= 300);
+                let _ = record::untouched(Some(letter.as_borrowed()));
+            }
+            Incoming::Nothing(_) => {}
+        }
+    }
+
+    fn hand_over(delivery: &Delivery) {
+        let written = record::headers(delivery, Some(7), LastError::default());
+        let (read, due_at_ms, _) = record::read(Some(&delivery.body), Some(written.as_borrowed())).unwrap();
+        assert_eq!((&read, due_at_ms), (delivery, 7), "what is handed off comes back as it was");
+        let policy = crate::delivery::FatePolicy::new(&Config::built_in().delivery);
+        let _ = (policy.too_old(delivery, now_ms()), policy.after_deferral(delivery, None, now_ms(), 0.5));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
+
+        /// PROPTEST_CASES=1000000 asks for more.
+        #[test]
+        fn no_record_of_any_topic_panics_on_its_way_to_a_hand_off(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)), value in body(), of in headers(),
+            timestamp_ms in prop_oneof![any::<i64>(), Just(1_742_983_954_000), Just(1_742_983_954_000_000)],
+            offset in prop_oneof![any::<i64>(), 0_i64..1_000],
+        ) {
+            let mut owned = OwnedHeaders::new();
+            for (key, value) in &of {
+                headers::add(&mut owned, key, value.as_deref());
+            }
+            let headers = (!of.is_empty()).then(|| owned.as_borrowed());
+            let record = Record { key: key.as_deref(), value: value.as_deref(), headers, offset, timestamp_ms };
+            let config = Arc::new(Config::built_in());
+            let events = Intake::Events { limits: Limits { record_max: 50_000, payload_max: 1_000 } };
+            for (topic, mut intake) in [
+                ("task-events", events),
+                ("task-events.retry.1", Intake::Retries(Retries::new(&config))),
+                ("task-events.retry.99", Intake::Retries(Retries::new(&config))),
+                ("task-events.replay", Intake::Retries(Retries::new(&config))),
+            ] {
+                let partition = assigned(topic);
+                let mut ready = Batch::default();
+                intake.take(&record, &partition, &mut ready);
+                // Two open offsets are half of what stops the partition: what waits for long is moved on.
+                let _ = partition.open(offset.saturating_add(1), 0);
+                let _ = intake.wait(Duration::from_secs(1));
+                intake.release(2, &mut ready);
+                let _ = intake.is_full(&partition);
+                for (incoming, receipt) in &ready.records {
+                    follow(incoming);
+                    receipt.settle();
+                }
+                let _ = partition.to_commit();
+            }
+        }
+    }
+
+    fn cases() -> u32 {
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+    }
 }

@@ -125,6 +125,9 @@ impl Rebalances {
                 tracing::warn!(%topic, partition = number, ?offset, "the committed offset isn't from a worker: it is obeyed, and what is known to be settled above it is void");
             }
             let partition = Arc::new(Partition::new(topic.clone(), number, committed, self.parts.standstill.clone()));
+            if let Some(Offset::Offset(offset)) = offset {
+                partition.begins_at(offset, element.as_ref().map(|element| element.metadata()));
+            }
             self.parts.registry.add(&partition);
             if is_fresh {
                 fresh.push(partition.clone());
@@ -141,7 +144,7 @@ impl Rebalances {
     fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Assigned]) {
         for partition in fresh {
             match consumer.fetch_watermarks(&partition.topic, partition.number, COMMITTED_WAIT) {
-                Ok((low, _)) => partition.begins_at(low),
+                Ok((low, _)) => partition.begins_at(low, None),
                 Err(error) => {
                     tracing::warn!(%error, topic = %partition.topic, partition = partition.number, "where a new partition begins can't be read")
                 }
