@@ -31,7 +31,7 @@ pub const USER_AGENT: &str = concat!("Optio-Webhooks/", env!("CARGO_PKG_VERSION"
 const UNPROCESSED_MAX: u32 = 3;
 /// Of `delivery.timeout`, one part of this many is the most that `delivery.silence_max` takes: there must be time left
 /// to send again.
-const SILENCE_PART: u32 = 4;
+const SILENCE_PART: u32 = 3;
 
 /// A client can't be made of these settings.
 #[derive(Debug, thiserror::Error)]

@@ -28,7 +28,7 @@ pub struct Bounds {
 }
 
 /// Headers of an answer at most. Their bytes are what is bounded on purpose; the parser wants a count as well.
-const HEADER_COUNT_MAX: usize = 1_024;
+const HEADER_COUNT_MAX: usize = 2_048;
 /// What HTTP/1's parser may hold beyond the headers: the first of the body may come with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
 /// Bytes of an answer's body that may be on their way over HTTP/2.

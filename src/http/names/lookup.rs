@@ -36,7 +36,7 @@ impl<'a> Lookup<'a> {
     /// Asks one source after the other.
     pub async fn run(self) -> Result<Addresses, Unresolved> {
         let system = self.sources.current();
-        let Ok(name) = Name::from_utf8(self.host) else { return self.ask_system(Unresolved::Unknown).await };
+        let Ok(name) = Name::from_ascii(self.host) else { return self.ask_system(Unresolved::Unknown).await };
         if let Some(known) = in_hosts(&system, &name) {
             return Ok((known, WITHOUT_TTL));
         }

@@ -99,9 +99,12 @@ fn read(limits: Limits) -> System {
             None
         }
     };
-    let hosts = Hosts::from_system().unwrap_or_default();
-    let has_further = std::fs::read_to_string(NSSWITCH_CONF).is_ok_and(|text| has_further(&text));
-    System { dns, hosts, has_further }
+    let hosts = Hosts::from_system();
+    if let Err(error) = &hosts {
+        tracing::info!(%error, "{HOSTS} can't be read: its names are left to the system");
+    }
+    let has_further = hosts.is_err() || std::fs::read_to_string(NSSWITCH_CONF).is_ok_and(|text| has_further(&text));
+    System { dns, hosts: hosts.unwrap_or_default(), has_further }
 }
 
 /// Whether the `hosts:` line of `nsswitch.conf` has more than files and DNS.

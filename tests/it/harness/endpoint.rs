@@ -190,7 +190,8 @@ pub fn certified(flaw: Flaw) -> Certified {
     let algorithm = if flaw == Flaw::P521 { &rcgen::PKCS_ECDSA_P521_SHA512 } else { &rcgen::PKCS_ECDSA_P256_SHA256 };
     let authority_key = KeyPair::generate_for(algorithm).unwrap();
     let mut authority = CertificateParams::new(vec![]).unwrap();
-    authority.distinguished_name.push(rcgen::DnType::CommonName, "the tests' own authority");
+    let name = format!("a test's own authority, {}", uuid::Uuid::now_v7());
+    authority.distinguished_name.push(rcgen::DnType::CommonName, name);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_cert = authority.self_signed(&authority_key).unwrap();
     let host = if flaw == Flaw::OtherHost { "elsewhere.example" } else { "localhost" };

@@ -111,7 +111,11 @@ async fn what_is_not_a_handshake_is_tls_and_says_so() {
         let error = post(&client(&settings(|_| {})), &format!("https://{}/", endpoint.address)).await.unwrap_err();
         assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{what}: {error:?}");
     }
-    let silent = Endpoint::start(|_stream, _| std::future::pending()).await;
+    let silent = Endpoint::start(|stream, _| async move {
+        let _held = stream;
+        std::future::pending().await
+    })
+    .await;
     let delivery = settings(|delivery| delivery.timeout = Duration::from_millis(300));
     let error = post(&client(&delivery), &format!("https://{}/", silent.address)).await.unwrap_err();
     assert!(error.code == FailureCode::Timeout && error.detail.starts_with("TLS handshake with"), "{error:?}");
