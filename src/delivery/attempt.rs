@@ -24,7 +24,7 @@ pub enum FailureCode {
     AddressBlocked,
     /// The answer's body broke off.
     Body,
-    /// What came wasn't HTTP.
+    /// What came wasn't HTTP, or broke its rules.
     Protocol,
     /// Put off: the endpoint has its hands full.
     Saturated,
@@ -63,7 +63,7 @@ impl FailureCode {
             Self::Redirect => "the endpoint answered with a redirect; these are never followed",
             Self::AddressBlocked => "the host's address isn't public and may not be dialled",
             Self::Body => "the answer's body broke off",
-            Self::Protocol => "what came back wasn't HTTP",
+            Self::Protocol => "what came back wasn't HTTP, or broke its rules",
             Self::Saturated => "put off without an attempt: the endpoint has its hands full",
             Self::CircuitOpen => "put off without an attempt: the endpoint is known to be down",
         }

@@ -27,6 +27,8 @@ use crate::delivery::FailureCode;
 /// Sent as `User-Agent` (contract section 3).
 pub const USER_AGENT: &str = concat!("Optio-Webhooks/", env!("CARGO_PKG_VERSION"));
 
+/// How long a request waits for another one's connection to the same endpoint that it may share, before it dials itself.
+const OTHERS_DIAL_MAX: Duration = Duration::from_secs(1);
 /// How often a request is sent again, within one attempt, because the endpoint says that it did not process it.
 const UNPROCESSED_MAX: u32 = 3;
 /// Of `delivery.timeout`, one part of this many is the most that `delivery.silence_max` takes: there must be time left
@@ -196,10 +198,8 @@ impl Client {
                     return Ok((placed(carrier, origin), false));
                 }
                 Taken::Wait(mut dialling) => {
-                    if timeout_at(deadline, dialling.changed()).await.is_err() {
-                        let step = format_args!("waiting for a connection to {}", target.authority()).to_string();
-                        return Err(SendError::timeout(step));
-                    }
+                    // Over when the other has dialled, or failed to. One that takes long is not waited for.
+                    let _ = timeout_at(deadline.min(Instant::now() + OTHERS_DIAL_MAX), dialling.changed()).await;
                     has_waited = true;
                 }
             }

@@ -14,7 +14,7 @@ use url::Host;
 
 use super::address::AddressPolicy;
 use super::failure::SendError;
-use super::names::{Names, Unresolved};
+use super::names::Names;
 use crate::delivery::FailureCode;
 
 /// How long one address is tried before the next is tried beside it (RFC 8305 section 5).
@@ -87,9 +87,7 @@ impl Dialler {
         let step = format_args!("resolving {name}").to_string();
         match timeout_at(deadline, self.names.resolve(name)).await {
             Ok(Ok(addresses)) => Ok(addresses),
-            Ok(Err(why @ (Unresolved::Unknown | Unresolved::Silent | Unresolved::Failed(_)))) => {
-                Err(SendError::new(FailureCode::Dns, step, why))
-            }
+            Ok(Err(why)) => Err(SendError::new(FailureCode::Dns, step, why)),
             Err(_) => Err(SendError::timeout(step)),
         }
     }

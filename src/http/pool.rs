@@ -166,18 +166,6 @@ impl Pool {
             }
         }
     }
-
-    /// How many connections wait or are shared, for tests.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.origins().values().map(|origin| origin.idle.len() + origin.shared.len()).sum()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Origin {

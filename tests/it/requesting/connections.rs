@@ -137,7 +137,7 @@ async fn of_eight_frozen_connections_the_first_timeout_frees_all() {
         }
     })
     .await;
-    let client = client(&settings(|delivery| delivery.timeout = Duration::from_millis(800)));
+    let client = client(&settings(|delivery| delivery.timeout = Duration::from_millis(1_500)));
     let url = endpoint.url();
     let warm = futures_util::future::join_all((0..8).map(|_| post(&client, &url))).await;
     assert!(warm.iter().all(Result::is_ok) && endpoint.connections() == 8, "{warm:?}");
@@ -186,7 +186,7 @@ async fn a_frozen_http2_connection_is_noticed_by_pings_and_replaced_within_the_a
 async fn after_a_timeout_over_http2_the_next_attempt_dials_anew_though_pings_are_answered() {
     let (endpoint, roots) =
         h2_endpoint(|connection, count| if connection == 0 && count > 1 { Act::Ignore } else { Act::Answer }).await;
-    let client = trusting(&settings(|delivery| delivery.timeout = Duration::from_millis(500)), roots);
+    let client = trusting(&settings(|delivery| delivery.timeout = Duration::from_millis(1_500)), roots);
     post(&client, &https(&endpoint)).await.unwrap();
     let error = post(&client, &https(&endpoint)).await.unwrap_err();
     assert_eq!(error.code, FailureCode::Timeout);

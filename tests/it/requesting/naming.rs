@@ -116,7 +116,7 @@ async fn what_is_not_a_handshake_is_tls_and_says_so() {
         std::future::pending().await
     })
     .await;
-    let delivery = settings(|delivery| delivery.timeout = Duration::from_millis(300));
+    let delivery = settings(|delivery| delivery.timeout = Duration::from_secs(1));
     let error = post(&client(&delivery), &format!("https://{}/", silent.address)).await.unwrap_err();
     assert!(error.code == FailureCode::Timeout && error.detail.starts_with("TLS handshake with"), "{error:?}");
 }

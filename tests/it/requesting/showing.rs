@@ -1,9 +1,11 @@
-//! How the whole program shows a failure.
+//! The whole program: failures as people see them, and attempts that aren't spent.
 
 use optio_webhooks::event::EventType;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::World;
+use crate::harness::endpoint::{Endpoint, OK, request, reset};
 use crate::harness::worker::client;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,4 +42,36 @@ async fn a_failure_s_sentence_is_in_the_log_in_the_api_and_on_the_page() {
     let works = world.webhook("/works", &[EventType::TaskCompleted]).await;
     let (_, tested) = worker.call("POST", &format!("/api/webhooks/{works}/test"), Some(json!({}))).await;
     assert_eq!((&tested["delivery"]["success"], &tested["delivery"]["errorDetail"]), (&json!(true), &json!(null)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_closes_and_resets_kept_connections_costs_no_attempt_of_the_worker() {
+    let world = World::new().await;
+    // Each connection serves two requests; the third is read, and the connection is closed or reset.
+    let endpoint = Endpoint::start(|mut stream, number| async move {
+        for _ in 0..2 {
+            if request(&mut stream).await.is_none() {
+                return;
+            }
+            stream.write_all(OK).await.unwrap();
+        }
+        request(&mut stream).await;
+        if number % 2 == 0 {
+            reset(stream);
+        }
+    })
+    .await;
+    let mut webhook = world.unsaved("/", &[EventType::TaskCompleted]);
+    webhook.url = endpoint.url().parse().unwrap();
+    world.store().put(&webhook).await.unwrap();
+    let _worker = world.worker().await;
+    // One after the other, so that connections are used again.
+    for _ in 0..17 {
+        world.emit(EventType::TaskCompleted, 1).await;
+        world.settled().await;
+    }
+    let logged = world.logged(webhook.id).await;
+    assert_eq!(logged.len(), 17);
+    assert!(logged.iter().all(|entry| entry["success"] == json!(true) && entry["attempt"] == json!(1)), "{logged:?}");
+    assert!(endpoint.connections() < 17, "connections are kept");
 }
