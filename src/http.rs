@@ -8,5 +8,7 @@ pub mod dial;
 pub mod failure;
 pub mod names;
 pub mod pool;
+pub mod route;
+pub mod target;
 pub mod tls;
 pub mod tunnel;

@@ -4,21 +4,21 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT as USER_AGENT_HEADER};
-use hyper::{Method, Request, Uri};
+use hyper::{HeaderMap, Request};
 use rustls::RootCertStore;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use url::{Host, Position, Url};
+use url::Url;
 
 use super::address::AddressPolicy;
 use super::answer::{Answer, Carrier, Placed};
-use super::connection::{self, Body, Bounds};
-use super::dial::{Dialler, Guard};
+use super::connection::{Body, Bounds};
+use super::dial::Dialler;
 use super::failure::{SendError, of_hyper, says_unprocessed};
 use super::names::{Limits, Names};
 use super::pool::{Pool, Taken, Wish};
+use super::route::{Made, Route};
+use super::target::{Form, Target};
 use super::tls::{self, Tls};
 use super::tunnel::Proxy;
 use crate::config;
@@ -52,10 +52,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     timeout: Duration,
-    bounds: Bounds,
-    dialler: Dialler,
-    tls: Tls,
-    proxy: Option<Proxy>,
+    route: Route,
     pool: Arc<Pool>,
     sweeping: Once,
 }
@@ -78,33 +75,6 @@ pub fn limits(delivery: &config::Delivery) -> Limits {
 #[must_use]
 pub fn policy(delivery: &config::Delivery) -> AddressPolicy {
     AddressPolicy { allow_http: delivery.allow_http, allow_networks: delivery.allow_networks.clone() }
-}
-
-/// Where a request goes.
-struct Target<'a> {
-    url: &'a Url,
-    host: Host<&'a str>,
-    port: u16,
-    is_tls: bool,
-}
-
-impl<'a> Target<'a> {
-    fn of(url: &'a Url) -> Result<Self, SendError> {
-        let is_tls = url.scheme() == "https";
-        match (url.host(), url.port_or_known_default()) {
-            (Some(host), Some(port)) => Ok(Self { url, host, port, is_tls }),
-            _ => Err(SendError::new(FailureCode::Protocol, "preparing the request", "the URL has no host")),
-        }
-    }
-
-    /// Scheme, host and port: whose connections it may use.
-    fn origin(&self) -> &'a str {
-        &self.url[..Position::BeforePath]
-    }
-
-    fn authority(&self) -> &'a str {
-        &self.url[Position::BeforeHost..Position::AfterPort]
-    }
 }
 
 /// An exchange that came to nothing.
@@ -132,15 +102,17 @@ impl Client {
         let silence_max = delivery.silence_max.min(delivery.timeout / SILENCE_PART);
         Ok(Self(Arc::new(Inner {
             timeout: delivery.timeout,
-            bounds: Bounds { headers_max: delivery.response_headers_max, silence_max },
-            dialler: Dialler {
-                names,
-                policy: policy(delivery),
-                connect_timeout: delivery.connect_timeout,
-                silence_max,
+            route: Route {
+                dialler: Dialler {
+                    names,
+                    policy: policy(delivery),
+                    connect_timeout: delivery.connect_timeout,
+                    silence_max,
+                },
+                tls: Tls::new(roots)?,
+                proxy,
+                bounds: Bounds { headers_max: delivery.response_headers_max, silence_max },
             },
-            tls: Tls::new(roots)?,
-            proxy,
             pool: Arc::new(Pool::new(delivery.idle_timeout)),
             sweeping: Once::new(),
         })))
@@ -162,7 +134,11 @@ impl Client {
         let (mut wish, mut unprocessed, mut has_repeated) = (Wish::Any, 0, false);
         loop {
             let (placed, is_reused) = self.connection(&target, wish, deadline).await?;
-            let request = self.request(&target, &placed.carrier, headers(), body.clone())?;
+            let form = match placed.carrier {
+                Carrier::Http1(_) => self.0.route.http1_form(&target),
+                Carrier::Http2(_) => Form::Http2,
+            };
+            let request = target.request(form, headers(), body.clone())?;
             let broken = match exchange(placed, request, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(broken) => broken,
@@ -214,114 +190,17 @@ impl Client {
         done: Option<watch::Sender<()>>,
         deadline: Instant,
     ) -> Result<Carrier, SendError> {
-        self.0.sweeping.call_once(|| drop(tokio::spawn(self.0.pool.sweep())));
-        let dialler = &self.0.dialler;
-        let carrier = match &self.0.proxy {
-            None => {
-                let (stream, peer) = dialler.dial(target.host.clone(), target.port, Guard::Judged, deadline).await?;
-                self.speak(target, origin, stream, peer, deadline).await?
+        let Inner { route, pool, sweeping, .. } = &*self.0;
+        sweeping.call_once(|| drop(tokio::spawn(pool.sweep())));
+        let carrier = match route.connect(target, deadline).await? {
+            Made::Http1(connection) => {
+                pool.is_http1(origin);
+                Carrier::Http1(connection)
             }
-            Some(proxy) => {
-                let host = match &proxy.host {
-                    Host::Domain(name) => Host::Domain(name.as_str()),
-                    Host::Ipv4(address) => Host::Ipv4(*address),
-                    Host::Ipv6(address) => Host::Ipv6(*address),
-                };
-                let dialled = dialler.dial(host, proxy.port, Guard::Trusted, deadline).await;
-                let (stream, peer) = dialled.map_err(|error| SendError {
-                    detail: super::failure::sentence(format_args!("the egress proxy: {}", error.detail)),
-                    ..error
-                })?;
-                if proxy.is_tls {
-                    let (name, peer_name) = (proxy.host.to_string(), format!("the egress proxy {peer}"));
-                    let stream = self.0.tls.to_proxy(stream, &name, &peer_name, deadline).await?;
-                    self.through(proxy, target, origin, stream, peer, deadline).await?
-                } else {
-                    self.through(proxy, target, origin, stream, peer, deadline).await?
-                }
-            }
+            Made::Http2(connection) => Carrier::Http2(pool.share(origin, connection)),
         };
         drop(done);
         Ok(carrier)
-    }
-
-    /// Through the proxy that `stream` leads to.
-    async fn through<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        &self,
-        proxy: &Proxy,
-        target: &Target<'_>,
-        origin: &Arc<str>,
-        mut stream: S,
-        peer: std::net::SocketAddr,
-        deadline: Instant,
-    ) -> Result<Carrier, SendError> {
-        if target.is_tls {
-            proxy.open(&mut stream, &format!("{}:{}", target.host, target.port), deadline).await?;
-        }
-        self.speak(target, origin, stream, peer, deadline).await
-    }
-
-    /// TLS where the URL asks for it, and the version of HTTP that the endpoint chooses.
-    async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        &self,
-        target: &Target<'_>,
-        origin: &Arc<str>,
-        stream: S,
-        peer: std::net::SocketAddr,
-        deadline: Instant,
-    ) -> Result<Carrier, SendError> {
-        let Inner { tls, pool, bounds, .. } = &*self.0;
-        let refused = |error: hyper::Error| {
-            let (code, reason) = of_hyper(&error);
-            SendError::new(code, format_args!("beginning HTTP with {peer}"), reason)
-        };
-        if !target.is_tls {
-            return Ok(Carrier::Http1(connection::http1(stream, peer, *bounds).await.map_err(refused)?));
-        }
-        let name = target.host.to_string();
-        let (stream, is_h2) = tls.to_endpoint(stream, &name, &format!("{peer} ({name})"), deadline).await?;
-        if is_h2 {
-            let connection = connection::http2(stream, peer, *bounds).await.map_err(refused)?;
-            return Ok(Carrier::Http2(pool.share(origin, connection)));
-        }
-        pool.is_http1(origin);
-        Ok(Carrier::Http1(connection::http1(stream, peer, *bounds).await.map_err(refused)?))
-    }
-
-    fn request(
-        &self,
-        target: &Target<'_>,
-        carrier: &Carrier,
-        mut headers: HeaderMap,
-        body: Bytes,
-    ) -> Result<Request<Body>, SendError> {
-        let bad = |error: &dyn std::fmt::Display| {
-            SendError::new(
-                FailureCode::Protocol,
-                "preparing the request",
-                format_args!("the URL can't be asked for: {error}"),
-            )
-        };
-        let whole = &target.url[..Position::AfterQuery];
-        let to_proxy = self.0.proxy.as_ref().filter(|_| !target.is_tls);
-        let uri = match carrier {
-            // RFC 9112 section 3.2: the whole URL to a proxy, path and query to an endpoint.
-            Carrier::Http1(_) if to_proxy.is_none() => Uri::try_from(&whole[target.origin().len()..]),
-            _ => Uri::try_from(whole),
-        };
-        if let Carrier::Http1(_) = carrier {
-            headers.insert(HOST, HeaderValue::try_from(target.authority()).map_err(|error| bad(&error))?);
-        }
-        if let Some(authorization) = to_proxy.and_then(|proxy| proxy.authorization.clone()) {
-            headers.insert(PROXY_AUTHORIZATION, authorization);
-        }
-        headers.insert(USER_AGENT_HEADER, HeaderValue::from_static(USER_AGENT));
-        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-        let mut request = Request::new(Body::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.map_err(|error| bad(&error))?;
-        *request.headers_mut() = headers;
-        Ok(request)
     }
 }
 
