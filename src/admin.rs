@@ -41,7 +41,7 @@ struct Admin {
     store: WebhookStore,
     log: DeliveryLog,
     reports: Reports,
-    client: reqwest::Client,
+    client: http::client::Client,
     redeliveries: Redeliveries,
     replays: Replays,
     lags: Lags,

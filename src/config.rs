@@ -133,6 +133,16 @@ pub enum Ordering {
 pub struct Delivery {
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub resolve_cache_max: Duration,
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub silence_max: Duration,
     pub attempts_max: u32,
     #[serde(with = "humantime_serde")]
     pub age_max: Duration,
@@ -143,6 +153,7 @@ pub struct Delivery {
     pub endpoint_queue_max: usize,
     #[serde(with = "humantime_serde")]
     pub endpoint_wait_max: Duration,
+    pub response_headers_max: usize,
     pub response_body_max: usize,
     pub payload_max: usize,
     pub allow_http: bool,

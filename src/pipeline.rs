@@ -35,6 +35,7 @@ use crate::conditions::{Conditions, Severity};
 use crate::config::{Config, Ordering};
 use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, GONE, Outcome, Source, now_ms_up};
 use crate::event::{Event, Nothing};
+use crate::http::client::Client;
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
 use crate::store;
@@ -135,7 +136,7 @@ pub struct Pipeline {
     pub config: Arc<Config>,
     /// Who wants what.
     pub snapshots: Snapshots,
-    client: reqwest::Client,
+    client: Client,
     hand_off: HandOff,
     settler: Settler,
     health: Health,
@@ -166,7 +167,7 @@ struct ParkedByGroup {
 pub struct Parts {
     pub config: Arc<Config>,
     pub snapshots: Snapshots,
-    pub client: reqwest::Client,
+    pub client: Client,
     pub hand_off: HandOff,
     pub settler: Settler,
     pub health: Health,

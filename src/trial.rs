@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source, now_ms};
 use crate::event::body::Bodies;
 use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
+use crate::http::client::Client;
 use crate::pipeline::send;
 use crate::store::Keys;
 use crate::store::log::{self, Entry, EntryId, Logged};
@@ -39,7 +40,7 @@ impl Trial {
 /// Where the log can't be written.
 pub async fn send(
     config: &Config,
-    client: &reqwest::Client,
+    client: &Client,
     mut redis: ConnectionManager,
     webhook: &Webhook,
     event: EventType,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use optio_webhooks::config::Config;
 use optio_webhooks::delivery::{DeliveryId, now_ms};
 use optio_webhooks::event::{Decoded, Event, Limits, Position, decode};
-use optio_webhooks::http::client;
 use optio_webhooks::kafka::clients;
 use optio_webhooks::signature;
 use rdkafka::Message as _;
@@ -43,7 +42,7 @@ async fn post_all(config: &Config, urls: &[String]) {
     let consumer: StreamConsumer =
         clients::consumer(config, &format!("floor-{}", config.kafka.topic)).create().expect("a consumer");
     consumer.subscribe(&[&config.kafka.topic]).expect("subscribed");
-    let client = client::new(&config.delivery).expect("a client");
+    let client = client(&config.delivery).expect("a client");
     // As many at once as the worker sends to as many endpoints.
     let places = Arc::new(Semaphore::new(config.delivery.endpoint_in_flight_max * urls.len()));
     loop {
@@ -65,6 +64,11 @@ async fn post_all(config: &Config, urls: &[String]) {
             });
         }
     }
+}
+
+/// A bare client, as a program without further wishes would have it.
+fn client(delivery: &optio_webhooks::config::Delivery) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().no_proxy().timeout(delivery.timeout).tcp_nodelay(true).build()
 }
 
 fn request(client: &reqwest::Client, url: &str, event: &Event) -> reqwest::RequestBuilder {

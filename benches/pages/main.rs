@@ -71,8 +71,8 @@ async fn measure() {
 
 /// Signed in both ways: by token for the API, by cookie for the pages.
 async fn client(at: std::net::SocketAddr) -> reqwest::Client {
-    let config = optio_webhooks::config::Config::built_in();
-    let plain = optio_webhooks::http::client::new(&config.delivery).expect("a client");
+    let plain = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let plain = plain.build().expect("a client");
     let signed_in = loop {
         let form = format!("token={}", TOKEN.replace(' ', "+").replace('\'', "%27"));
         let request = plain.post(format!("http://{at}/sign-in")).body(form);
@@ -108,6 +108,7 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
             let delivery = delivery(*webhook, event_type);
             let attempt = Attempt {
                 failure: failed.then_some(FailureCode::Status),
+                detail: failed.then(|| "reading the answer: the endpoint answered with the status 503".to_owned()),
                 status: Some(if failed { 503 } else { 200 }),
                 response_body: if failed { "x".repeat(200) } else { "ok".to_owned() },
                 duration: Duration::from_millis(12),

@@ -272,12 +272,15 @@ async fn test(
             .await?;
     let entry = trial.entry();
     let logged = &entry.logged;
-    let came_to = match (logged.error, logged.status_code) {
+    let mut came_to = match (logged.error, logged.status_code) {
         (None, Some(status)) => format!("delivered: {status}"),
         (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
         (Some(code), None) => format!("failed: {}", code.as_str()),
         (None, None) => unreachable!("an attempt without a failure has a status"),
     };
+    if let Some(detail) = &logged.error_detail {
+        came_to = format!("{came_to} ({detail})");
+    }
     if output.json {
         say_json(&json!({ "delivery": entry.shown() }))?;
     } else {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::masked::masked_url;
 use super::{BadConfig, Config};
+use crate::http::tunnel::Proxy;
 
 impl Config {
     /// Holds every bound that a type can't.
@@ -195,6 +196,42 @@ impl Config {
             "10ms to 60s",
         );
         require(
+            (millisecond * 10..=second * 60).contains(&delivery.resolve_timeout),
+            "delivery.resolve_timeout",
+            time(delivery.resolve_timeout),
+            "10ms to 60s",
+        );
+        require(
+            (second..=second * 3_600).contains(&delivery.resolve_cache_max),
+            "delivery.resolve_cache_max",
+            time(delivery.resolve_cache_max),
+            "1s to 1h",
+        );
+        require(
+            (millisecond * 10..=second * 60).contains(&delivery.connect_timeout),
+            "delivery.connect_timeout",
+            time(delivery.connect_timeout),
+            "10ms to 60s",
+        );
+        require(
+            delivery.idle_timeout <= second * 3_600,
+            "delivery.idle_timeout",
+            time(delivery.idle_timeout),
+            "0s to 1h",
+        );
+        require(
+            (millisecond * 100..=second * 60).contains(&delivery.silence_max),
+            "delivery.silence_max",
+            time(delivery.silence_max),
+            "100ms to 60s",
+        );
+        require(
+            (8_192..=1 << 20).contains(&delivery.response_headers_max),
+            "delivery.response_headers_max",
+            delivery.response_headers_max.to_string(),
+            "8192 to 1048576 (bytes)",
+        );
+        require(
             (2_000..=16 << 20).contains(&delivery.response_body_max),
             "delivery.response_body_max",
             delivery.response_body_max.to_string(),
@@ -207,10 +244,10 @@ impl Config {
             "1024 to 900000 (bytes)",
         );
         require(
-            delivery.proxy.is_empty() || url::Url::parse(&delivery.proxy).is_ok(),
+            delivery.proxy.is_empty() || Proxy::parse(&delivery.proxy).is_some(),
             "delivery.proxy",
             format!("{:?}", masked_url(&delivery.proxy)),
-            "a URL, or empty for none",
+            "a URL like http://proxy:3128 (http or https), or empty for none",
         );
         let breaker = &delivery.breaker;
         require(

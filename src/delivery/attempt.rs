@@ -12,11 +12,11 @@ pub enum FailureCode {
     Status,
     /// No whole answer within `delivery.timeout`.
     Timeout,
-    /// The host's name has no address.
+    /// The host's name has no address, or no name server answers.
     Dns,
-    /// No connection.
+    /// No connection could be made, or it broke.
     Connect,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed: certificates, versions, ciphers.
     Tls,
     /// An answer that points elsewhere; never followed.
     Redirect,
@@ -24,7 +24,7 @@ pub enum FailureCode {
     AddressBlocked,
     /// The answer's body broke off.
     Body,
-    /// What came wasn't HTTP.
+    /// What came wasn't HTTP, or broke its rules.
     Protocol,
     /// Put off: the endpoint has its hands full.
     Saturated,
@@ -57,13 +57,13 @@ impl FailureCode {
         match self {
             Self::Status => "the endpoint answered with a status that isn't 2xx",
             Self::Timeout => "no whole answer came in time",
-            Self::Dns => "the host's name has no address",
+            Self::Dns => "the host's name has no address, or no name server answers",
             Self::Connect => "no connection could be made, or it broke",
-            Self::Tls => "the TLS handshake failed: look at the endpoint's certificate",
+            Self::Tls => "no TLS with the endpoint: its certificate or its versions of TLS aren't accepted",
             Self::Redirect => "the endpoint answered with a redirect; these are never followed",
             Self::AddressBlocked => "the host's address isn't public and may not be dialled",
             Self::Body => "the answer's body broke off",
-            Self::Protocol => "what came back wasn't HTTP",
+            Self::Protocol => "what came back wasn't HTTP, or broke its rules",
             Self::Saturated => "put off without an attempt: the endpoint has its hands full",
             Self::CircuitOpen => "put off without an attempt: the endpoint is known to be down",
         }
@@ -75,6 +75,8 @@ impl FailureCode {
 pub struct Attempt {
     /// None for 2xx.
     pub failure: Option<FailureCode>,
+    /// For people: at which step it failed and why, in one bounded line without secrets.
+    pub detail: Option<String>,
     /// The answer's status, where one came.
     pub status: Option<u16>,
     /// As much of the answer's body as is kept.

@@ -166,6 +166,7 @@ mod tests {
     fn failed(retry_after: Option<Duration>) -> Attempt {
         Attempt {
             failure: Some(FailureCode::Status),
+            detail: None,
             status: Some(500),
             response_body: String::new(),
             duration: Duration::ZERO,

@@ -1,12 +1,11 @@
 //! Which addresses requests may dial.
 //!
-//! The check sits in the client's own resolver, so that the address checked is the address dialled
-//! (no rebinding between the two). A host that is an address never reaches a resolver: it is checked by itself.
+//! The check sits between the client's resolver and its dialler (`dial.rs`), so that the address checked is the address
+//! dialled (no rebinding between the two). A host that is an address is checked the same way.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 /// What may be dialled: `delivery.allow_http`, `delivery.allow_networks`.
@@ -103,30 +102,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         && segments[0] != 0x2002
         && !(segments[0] == 0x3fff && segments[1] < 0x1000)
 }
-
-/// Resolves names and refuses those of which any address is blocked.
-#[derive(Debug, Clone)]
-pub struct GuardedResolver(pub AddressPolicy);
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let policy = self.0.clone();
-        Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await.map_err(NotResolved)?.collect();
-            // One forbidden address is enough: a name that answers with both is rebinding.
-            for address in &found {
-                policy.check(address.ip())?;
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// The host's name has no address.
-#[derive(Debug, thiserror::Error)]
-#[error("the host's name can't be resolved: {0}")]
-pub struct NotResolved(std::io::Error);
 
 #[cfg(test)]
 mod tests {

@@ -1,26 +1,23 @@
 //! One attempt: the request of contract section 3, and what it came to.
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Request, Response};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
 use crate::config;
 use crate::delivery::{Attempt, Delivery, FailureCode, now_ms, now_ms_up, retry_after};
-use crate::http::client::{failure_code, policy};
+use crate::http::answer::Answer;
+use crate::http::client::{Client, policy};
+use crate::http::failure::SendError;
 use crate::signature;
 use crate::store::log::RESPONSE_BODY_MAX;
 use crate::webhook::Webhook;
 
 /// Sends attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
-pub async fn attempt(
-    client: &reqwest::Client,
-    webhook: &Webhook,
-    delivery: &Delivery,
-    settings: &config::Delivery,
-) -> Attempt {
+pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, settings: &config::Delivery) -> Attempt {
     let started = Instant::now();
     let mut attempt = Attempt {
         failure: None,
+        detail: None,
         status: None,
         response_body: String::new(),
         duration: std::time::Duration::ZERO,
@@ -28,58 +25,44 @@ pub async fn attempt(
         ended_at_ms: 0,
         proofs: Vec::new(),
     };
-    // An address as host never reaches the guarded resolver; the settings may have changed since it was saved.
-    if policy(settings).check_url(&webhook.url).is_err() {
-        attempt.failure = Some(FailureCode::AddressBlocked);
-    } else {
-        attempt.proofs = proofs(webhook, delivery, now_ms());
-        let mut request = Request::new(Method::POST, webhook.url.clone());
-        *request.headers_mut() = headers(webhook, delivery, &attempt.proofs);
-        *request.body_mut() = Some(delivery.body.clone().into());
-        let answer = client.execute(request);
-        attempt.failure = exchange(answer, &mut attempt, settings.response_body_max).await.err();
+    let failed = match policy(settings).check_url(&webhook.url) {
+        // The settings may have changed since the webhook was saved.
+        Err(blocked) => Err(SendError::new(FailureCode::AddressBlocked, "the webhook's URL", blocked)),
+        Ok(()) => {
+            attempt.proofs = proofs(webhook, delivery, now_ms());
+            let request = || headers(webhook, delivery, &attempt.proofs);
+            match client.post(&webhook.url, request, delivery.body.clone()).await {
+                Ok(answer) => read(answer, &mut attempt, settings.response_body_max).await,
+                Err(error) => Err(error),
+            }
+        }
+    };
+    if let Err(SendError { code, detail }) = failed {
+        (attempt.failure, attempt.detail) = (Some(code), Some(detail));
     }
     attempt.duration = started.elapsed();
     attempt.ended_at_ms = now_ms_up();
     attempt
 }
 
-async fn exchange(
-    answer: impl Future<Output = reqwest::Result<Response>>,
-    attempt: &mut Attempt,
-    body_max: usize,
-) -> Result<(), FailureCode> {
-    let mut response = answer.await.map_err(|error| failure_code(&error))?;
-    let status = response.status();
+async fn read(answer: Answer, attempt: &mut Attempt, body_max: usize) -> Result<(), SendError> {
+    let status = answer.status();
     attempt.status = Some(status.as_u16());
-    attempt.retry_after = response
+    attempt.retry_after = answer
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| retry_after(value, now_ms()));
-    let mut body = Vec::new();
-    // What is over the bound stays unread: an endless body can't hold the attempt.
-    let read = loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) => {
-                let room = body_max - body.len();
-                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if body.len() >= body_max {
-                    break Ok(());
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(error) if error.is_timeout() => break Err(FailureCode::Timeout),
-            Err(_) => break Err(FailureCode::Body),
-        }
-    };
+    let (body, whole) = answer.body(body_max).await;
     attempt.response_body = String::from_utf8_lossy(&body).chars().take(RESPONSE_BODY_MAX).collect();
+    let refused =
+        |code, reason| Err(SendError::new(code, "reading the answer", format_args!("{reason} {}", status.as_u16())));
     if status.is_success() {
-        read
+        whole
     } else if status.is_redirection() {
-        Err(FailureCode::Redirect)
+        refused(FailureCode::Redirect, "redirects are never followed, and the endpoint answered with one:")
     } else {
-        Err(FailureCode::Status)
+        refused(FailureCode::Status, "the endpoint answered with the status")
     }
 }
 

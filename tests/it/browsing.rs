@@ -225,7 +225,7 @@ async fn every_page_fits_a_phone_and_has_no_violation_of_accessibility() {
 async fn without_javascript_a_webhook_is_added_and_removed_and_a_form_of_another_page_is_refused() {
     let world = World::new().await;
     let worker = world.worker().await;
-    let client = optio_webhooks::http::client::new(&world.config().delivery).unwrap();
+    let client = crate::harness::worker::client();
     let post = async |path: &str, cookie: &str, fields: &[(&str, &str)]| {
         let body = serde_html_form::to_string(fields).unwrap();
         let request = client.post(format!("{}{path}", worker.address())).header("cookie", cookie);
@@ -271,7 +271,7 @@ async fn each_dead_letter_has_a_page_that_shows_it() {
     world.emit(EventType::TaskFailed, 3).await;
     world.write("poison", Some(b"not json")).await;
     world.dead_lettered(10).await;
-    let client = optio_webhooks::http::client::new(&world.config().delivery).unwrap();
+    let client = crate::harness::worker::client();
     let token = serde_html_form::to_string([("token", crate::harness::world::TOKEN)]).unwrap();
     let sign_in = client.post(format!("{}/sign-in", worker.address())).body(token);
     let signed_in = sign_in.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();

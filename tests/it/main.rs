@@ -15,6 +15,7 @@ mod outages;
 mod records;
 mod remembering;
 mod replaying;
+mod requesting;
 mod retrying;
 mod signing;
 mod snippets;

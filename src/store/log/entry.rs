@@ -40,6 +40,9 @@ pub struct Logged<'a> {
     pub replays: u32,
     /// Why it failed.
     pub error: Option<FailureCode>,
+    /// The same in a sentence; entries of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<Cow<'a, str>>,
     /// From the request's start to the body's end.
     pub duration_ms: u64,
     /// When it is tried again; None where it isn't.
@@ -68,6 +71,7 @@ impl<'a> Logged<'a> {
             attempt: delivery.attempts.saturating_add(1),
             replays: delivery.replays,
             error: attempt.failure,
+            error_detail: attempt.detail.as_deref().map(Cow::Borrowed),
             duration_ms: attempt.duration.as_millis() as u64,
             next_attempt_at: match fate {
                 Fate::Retry { due_at_ms, .. } => Some(rfc3339(due_at_ms)),
@@ -143,6 +147,7 @@ impl<'a> Entry<'a> {
             attempt: logged.attempt,
             replays: logged.replays,
             error: logged.error,
+            error_detail: logged.error_detail.as_deref(),
             duration_ms: logged.duration_ms,
             next_attempt_at: logged.next_attempt_at.as_deref(),
             delivered_at: &logged.delivered_at,
@@ -180,6 +185,8 @@ pub struct Shown<'a> {
     pub replays: u32,
     /// Why it failed.
     pub error: Option<FailureCode>,
+    /// At which step it failed and why, in a sentence of at most 300 characters; null where it didn't.
+    pub error_detail: Option<&'a str>,
     /// From the request's start to the body's end.
     pub duration_ms: u64,
     /// When it is tried again; null where it isn't.

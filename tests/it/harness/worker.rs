@@ -4,8 +4,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::LazyLock;
-
-use optio_webhooks::config::Config;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -14,8 +13,13 @@ use super::world::TOKEN;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_optio-webhooks");
 
-static CLIENT: LazyLock<reqwest::Client> =
-    LazyLock::new(|| optio_webhooks::http::client::new(&Config::built_in().delivery).unwrap());
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(client);
+
+/// A client like a browser without redirects, for the pages and the API.
+pub fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    builder.timeout(Duration::from_secs(10)).build().unwrap()
+}
 
 pub struct Worker {
     child: Child,

@@ -1,0 +1,296 @@
+//! Endpoints that speak byte by byte as a test wants: over TCP, over TLS, in frames of HTTP/2.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// Runs `talk` for each connection; the second argument counts them from 0.
+pub struct Endpoint {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Endpoint {
+    pub async fn start<F>(talk: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                stream.set_nodelay(true).unwrap();
+                tokio::spawn(talk(stream, count.fetch_add(1, Ordering::SeqCst)));
+            }
+        });
+        Self { address, connections, task }
+    }
+
+    /// Answers every request of every connection with these bytes, then closes.
+    pub async fn saying(answer: impl Into<Vec<u8>>) -> Self {
+        let answer: Arc<[u8]> = answer.into().into();
+        Self::start(move |mut stream, _| {
+            let answer = answer.clone();
+            async move {
+                if request(&mut stream).await.is_some() {
+                    let _ = stream.write_all(&answer).await;
+                    let _ = stream.shutdown().await;
+                    // What is unread at a close would reset the connection.
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads a request with its body; None where the connection ends instead.
+pub async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .to_lowercase()
+                .split("content-length: ")
+                .nth(1)
+                .map_or(0, |rest| rest.split("\r\n").next().unwrap().parse::<usize>().unwrap());
+            if body.len() >= length {
+                return Some(text);
+            }
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+}
+
+pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// What an HTTP/2 endpoint does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Answer,
+    /// RST_STREAM with this code.
+    Reset(u32),
+    /// GOAWAY that leaves this stream out, then the end.
+    GoAway,
+    /// The connection ends without a word.
+    Close,
+    /// Nothing is read or written on this connection any more.
+    Freeze,
+    /// The request is never answered, pings are.
+    Ignore,
+}
+
+/// Speaks HTTP/2 in frames: `act` decides on each request, by its number on this connection from 1.
+pub async fn http2(mut stream: impl AsyncRead + AsyncWrite + Unpin, act: impl Fn(u32) -> Act) -> Option<()> {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.ok()?;
+    frame(&mut stream, SETTINGS, 0, 0, &[]).await?;
+    let mut count = 0;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let (kind, flags) = (head[3], head[4]);
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await.ok()?;
+        const ACK: u8 = 1;
+        const END_STREAM: u8 = 1;
+        match kind {
+            SETTINGS if flags & ACK == 0 => frame(&mut stream, SETTINGS, ACK, 0, &[]).await?,
+            PING if flags & ACK == 0 => frame(&mut stream, PING, ACK, 0, &payload).await?,
+            HEADERS | DATA if flags & END_STREAM != 0 => {
+                count += 1;
+                match act(count) {
+                    // HPACK's static table has `:status 200` at 8; end of headers and of the stream.
+                    Act::Answer => frame(&mut stream, HEADERS, 0x5, id, &[0x88]).await?,
+                    Act::Reset(code) => frame(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
+                    Act::GoAway => {
+                        let last = id.saturating_sub(2);
+                        frame(&mut stream, GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat()).await?;
+                        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                        return None;
+                    }
+                    Act::Close => return None,
+                    Act::Freeze => std::future::pending().await,
+                    Act::Ignore => {}
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+/// The stream was not processed (RFC 9113 section 7).
+pub const REFUSED_STREAM: u32 = 7;
+
+async fn frame(stream: &mut (impl AsyncWrite + Unpin), kind: u8, flags: u8, id: u32, payload: &[u8]) -> Option<()> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+    bytes.extend_from_slice(&id.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    stream.write_all(&bytes).await.ok()?;
+    stream.flush().await.ok()
+}
+
+/// A certificate for `localhost` and 127.0.0.1, and who signed it.
+pub struct Certified {
+    pub roots: rustls::RootCertStore,
+    pub config: rustls::ServerConfig,
+    pub chain_pem: String,
+    pub key_pem: String,
+}
+
+/// How a certificate differs from one that is fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    None,
+    Expired,
+    OtherHost,
+    SelfSigned,
+    /// Signed with P-521 all the way.
+    P521,
+}
+
+pub fn certified(flaw: Flaw) -> Certified {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let algorithm = if flaw == Flaw::P521 { &rcgen::PKCS_ECDSA_P521_SHA512 } else { &rcgen::PKCS_ECDSA_P256_SHA256 };
+    let authority_key = KeyPair::generate_for(algorithm).unwrap();
+    let mut authority = CertificateParams::new(vec![]).unwrap();
+    let name = format!("a test's own authority, {}", uuid::Uuid::now_v7());
+    authority.distinguished_name.push(rcgen::DnType::CommonName, name);
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_cert = authority.self_signed(&authority_key).unwrap();
+    let host = if flaw == Flaw::OtherHost { "elsewhere.example" } else { "localhost" };
+    let mut names = vec![host.to_owned()];
+    if flaw != Flaw::OtherHost {
+        names.push("127.0.0.1".to_owned());
+    }
+    let mut params = CertificateParams::new(names).unwrap();
+    if flaw == Flaw::Expired {
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    }
+    let key = KeyPair::generate_for(algorithm).unwrap();
+    let cert = match flaw {
+        Flaw::SelfSigned => params.self_signed(&key).unwrap(),
+        _ => params.signed_by(&key, &Issuer::new(authority, &authority_key)).unwrap(),
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority_cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key_der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key_der).unwrap();
+    Certified { roots, config, chain_pem: cert.pem(), key_pem: key.serialize_pem() }
+}
+
+/// TLS with `config` offering `alpn`, over a connection.
+pub fn acceptor(mut config: rustls::ServerConfig, alpn: &str) -> TlsAcceptor {
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A name server that answers what `answer` has an address for, and leaves everything else unanswered.
+pub struct NameServer {
+    pub address: SocketAddr,
+    questions: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl NameServer {
+    pub async fn start(answer: impl Fn(&str) -> Vec<std::net::Ipv4Addr> + Send + 'static) -> Self {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let questions = Arc::new(Mutex::new(Vec::new()));
+        let asked = questions.clone();
+        let task = tokio::spawn(async move {
+            let mut buffer = [0; 1_500];
+            loop {
+                let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+                let question = &buffer[..length];
+                let (name, end) = name_of(question);
+                let addresses = answer(&name);
+                let is_a = question[end..end + 2] == [0, 1];
+                asked.lock().unwrap().push(name);
+                if !addresses.is_empty() {
+                    let addresses = if is_a { addresses } else { vec![] };
+                    let _ = socket.send_to(&reply(question, end + 4, &addresses), from).await;
+                }
+            }
+        });
+        Self { address, questions, task }
+    }
+
+    /// How often `name` was asked for.
+    pub fn asked(&self, name: &str) -> usize {
+        self.questions.lock().unwrap().iter().filter(|asked| *asked == name).count()
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The name that is asked for, and where it ends.
+fn name_of(question: &[u8]) -> (String, usize) {
+    let (mut at, mut labels) = (12, Vec::new());
+    while question[at] > 0 {
+        let length = question[at] as usize;
+        labels.push(String::from_utf8(question[at + 1..=at + length].to_vec()).unwrap());
+        at += length + 1;
+    }
+    (labels.join(".").to_lowercase(), at + 1)
+}
+
+fn reply(question: &[u8], end: usize, addresses: &[std::net::Ipv4Addr]) -> Vec<u8> {
+    let mut reply = question[..end].to_vec();
+    reply[2..4].copy_from_slice(&[0x81, 0x80]);
+    reply[6..12].copy_from_slice(&[0, addresses.len() as u8, 0, 0, 0, 0]);
+    for address in addresses {
+        // The question's name, type A, class IN, a minute to live, four bytes.
+        reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        reply.extend_from_slice(&address.octets());
+    }
+    reply
+}
+
+/// Closes a connection with a reset.
+pub fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}

@@ -1,0 +1,39 @@
+//! Requests over real sockets, to endpoints that do what the worst of them do.
+
+mod connections;
+mod dialling;
+mod leniency;
+mod naming;
+mod showing;
+
+use bytes::Bytes;
+use optio_webhooks::config::{Config, Delivery};
+use optio_webhooks::http::client::{self, Client};
+use optio_webhooks::http::failure::SendError;
+use optio_webhooks::http::names::Names;
+
+/// Endpoints of this machine are allowed.
+fn settings(change: impl FnOnce(&mut Delivery)) -> Delivery {
+    let mut delivery = Config::built_in().delivery;
+    delivery.allow_http = true;
+    delivery.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
+    change(&mut delivery);
+    delivery
+}
+
+fn client(delivery: &Delivery) -> Client {
+    trusting(delivery, rustls::RootCertStore::empty())
+}
+
+fn trusting(delivery: &Delivery, roots: rustls::RootCertStore) -> Client {
+    Client::with(delivery, roots, Names::system(client::limits(delivery))).unwrap()
+}
+
+/// The status and the body of the answer.
+async fn post(client: &Client, url: &str) -> Result<(u16, String), SendError> {
+    let url = url.parse().unwrap();
+    let answer = client.post(&url, hyper::HeaderMap::new, Bytes::from_static(b"{}")).await?;
+    let status = answer.status().as_u16();
+    let (body, whole) = answer.body(65_536).await;
+    whole.map(|()| (status, String::from_utf8_lossy(&body).into_owned()))
+}

@@ -1,0 +1,163 @@
+//! From a name to a connection.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use optio_webhooks::delivery::FailureCode;
+use optio_webhooks::http::client::{Client, limits};
+use optio_webhooks::http::names::Names;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{client, post, settings};
+use crate::harness::endpoint::{Endpoint, Flaw, NameServer, OK, acceptor, certified, request};
+
+fn asking(delivery: &optio_webhooks::config::Delivery, server: &NameServer) -> Client {
+    let names = Names::asking(server.address, limits(delivery));
+    Client::with(delivery, rustls::RootCertStore::empty(), names).unwrap()
+}
+
+#[tokio::test]
+async fn names_with_dead_servers_leave_a_healthy_one_unharmed() {
+    let server = NameServer::start(|name| match name {
+        "healthy.example" | "new.example" => vec![Ipv4Addr::LOCALHOST],
+        _ => vec![],
+    })
+    .await;
+    let endpoint = Endpoint::start(|mut stream, _| async move {
+        while request(&mut stream).await.is_some() {
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    let delivery = settings(|delivery| {
+        delivery.timeout = Duration::from_secs(4);
+        delivery.resolve_timeout = Duration::from_secs(3);
+    });
+    let client = asking(&delivery, &server);
+    let dead: Vec<_> = (0..600)
+        .map(|number| {
+            let client = client.clone();
+            tokio::spawn(async move { post(&client, &format!("http://dead-{number}.example/")).await })
+        })
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let (mut slowest, mut count) = (Duration::ZERO, 0);
+    while Instant::now() < deadline {
+        // A name that is known by now, and one that is new each time.
+        for host in ["healthy.example", "new.example"] {
+            let began = Instant::now();
+            let answer = post(&client, &format!("http://{host}:{}/", endpoint.address.port())).await;
+            assert_eq!(answer, Ok((200, "ok".to_owned())));
+            slowest = slowest.max(began.elapsed());
+        }
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("{count} rounds, the slowest request took {slowest:?}");
+    assert!(slowest < Duration::from_millis(1_500), "{slowest:?}");
+    for dead in dead {
+        let error = dead.await.unwrap().unwrap_err();
+        assert!(error.code == FailureCode::Dns && error.detail.contains("name servers don't answer"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_lookup_serves_all_who_ask_and_is_remembered() {
+    let server = NameServer::start(|_| vec![Ipv4Addr::LOCALHOST]).await;
+    let delivery = settings(|_| {});
+    let names = Names::asking(server.address, limits(&delivery));
+    let found = futures_util::future::join_all((0..100).map(|_| names.resolve("my_service.example"))).await;
+    assert!(found.iter().all(|found| found.as_deref() == Ok(&[Ipv4Addr::LOCALHOST.into()][..])), "{:?}", found[0]);
+    names.resolve("my_service.example").await.unwrap();
+    assert!(server.asked("my_service.example") <= 2, "once for each family");
+}
+
+#[tokio::test]
+async fn a_lookup_is_cancelled_with_the_attempts_that_wait_for_it() {
+    let server = NameServer::start(|_| vec![]).await;
+    let delivery = settings(|_| {});
+    let names = Names::asking(server.address, limits(&delivery));
+    let waiting = names.clone();
+    assert!(tokio::time::timeout(Duration::from_millis(200), waiting.resolve("dead.example")).await.is_err());
+    let asked = server.asked("dead.example");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(server.asked("dead.example"), asked, "nobody asks any more");
+}
+
+#[tokio::test]
+async fn the_systems_names_go_on_working() {
+    let names = Names::system(limits(&settings(|_| {})));
+    let found = names.resolve("localhost").await.unwrap();
+    assert!(found.iter().all(std::net::IpAddr::is_loopback), "{found:?}");
+    assert!(names.resolve("LOCALHOST").await.is_ok());
+}
+
+#[tokio::test]
+async fn several_addresses_are_tried_in_turn_and_one_that_is_forbidden_refuses_all() {
+    let endpoint = Endpoint::saying(OK).await;
+    let port = endpoint.address.port();
+    let server = NameServer::start(|name| match name {
+        // Nothing listens at the first two; the third is this machine.
+        "some.example" => vec![Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST],
+        "none.example" => vec![Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)],
+        _ => vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)],
+    })
+    .await;
+    let delivery = settings(|delivery| delivery.allow_networks.push("192.0.2.0/24".parse().unwrap()));
+    let client = asking(&delivery, &server);
+    let began = Instant::now();
+    assert_eq!(post(&client, &format!("http://some.example:{port}/")).await, Ok((200, "ok".to_owned())));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let error = post(&client, &format!("http://none.example:{port}/")).await.unwrap_err();
+    assert_eq!(error.code, FailureCode::Connect);
+    assert!(error.detail.contains(&format!("127.0.0.2:{port}")) && error.detail.contains("127.0.0.3"), "{error:?}");
+    let error = post(&client, &format!("http://mixed.example:{port}/")).await.unwrap_err();
+    assert!(error.code == FailureCode::AddressBlocked && error.detail.contains("10.0.0.1"), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_egress_proxy_is_reached_whatever_its_address_and_tunnels_https() {
+    let certified = certified(Flaw::None);
+    let tls = acceptor(certified.config, "http/1.1");
+    let (heard, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let proxy = Endpoint::start(move |mut stream, _| {
+        let (tls, heard) = (tls.clone(), heard.clone());
+        async move {
+            while let Some(asked) = request(&mut stream).await {
+                let is_tunnel = asked.starts_with("CONNECT ");
+                heard.send(asked).unwrap();
+                if !is_tunnel {
+                    stream.write_all(OK).await.unwrap();
+                    continue;
+                }
+                stream.write_all(b"HTTP/1.1 200 Connection established\r\nvia: a proxy\r\n\r\n").await.unwrap();
+                let mut stream = tls.accept(stream).await.unwrap();
+                heard.send(request(&mut stream).await.unwrap()).unwrap();
+                stream.write_all(OK).await.unwrap();
+                let _ = stream.read_u8().await;
+                return;
+            }
+        }
+    })
+    .await;
+    let delivery = settings(|delivery| {
+        delivery.allow_networks = vec![];
+        delivery.proxy = format!("http://me:p%40ss@localhost:{}", proxy.address.port());
+    });
+    let client = super::trusting(&delivery, certified.roots);
+    assert_eq!(post(&client, "http://outside.example/hook?a=b").await, Ok((200, "ok".to_owned())));
+    let plain = requests.recv().await.unwrap();
+    assert!(plain.starts_with("POST http://outside.example/hook?a=b HTTP/1.1\r\n"), "{plain}");
+    assert!(plain.contains("proxy-authorization: Basic bWU6cEBzcw==\r\n"), "{plain}");
+    assert_eq!(post(&client, "https://localhost:9443/hook").await, Ok((200, "ok".to_owned())));
+    let tunnel = requests.recv().await.unwrap();
+    assert!(tunnel.starts_with("CONNECT localhost:9443 HTTP/1.1\r\n") && tunnel.contains("Basic bWU6"), "{tunnel}");
+    let inside = requests.recv().await.unwrap();
+    assert!(inside.starts_with("POST /hook HTTP/1.1\r\n") && !inside.contains("Basic"), "{inside}");
+
+    let refusing = Endpoint::saying("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n").await;
+    let delivery = settings(|delivery| delivery.proxy = format!("http://me:hunter2@{}", refusing.address));
+    let error = post(&self::client(&delivery), "https://outside.example/").await.unwrap_err();
+    assert!(error.code == FailureCode::Connect && error.detail.contains("407"), "{error:?}");
+    assert!(!error.detail.contains("hunter2"), "{error:?}");
+}

@@ -1,0 +1,135 @@
+//! What failures are called.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use optio_webhooks::delivery::FailureCode;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{client, post, settings, trusting};
+use crate::harness::endpoint::{Certified, Endpoint, Flaw, OK, acceptor, certified, request};
+use crate::harness::eventually;
+
+async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
+    let acceptor = acceptor(config, "http/1.1");
+    Endpoint::start(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(mut stream) = acceptor.accept(stream).await else { return };
+            while request(&mut stream).await.is_some() {
+                stream.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_failure_of_a_certificate_is_tls_and_says_which() {
+    for (flaw, words) in [
+        (Flaw::Expired, "has expired: it was valid until 2020-01-01"),
+        (Flaw::OtherHost, "isn't valid for this host; it is for"),
+        (Flaw::SelfSigned, "self-signed"),
+    ] {
+        let Certified { roots, config, .. } = certified(flaw);
+        let endpoint = tls_endpoint(config).await;
+        let url = format!("https://localhost:{}/", endpoint.address.port());
+        let error = post(&trusting(&settings(|_| {}), roots), &url).await.unwrap_err();
+        assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{flaw:?}: {error:?}");
+        assert!(error.detail.starts_with("TLS handshake with 127.0.0.1:"), "{error:?}");
+    }
+    // Fine in itself, but from an authority that nobody knows.
+    let endpoint = tls_endpoint(certified(Flaw::None).config).await;
+    let url = format!("https://{}/", endpoint.address);
+    let error = post(&trusting(&settings(|_| {}), certified(Flaw::None).roots), &url).await.unwrap_err();
+    assert!(error.code == FailureCode::Tls && error.detail.contains("isn't trusted"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_chain_of_p_521_certificates_is_accepted() {
+    for flaw in [Flaw::None, Flaw::P521] {
+        let Certified { roots, config, .. } = certified(flaw);
+        let endpoint = tls_endpoint(config).await;
+        let client = trusting(&settings(|_| {}), roots);
+        for host in ["localhost", "127.0.0.1"] {
+            let url = format!("https://{host}:{}/", endpoint.address.port());
+            assert_eq!(post(&client, &url).await, Ok((200, "ok".to_owned())), "{flaw:?} {host}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_tls_1_1_only_is_tls() {
+    let Certified { roots, chain_pem, key_pem, .. } = certified(Flaw::None);
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
+    std::fs::write(&cert, chain_pem).unwrap();
+    std::fs::write(&key, key_pem).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0", "-accept"])
+        .arg(format!("127.0.0.1:{port}"))
+        .arg("-cert")
+        .arg(cert)
+        .arg("-key")
+        .arg(key)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("`make test` installs openssl");
+    let client = trusting(&settings(|_| {}), roots);
+    let error = eventually("openssl answers", async || {
+        let error = post(&client, &format!("https://127.0.0.1:{port}/")).await.unwrap_err();
+        (!error.detail.contains("refused (os")).then_some(error)
+    })
+    .await;
+    let _ = server.kill();
+    let _ = server.wait();
+    assert!(error.code == FailureCode::Tls && error.detail.contains("neither TLS 1.2 nor TLS 1.3"), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_a_handshake_is_tls_and_says_so() {
+    for (what, answer, words) in [
+        ("plain http", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "does the endpoint speak plain http"),
+        ("an alert", vec![21, 3, 3, 0, 2, 2, 40], "HandshakeFailure"),
+        ("the end", vec![], "closed the connection during the handshake"),
+    ] {
+        let endpoint = Endpoint::start(move |mut stream, _| {
+            let answer = answer.clone();
+            async move {
+                let mut hello = [0; 5];
+                use tokio::io::AsyncReadExt as _;
+                let _ = stream.read_exact(&mut hello).await;
+                let mut hello = vec![0; usize::from(u16::from_be_bytes([hello[3], hello[4]]))];
+                let _ = stream.read_exact(&mut hello).await;
+                let _ = stream.write_all(&answer).await;
+            }
+        })
+        .await;
+        let error = post(&client(&settings(|_| {})), &format!("https://{}/", endpoint.address)).await.unwrap_err();
+        assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{what}: {error:?}");
+    }
+    let silent = Endpoint::start(|stream, _| async move {
+        let _held = stream;
+        std::future::pending().await
+    })
+    .await;
+    let delivery = settings(|delivery| delivery.timeout = Duration::from_secs(1));
+    let error = post(&client(&delivery), &format!("https://{}/", silent.address)).await.unwrap_err();
+    assert!(error.code == FailureCode::Timeout && error.detail.starts_with("TLS handshake with"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_cant_be_made_is_connect_and_names_the_address() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for scheme in ["http", "https"] {
+        let error = post(&client(&settings(|_| {})), &format!("{scheme}://127.0.0.1:{port}/")).await.unwrap_err();
+        assert_eq!(error.code, FailureCode::Connect);
+        assert!(error.detail.starts_with(&format!("connecting: 127.0.0.1:{port}: ")), "{error:?}");
+    }
+    let blocked = settings(|delivery| delivery.allow_networks.clear());
+    let error = post(&client(&blocked), &format!("http://127.0.0.1:{port}/")).await.unwrap_err();
+    assert!(error.code == FailureCode::AddressBlocked && error.detail.contains("127.0.0.1"), "{error:?}");
+}
