@@ -12,6 +12,7 @@ mod isolating;
 mod kafka_half_there;
 mod outages;
 mod records;
+mod redis_half_there;
 mod remembering;
 mod replaying;
 mod retrying;

@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod browser;
+pub mod proxy;
 pub mod receiver;
 pub mod service;
 pub mod worker;
