@@ -13,14 +13,15 @@ mod status;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::store::connection::Connection;
 use anyhow::Context as _;
 use axum::extract::DefaultBodyLimit;
-use redis::aio::ConnectionManager;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::http;
+use crate::kafka::group::Commits;
 use crate::redelivery::Redeliveries;
 use crate::store::log::DeliveryLog;
 use crate::store::reports::Reports;
@@ -36,7 +37,7 @@ use replays::Replays;
 /// What every handler may need.
 struct Admin {
     config: Config,
-    redis: ConnectionManager,
+    redis: Connection,
     keys: Keys,
     store: WebhookStore,
     log: DeliveryLog,
@@ -45,6 +46,9 @@ struct Admin {
     redeliveries: Redeliveries,
     replays: Replays,
     lags: Lags,
+    /// What this process knows of the store.
+    readiness: Arc<Readiness>,
+    commits: Commits,
     guard: Guard,
     viewers: live::Viewers,
     /// Places for those who look through dead letters.
@@ -54,7 +58,7 @@ struct Admin {
 type Shared = Arc<Admin>;
 
 impl Admin {
-    fn new(config: &Config) -> anyhow::Result<Self> {
+    fn new(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Self> {
         let (_, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
         let store = WebhookStore::new(redis.clone(), keys.clone());
@@ -65,6 +69,8 @@ impl Admin {
             redeliveries: Redeliveries::new(config, store.clone()).context("kafka producer")?,
             replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
             lags: Lags::new(config.clone()),
+            readiness,
+            commits: Commits::new(Arc::new(config.clone())),
             guard: Guard::new(&config.admin),
             viewers: live::Viewers::default(),
             browsers: Arc::new(Semaphore::new(api::BROWSERS_MAX)),
@@ -100,8 +106,8 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
-    let mut routes = health::routes(config, readiness)?;
-    let admin = if is_whole { Some(Arc::new(Admin::new(config)?)) } else { None };
+    let mut routes = health::routes(config, readiness.clone())?;
+    let admin = if is_whole { Some(Arc::new(Admin::new(config, readiness)?)) } else { None };
     if let Some(admin) = &admin {
         routes = routes.merge(api::routes(admin)).merge(pages::routes(admin));
     }

@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{BadConfig, Config};
 use crate::kafka::admin::TopicsProblem;
+use crate::store::StoreError;
 
 const AFTER_HELP: &str = "\
 Configuration: built-in defaults (`config show`), then --config FILE, then environment variables
@@ -86,6 +87,15 @@ pub enum Failure {
 impl From<redis::RedisError> for Failure {
     fn from(error: redis::RedisError) -> Self {
         Self::Run(anyhow::Error::new(error).context("redis"))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Redis(error) => error.into(),
+            unreadable @ StoreError::Unreadable { .. } => Self::Run(anyhow::Error::new(unreadable)),
+        }
     }
 }
 

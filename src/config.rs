@@ -78,6 +78,7 @@ pub struct Redis {
     pub prefix: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    pub batch_bytes_max: usize,
 }
 
 /// `[admin]`
@@ -161,6 +162,14 @@ pub struct Delivery {
     pub proxy: String,
     pub retry: Retry,
     pub breaker: Breaker,
+}
+
+impl Delivery {
+    /// The longest that an endpoint is left alone, by its breaker or as it asked.
+    #[must_use]
+    pub fn left_alone_max(&self) -> Duration {
+        self.breaker.open_max.max(self.retry_after_max)
+    }
 }
 
 /// `[delivery.retry]`

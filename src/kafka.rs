@@ -3,5 +3,6 @@
 pub mod admin;
 pub mod clients;
 pub mod describe;
+pub mod group;
 pub mod headers;
 pub mod words;

@@ -9,6 +9,7 @@ pub mod fan_out;
 pub mod hand_off;
 pub mod handling;
 pub mod health;
+mod held;
 pub mod lane;
 pub mod latency;
 pub mod offsets;
@@ -350,7 +351,7 @@ impl Pipeline {
 
     /// One attempt, and what follows from it.
     async fn deliver(self: Arc<Self>, open: Open, started: Started) {
-        let Open { delivery, receipt, permits, order_key, .. } = open;
+        let Open { delivery, last, receipt, permits, order_key, .. } = open;
         // Dropped on every way out, a panic included: the endpoint's place comes back.
         let mut turn =
             Turn { pipeline: self.clone(), webhook_id: delivery.webhook_id, order_key, started, outcome: None };
@@ -359,7 +360,8 @@ impl Pipeline {
         let Some(mut handling) = self.handle(receipt, permits) else { return };
         let webhook = match recipient(&snapshot, &delivery) {
             Ok(webhook) => webhook,
-            Err(why) => return self.drop_silently(&delivery, handling, why).await,
+            Err(Unreachable::Dropped(why)) => return self.drop_silently(&delivery, handling, why).await,
+            Err(Unreachable::Held) => return self.put_off_handled(&delivery, last, handling, Deferral::HELD).await,
         };
         drop(snapshot);
         handling.receipt.note(Stage::Sending, webhook.id);
@@ -424,11 +426,15 @@ impl Pipeline {
 
     /// Puts a delivery off without an attempt.
     async fn put_off(self: Arc<Self>, open: Open, deferral: Deferral) {
-        let Some(mut handling) = self.handle(open.receipt, open.permits) else { return };
+        let Some(handling) = self.handle(open.receipt, open.permits) else { return };
+        self.put_off_handled(&open.delivery, open.last, handling, deferral).await;
+    }
+
+    async fn put_off_handled(&self, delivery: &Delivery, last: LastError, mut handling: Handling, deferral: Deferral) {
         metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
-        let fate = self.policy.after_deferral(&open.delivery, deferral.left_alone, now_ms_up(), rand::random());
-        let delivery = Delivery { deferrals: open.delivery.deferrals.saturating_add(1), ..(*open.delivery).clone() };
-        let last = LastError { code: Some(deferral.why), status: open.last.status };
+        let fate = self.policy.after_deferral(delivery, deferral.left_alone, now_ms_up(), rand::random());
+        let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
+        let last = LastError { code: Some(deferral.why), status: last.status };
         if self.hand_over(&delivery, fate, last, &mut handling).await == HandedOff::Written {
             self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
         }
@@ -497,12 +503,25 @@ impl Dropped {
     }
 }
 
+/// Why a delivery can't be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unreachable {
+    /// Nor ever: nothing more becomes of it.
+    Dropped(Dropped),
+    /// For now: its webhook can't be read by this version.
+    Held,
+}
+
 /// Whom to send a delivery to.
-fn recipient(snapshot: &Snapshot, delivery: &Delivery) -> Result<Arc<Webhook>, Dropped> {
+fn recipient(snapshot: &Snapshot, delivery: &Delivery) -> Result<Arc<Webhook>, Unreachable> {
     if snapshot.is_replaced(delivery) {
-        return Err(Dropped::Replaced);
+        return Err(Unreachable::Dropped(Dropped::Replaced));
     }
-    snapshot.get(delivery.webhook_id).cloned().ok_or(Dropped::WebhookGone)
+    match snapshot.get(delivery.webhook_id) {
+        Some(webhook) => Ok(webhook.clone()),
+        None if snapshot.is_held(delivery.webhook_id) => Err(Unreachable::Held),
+        None => Err(Unreachable::Dropped(Dropped::WebhookGone)),
+    }
 }
 
 /// How often endpoints are looked at for what waits too long.
@@ -535,8 +554,12 @@ impl Drop for Turn {
                     News::LeftAlone(wait) => left_alone.put(webhook, wait).await,
                     News::Back => left_alone.remove(webhook).await,
                 };
-                if let Err(error) = told {
-                    tracing::debug!(%webhook, %error, "how an endpoint is can't be told for now");
+                match told {
+                    Err(error) if store::is_away(&error) => {
+                        tracing::debug!(%webhook, %error, "how an endpoint is can't be told for now");
+                    }
+                    Err(error) => tracing::warn!(%webhook, %error, "how an endpoint is can't be told to other workers"),
+                    Ok(()) => {}
                 }
             });
         }

@@ -21,6 +21,12 @@ pub struct Report {
     pub in_flight: usize,
     /// `worker.in_flight_max`
     pub in_flight_max: usize,
+    /// How many webhooks there were when it last confirmed them.
+    #[serde(default)]
+    pub webhooks: Option<u64>,
+    /// The version at that time.
+    #[serde(default)]
+    pub webhooks_version: Option<u64>,
     /// Its partitions.
     pub partitions: Vec<PartitionReport>,
     /// Endpoints that something is going on with, the worst first.

@@ -1,39 +1,23 @@
 //! What Redis holds: the webhooks, the delivery log, the marks of what is settled.
 
 pub mod connection;
+mod error;
 pub mod failing;
 pub mod lease;
 pub mod left_alone;
 pub mod log;
+pub mod loss;
 pub mod marks;
+pub mod reading;
 pub mod replaced;
 pub mod reports;
+pub mod server;
+pub mod settled;
 pub mod snapshot;
 pub mod success;
 pub mod webhooks;
 
-/// Whether Redis didn't take the question, and may take it later. Everything else would fail again: a key of another
-/// type, a command that may not be used.
-#[must_use]
-pub fn is_away(error: &redis::RedisError) -> bool {
-    use redis::{ErrorKind, ServerErrorKind};
-    match error.kind() {
-        ErrorKind::Io | ErrorKind::AuthenticationFailed | ErrorKind::ClusterConnectionNotFound => true,
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::TryAgain
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly
-        ),
-        _ => {
-            error.is_timeout()
-                || error.is_io_error()
-                || ["OOM", "MISCONF", "NOREPLICAS"].contains(&error.code().unwrap_or(""))
-        }
-    }
-}
+pub use error::{StoreError, is_away, refuses_writes};
 
 /// Names of keys in Redis; every one begins with `redis.prefix`.
 #[derive(Debug, Clone)]
@@ -48,6 +32,12 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
+    /// What every key begins with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// Hash: webhook id → JSON.
     #[must_use]
     pub fn webhooks(&self) -> String {
@@ -58,6 +48,31 @@ impl Keys {
     #[must_use]
     pub fn webhooks_version(&self) -> String {
         format!("{}webhooks:version", self.prefix)
+    }
+
+    /// How many webhooks there are after the last change, and its version, as `count version`. Only versions of this
+    /// program that know the key keep it: it speaks of the present version alone.
+    #[must_use]
+    pub fn webhooks_count(&self) -> String {
+        format!("{}webhooks:count", self.prefix)
+    }
+
+    /// The version at which an operator last declared that what stands here is right.
+    #[must_use]
+    pub fn webhooks_declared(&self) -> String {
+        format!("{}webhooks:declared", self.prefix)
+    }
+
+    /// Written again and again, to see whether writes are taken; goes by itself.
+    #[must_use]
+    pub fn probe(&self) -> String {
+        format!("{}probe", self.prefix)
+    }
+
+    /// The number of the last settlement of a process that was recorded; goes a day after it.
+    #[must_use]
+    pub fn settled_sequence(&self, process: uuid::Uuid) -> String {
+        format!("{}settled-seq:{process}", self.prefix)
     }
 
     /// Hash: webhook id → since when it fails without one success.

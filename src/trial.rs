@@ -1,6 +1,6 @@
 //! A test delivery: a sample event to one webhook, sent at once and past Kafka, with its result in the log.
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -41,7 +41,7 @@ impl Trial {
 pub async fn send(
     config: &Config,
     client: &Client,
-    mut redis: ConnectionManager,
+    mut redis: Connection,
     webhook: &Webhook,
     event: EventType,
 ) -> anyhow::Result<Trial> {

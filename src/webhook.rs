@@ -1,6 +1,7 @@
 //! A subscription: whom to tell of what, and how that is proven.
 
 pub mod draft;
+pub mod held;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -11,10 +11,11 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, Severity};
 use crate::config::Config;
 use crate::event;
 use crate::http;
+use crate::kafka::group::Commits;
 use crate::kafka::{admin, clients};
 use crate::pipeline::consume::{self, Intake, Retries, Setup, Trim};
 use crate::pipeline::fan_out;
@@ -24,6 +25,7 @@ use crate::pipeline::predecessors::Predecessors;
 use crate::pipeline::settle::{self, Groups};
 use crate::pipeline::standstill::Standstill;
 use crate::pipeline::{Batch, Parts, Pipeline};
+use crate::store::connection::Connection;
 use crate::store::failing::Failing;
 use crate::store::left_alone::LeftAlone;
 use crate::store::reports::Reports;
@@ -76,15 +78,33 @@ impl Worker {
         let names = Names::new(config);
         let groups = Groups(names.clone());
         let store = WebhookStore::new(redis.clone(), keys.clone());
-        let snapshots =
-            snapshot::keep(client, store.clone(), keys.clone(), config.webhooks.staleness_max, stop_after.clone());
-        let settler =
-            settle::start(redis.clone(), keys.clone(), groups.clone(), config.log.clone(), conditions.clone());
+        let snapshots = snapshot::keep(
+            snapshot::Setup {
+                client,
+                connection: redis.another(),
+                keys: keys.clone(),
+                staleness_max: config.webhooks.staleness_max,
+                timeout: config.redis.timeout,
+                commits: Commits::new(config.clone()),
+                conditions: conditions.clone(),
+                severity: Severity::NotReady,
+            },
+            stop_after.clone(),
+        );
+        let settler = settle::start(settle::Setup {
+            connection: redis.another(),
+            keys: keys.clone(),
+            groups: groups.clone(),
+            log: config.log.clone(),
+            redis: config.redis.clone(),
+            snapshots: snapshots.clone(),
+            conditions: conditions.clone(),
+        });
         let producing = Producing::new(clients::producer(config), &topics.limits, conditions.clone());
         let hand_off = HandOff::new(producing.context("kafka producer")?, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
         let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
-        let left_alone = LeftAlone::new(redis.clone(), &keys);
+        let left_alone = LeftAlone::new(redis.clone(), &keys).up_to(config.delivery.left_alone_max());
         let pipeline = Arc::new(Pipeline::new(Parts {
             config: config.clone(),
             snapshots: snapshots.clone(),
@@ -187,7 +207,7 @@ pub fn hostname() -> String {
 }
 
 /// Trims marks in the background: one that stays only takes room.
-fn trim(redis: redis::aio::ConnectionManager, keys: Keys, groups: Groups) -> Trim {
+fn trim(redis: Connection, keys: Keys, groups: Groups) -> Trim {
     let runtime = tokio::runtime::Handle::current();
     Box::new(move |partition, passed| {
         let key = groups.marks_key(&keys, partition);

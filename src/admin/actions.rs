@@ -7,6 +7,7 @@ use crate::delivery::now_ms;
 use crate::event::EventType;
 use crate::http::client::policy;
 use crate::store::log::{Entry, EntryId};
+use crate::store::loss;
 use crate::trial::{self, Trial};
 use crate::webhook::draft::Draft;
 use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
@@ -17,18 +18,25 @@ pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
 impl Admin {
     /// The webhook with the id that a path has.
     pub async fn find(&self, id: &str) -> Result<Webhook, Problem> {
-        let unknown = || Problem::no_webhook(id);
-        let id: WebhookId = id.parse().map_err(|_| unknown())?;
-        self.store.get(id).await?.ok_or_else(unknown)
+        self.store.get(id_of(id)?).await?.ok_or_else(|| Problem::no_webhook(id))
     }
 
-    /// Adds one.
-    pub async fn add(&self, draft: &Draft) -> Result<Webhook, Problem> {
+    /// Adds one; beside it a warning if the store seems to have lost others.
+    pub async fn add(&self, draft: &Draft) -> Result<(Webhook, Option<String>), Problem> {
         let webhook = draft.create(now_ms())?;
         self.check(&webhook)?;
-        self.store.put(&webhook).await?;
+        let added = self.store.put(&webhook).await?;
         tracing::info!(webhook = %webhook.id, "webhook added");
-        Ok(webhook)
+        let warning = loss::after_adding(added, &self.reports, &self.commits).await;
+        if let Some(warning) = &warning {
+            tracing::warn!(webhook = %webhook.id, warning, "webhook added to a store that lost others");
+        }
+        Ok((webhook, warning))
+    }
+
+    /// Why the webhooks that are shown may not be all that there should be.
+    pub fn trouble(&self) -> Option<String> {
+        self.readiness.trouble()
     }
 
     /// Changes one.
@@ -66,9 +74,9 @@ impl Admin {
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
 
-    /// Removes one, its log with it.
-    pub async fn remove(&self, id: WebhookId) -> Result<(), Problem> {
-        if !self.store.remove(id).await? {
+    /// Removes the one with the id that a path has, its log with it; one that can't be read too.
+    pub async fn remove(&self, id: &str) -> Result<(), Problem> {
+        if !self.store.remove(id_of(id)?).await? {
             return Err(Problem::no_webhook(id));
         }
         tracing::info!(webhook = %id, "webhook removed");
@@ -104,4 +112,9 @@ impl Admin {
     fn check(&self, webhook: &Webhook) -> Result<(), Problem> {
         Ok(webhook.check(&policy(&self.config.delivery))?)
     }
+}
+
+/// The id that a path has.
+fn id_of(id: &str) -> Result<WebhookId, Problem> {
+    id.parse().map_err(|_| Problem::no_webhook(id))
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::store::StoreError;
 use crate::webhook::{BadWebhook, WebhookId};
 
 /// A status and a sentence: what was wrong, what is allowed.
@@ -74,6 +75,15 @@ impl From<BadWebhook> for Problem {
 impl From<redis::RedisError> for Problem {
     fn from(error: redis::RedisError) -> Self {
         Self::away(&anyhow::Error::new(error).context("Redis is away"))
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Redis(error) => error.into(),
+            unreadable @ StoreError::Unreadable { .. } => Self::conflict(unreadable.to_string()),
+        }
     }
 }
 

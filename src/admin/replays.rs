@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
@@ -135,14 +135,14 @@ pub struct Shown {
 /// The replays of this process.
 pub struct Replays {
     config: Config,
-    redis: ConnectionManager,
+    redis: Connection,
     keys: Keys,
     known: Arc<Mutex<VecDeque<(Shown, CancellationToken)>>>,
 }
 
 impl Replays {
     /// None yet.
-    pub fn new(config: Config, redis: ConnectionManager, keys: Keys) -> Self {
+    pub fn new(config: Config, redis: Connection, keys: Keys) -> Self {
         Self { config, redis, keys, known: Arc::default() }
     }
 

@@ -5,11 +5,18 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Failure;
 use crate::admin;
-use crate::config::Config;
+use crate::conditions::{Conditions, Severity};
+use crate::config::{BadConfig, Config};
 use crate::kafka::admin::TopicsProblem;
+use crate::kafka::group::Commits;
 use crate::schedule::Reconnect;
+use crate::store::server::{self, Fitness};
+use crate::store::snapshot::{self, Snapshots};
+use crate::store::{Keys, connection};
 use crate::worker::health::Readiness;
 use crate::worker::{Prepared, Worker};
 
@@ -41,12 +48,19 @@ impl Run {
         let serving = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
         tracing::info!(address = %serving.address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
         if self.only == Some(Part::Admin) {
+            tokio::select! {
+                fit = redis_fits(&config, &readiness.conditions) => fit?,
+                () = signals.next() => return Ok(()),
+            }
+            let watching = CancellationToken::new();
+            readiness.started(watch(&config, &readiness.conditions, watching.clone())?);
             signals.next().await;
+            watching.cancel();
             serving.end().await;
             return Ok(());
         }
         let prepared = tokio::select! {
-            prepared = topics(&config) => prepared?,
+            ready = async { tokio::try_join!(topics(&config), redis_fits(&config, &readiness.conditions)) } => ready?.0,
             () = signals.next() => return Ok(()),
         };
         let worker = Worker::start(&config, prepared, &readiness.conditions)?;
@@ -81,6 +95,41 @@ fn raise_open_files() {
         Ok(limit) => tracing::debug!(limit, "open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
+}
+
+/// Waits for Redis; one that is too old is refused, and one that may lose what it is given is warned of.
+async fn redis_fits(config: &Config, conditions: &Conditions) -> Result<(), Failure> {
+    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let mut outage = conditions.outage("redis: its version", Severity::NotReady);
+    loop {
+        match server::fitness(&redis).await {
+            Ok(Fitness { refusal: Some(refusal), .. }) => return Err(BadConfig(refusal).into()),
+            Ok(Fitness { warnings, .. }) => {
+                for warning in warnings {
+                    tracing::warn!("{warning}");
+                }
+                return Ok(());
+            }
+            Err(error) => outage.failed(error),
+        }
+        outage.wait().await;
+    }
+}
+
+/// An admin server shows what workers would say of the store, and stays ready: that is where it can be mended.
+fn watch(config: &Arc<Config>, conditions: &Conditions, stop: CancellationToken) -> Result<Snapshots, Failure> {
+    let (client, connection) = connection::open(&config.redis).context("redis.url")?;
+    let setup = snapshot::Setup {
+        client,
+        connection,
+        keys: Keys::new(&config.redis.prefix),
+        staleness_max: config.webhooks.staleness_max,
+        timeout: config.redis.timeout,
+        commits: Commits::new(config.clone()),
+        conditions: conditions.clone(),
+        severity: Severity::Warning,
+    };
+    Ok(snapshot::keep(setup, stop))
 }
 
 /// Waits for the broker; topics that would lose data are refused.

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -13,9 +14,12 @@ use crate::delivery::now_ms;
 use crate::event::EventType;
 use crate::http;
 use crate::http::client::policy;
+use crate::kafka::group::Commits;
 use crate::slack;
-use crate::store::webhooks::WebhookStore;
-use crate::store::{Keys, connection};
+use crate::store::connection::Connection;
+use crate::store::reports::Reports;
+use crate::store::webhooks::{Listing, WebhookStore};
+use crate::store::{Keys, connection, loss};
 use crate::trial;
 use crate::webhook::draft::Draft;
 use crate::webhook::{PayloadFormat, Shown, Webhook, WebhookId};
@@ -30,6 +34,9 @@ pub enum Webhooks {
     },
     /// Add one; it gets every event from now on.
     Add(Add),
+    /// Declare that the webhooks in Redis are all that there should be. Workers that miss some wait for this, or for the
+    /// others to come back.
+    Init,
     /// One of them.
     Show {
         /// Its id.
@@ -148,10 +155,13 @@ impl Webhooks {
     /// Asks Redis.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let (_, redis) = connection::open(&config.redis)?;
-        let store = WebhookStore::new(redis.clone(), Keys::new(&config.redis.prefix));
+        let keys = Keys::new(&config.redis.prefix);
+        let store = WebhookStore::new(redis.clone(), keys.clone());
+        let reports = Reports::new(redis.clone(), &keys);
         match self {
             Self::List { output } => list(&store, &output).await,
-            Self::Add(add) => add.run(&store, config).await,
+            Self::Add(add) => add.run(&store, &reports, config).await,
+            Self::Init => init(&store, &reports).await,
             Self::Show { id, output } => show(&find(&store, id).await?, &output),
             Self::Update(update) => update.run(&store, config).await,
             Self::Remove { id } => {
@@ -170,15 +180,20 @@ impl Webhooks {
 }
 
 impl Add {
-    async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
+    async fn run(self, store: &WebhookStore, reports: &Reports, config: &Config) -> Result<(), Failure> {
         let mut webhook = Webhook::new(self.url, distinct(self.events), now_ms());
         webhook.secret = self.secret.read()?;
         webhook.description = self.description;
         webhook.rate_per_second = self.rate_per_second;
         let preset = if slack::is_slack(&webhook.url) { PayloadFormat::Slack } else { PayloadFormat::Optio };
         webhook.format = self.format.unwrap_or(preset);
-        put(store, config, &webhook).await?;
-        show(&webhook, &self.output)
+        webhook.check(&policy(&config.delivery)).map_err(|problem| Failure::Usage(problem.to_string()))?;
+        let added = store.put(&webhook).await?;
+        show(&webhook, &self.output)?;
+        if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
+            eprintln!("optio-webhooks: warning: {warning}");
+        }
+        Ok(())
     }
 }
 
@@ -211,9 +226,11 @@ fn distinct(mut events: Vec<EventType>) -> Vec<EventType> {
     events
 }
 
-async fn put(store: &WebhookStore, config: &Config, webhook: &Webhook) -> Result<(), Failure> {
-    webhook.check(&policy(&config.delivery)).map_err(|problem| Failure::Usage(problem.to_string()))?;
-    Ok(store.put(webhook).await?)
+async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
+    let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
+    let count = store.declare(seen, now_ms()).await?;
+    say(&format!("{count} webhooks are in Redis, and that is right from now on: workers go on"));
+    Ok(())
 }
 
 async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
@@ -225,15 +242,22 @@ fn unknown(id: WebhookId) -> Failure {
 }
 
 async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
-    let (_, webhooks) = store.all().await?;
+    let Listing { webhooks, held, .. } = store.listing().await?;
     let shown: Vec<Shown> = webhooks.iter().map(Webhook::shown).collect();
     if output.json {
-        return say_json(&json!({ "webhooks": shown }));
+        let mut answer = json!({ "webhooks": shown });
+        if !held.is_empty() {
+            answer["unreadable"] = held.iter().map(|held| json!({ "id": held.id, "problem": held.problem })).collect();
+        }
+        return say_json(&answer);
     }
     for webhook in &shown {
         say(&line(webhook));
     }
-    if shown.is_empty() {
+    for held in &held {
+        say(&format!("{}  can't be read by this version, what is for it waits: {}", held.id, held.problem));
+    }
+    if shown.is_empty() && held.is_empty() {
         say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");
     }
     Ok(())
@@ -261,7 +285,7 @@ fn line(webhook: &Shown) -> String {
 
 async fn test(
     config: &Config,
-    redis: redis::aio::ConnectionManager,
+    redis: Connection,
     webhook: &Webhook,
     event: Option<EventType>,
     output: &Output,

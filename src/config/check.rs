@@ -84,6 +84,12 @@ impl Config {
             "10ms to 60s",
         );
         require(
+            (65_536..=256 << 20).contains(&self.redis.batch_bytes_max),
+            "redis.batch_bytes_max",
+            self.redis.batch_bytes_max.to_string(),
+            "65536 to 268435456 (bytes)",
+        );
+        require(
             (second * 60..=second * 86_400 * 30).contains(&self.admin.session_max),
             "admin.session_max",
             time(self.admin.session_max),

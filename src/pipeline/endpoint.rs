@@ -295,6 +295,9 @@ impl<T: Queued> Endpoint<T> {
 }
 
 impl Deferral {
+    /// Its webhook can't be read by this version: looked at again ever less often, as an endpoint is that stays away.
+    pub const HELD: Self = Self { why: FailureCode::Saturated, left_alone: Some(Duration::ZERO) };
+
     /// The endpoint works, and has its hands full.
     pub const SATURATED: Self = Self { why: FailureCode::Saturated, left_alone: None };
 }

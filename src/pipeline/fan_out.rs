@@ -11,17 +11,18 @@ use uuid::Uuid;
 
 use super::endpoint::Deferral;
 use super::hand_off::HandedOff;
+use super::held::HeldEvents;
 use super::parking::Parking;
 use super::partition::Receipt;
 use super::predecessors::Predecessors;
 use super::settle::Settlement;
-use super::{Batch, Claim, Incoming, Open, Pipeline, Unreadable, panics, recipient, task_key};
+use super::{Batch, Claim, Incoming, Open, Pipeline, Unreachable, Unreadable, panics, recipient, task_key};
 use crate::config::Ordering;
 use crate::delivery::{DeadReason, Delivery, DeliveryId, Source, now_ms};
 use crate::event::Event;
 use crate::event::body::Bodies;
 use crate::record::{LastError, UnreadOrigin};
-use crate::webhook::Webhook;
+use crate::webhook::{Webhook, WebhookId};
 
 /// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
 const WIDE: usize = 64;
@@ -41,9 +42,11 @@ pub async fn run(
     parking: Arc<Parking>,
     mut batches: mpsc::Receiver<Batch>,
 ) {
+    let predecessors = Arc::new(predecessors);
     let mut fan_out = FanOut {
+        held: HeldEvents::new(pipeline.clone(), predecessors.clone(), parking.clone()),
         pipeline,
-        predecessors: Arc::new(predecessors),
+        predecessors,
         beside: HashMap::new(),
         beside_kib: Arc::new(Semaphore::new(BESIDE_KIB_MAX as usize)),
         wide_at_once: Arc::new(Semaphore::new(WIDE_AT_ONCE)),
@@ -60,6 +63,7 @@ pub async fn run(
 
 struct FanOut {
     pipeline: Arc<Pipeline>,
+    held: HeldEvents,
     predecessors: Arc<Predecessors>,
     /// Tasks with an event that is fanned out beside the others; told when it is done. The next event of such a
     /// task waits for it, so that first attempts keep their order.
@@ -115,7 +119,12 @@ impl FanOut {
     }
 
     async fn event(&mut self, event: Arc<Event>, first: First, receipt: Arc<Receipt>) {
-        let webhooks = self.pipeline.snapshots.current().await.matching(event.event_type);
+        let snapshot = self.pipeline.snapshots.current().await;
+        for held in snapshot.held(event.event_type) {
+            self.held.take(&snapshot, held, &event, &first, &receipt).await;
+        }
+        let webhooks = snapshot.matching(event.event_type);
+        drop(snapshot);
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.pipeline.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
@@ -176,7 +185,10 @@ impl FanOut {
         let found = recipient(&*self.pipeline.snapshots.current().await, &open.delivery);
         match found {
             Ok(webhook) => self.pipeline.submit(&webhook, open),
-            Err(why) => {
+            Err(Unreachable::Held) => {
+                self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::HELD))
+            }
+            Err(Unreachable::Dropped(why)) => {
                 let Some(handling) = self.pipeline.handle(open.receipt, open.permits) else { return };
                 self.pipeline.drop_silently(&open.delivery, handling, why).await;
             }
@@ -240,10 +252,41 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePerm
 }
 
 /// What all first deliveries of an event share beside it.
-struct First {
+#[derive(Clone)]
+pub(super) struct First {
     traceparent: Option<String>,
     source: Source,
-    replays: u32,
+    pub(super) replays: u32,
+}
+
+/// A first delivery of an event, with the body that its webhook gets.
+pub(super) fn first_delivery(
+    event: &Event,
+    first: &First,
+    receipt: &Receipt,
+    webhook: WebhookId,
+    body: Bytes,
+) -> Delivery {
+    Delivery {
+        id: DeliveryId::of(&event.id, webhook),
+        webhook_id: webhook,
+        event_type: event.event_type,
+        event_id: event.id.clone(),
+        task_id: event.task_id.clone(),
+        body,
+        attempts: 0,
+        deferrals: 0,
+        first_seen_at_ms: first_seen_at_ms(receipt),
+        source: first.source.clone(),
+        replays: first.replays,
+        traceparent: first.traceparent.clone(),
+    }
+}
+
+/// When the event was written, Unix milliseconds; now, where the record's time is no time that it can have been written.
+fn first_seen_at_ms(receipt: &Receipt) -> i64 {
+    let now = now_ms();
+    if (EARLIEST_MS..=now).contains(&receipt.timestamp_ms) { receipt.timestamp_ms } else { now }
 }
 
 /// One event on its way to its webhooks.
@@ -273,9 +316,9 @@ impl Spread {
             if self.predecessors.settled(&self.receipt, id.0).await {
                 continue;
             }
-            let Ok(delivery) = panics::twice(|| self.delivery(id, webhook, &mut bodies)) else {
+            let Ok(delivery) = panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format))) else {
                 // Its body can't be made: the event's own stands for it.
-                let delivery = self.delivery_with(id, webhook, self.event.body.clone());
+                let delivery = self.delivery(webhook, self.event.body.clone());
                 self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
                 continue;
             };
@@ -314,30 +357,7 @@ impl Spread {
         tokio::spawn(self.pipeline.clone().give_up(Arc::new(delivery), reason, detail, handling));
     }
 
-    /// When the event was written, Unix milliseconds; now, where the record's time is no time that it can have been written.
-    fn first_seen_at_ms(&self) -> i64 {
-        let now = now_ms();
-        if (EARLIEST_MS..=now).contains(&self.receipt.timestamp_ms) { self.receipt.timestamp_ms } else { now }
-    }
-
-    fn delivery(&self, id: DeliveryId, webhook: &Webhook, bodies: &mut Bodies) -> Delivery {
-        self.delivery_with(id, webhook, bodies.of(&self.event, webhook.format))
-    }
-
-    fn delivery_with(&self, id: DeliveryId, webhook: &Webhook, body: Bytes) -> Delivery {
-        Delivery {
-            id,
-            webhook_id: webhook.id,
-            event_type: self.event.event_type,
-            event_id: self.event.id.clone(),
-            task_id: self.event.task_id.clone(),
-            body,
-            attempts: 0,
-            deferrals: 0,
-            first_seen_at_ms: self.first_seen_at_ms(),
-            source: self.first.source.clone(),
-            replays: self.first.replays,
-            traceparent: self.first.traceparent.clone(),
-        }
+    fn delivery(&self, webhook: &Webhook, body: Bytes) -> Delivery {
+        first_delivery(&self.event, &self.first, &self.receipt, webhook.id, body)
     }
 }

@@ -8,6 +8,7 @@ use crate::delivery::{Attempt, millis};
 use crate::schedule::Reconnect;
 use crate::store::failing::Failing;
 use crate::store::webhooks::WebhookStore;
+use crate::store::{StoreError, is_away};
 use crate::webhook::{Webhook, WebhookId};
 
 /// How often Redis is told that a webhook works, at the most: so much earlier than its last success it may be taken
@@ -107,9 +108,14 @@ impl Health {
                     return true;
                 }
                 Ok(false) => return false,
-                Err(error) => {
+                Err(StoreError::Redis(error)) if is_away(&error) => {
                     tracing::debug!(webhook = %webhook.id, %error, "a webhook can't be disabled for now");
                     reconnect.wait().await;
+                }
+                // It would be refused again: then the attempt failed like any other.
+                Err(error) => {
+                    tracing::warn!(webhook = %webhook.id, %error, "a webhook can't be disabled");
+                    return false;
                 }
             }
         }

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use uuid::Uuid;
 
 use super::partition::{Partition, Receipt};
 use super::settle::Groups;
 use crate::conditions::{Conditions, Severity};
-use crate::store::Keys;
 use crate::store::marks::{self, Mark};
+use crate::store::{Keys, is_away};
 
 /// Loads the marks of each partition once.
 #[derive(Clone)]
 pub struct Predecessors {
     /// To Redis.
-    pub connection: ConnectionManager,
+    pub connection: Connection,
     /// Its keys.
     pub keys: Keys,
     /// Which group reads a topic.
@@ -46,6 +46,11 @@ impl Predecessors {
                     partition.inherited(&loaded.entries);
                     tracing::debug!(topic = %partition.topic, partition = partition.number, marks = loaded.marks.len(), "marks loaded");
                     return loaded;
+                }
+                // A key of another type, say: what is settled is sent again after a crash, which is what a lost Redis costs.
+                Err(error) if !is_away(&error) => {
+                    tracing::error!(key, %error, "what a predecessor settled can't be read: it may be sent again");
+                    return marks::Loaded::default();
                 }
                 Err(error) => {
                     outage.failed(format_args!("{key} can't be read: {error}"));

@@ -1,11 +1,16 @@
 //! Making fates durable: the delivery log and the marks in one batch, then the offsets.
+//!
+//! While Redis takes nothing, nothing is sent either: what is sent couldn't be recorded, and would be sent again after
+//! a crash.
+
+mod batch_bytes;
+mod refusals;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redis::aio::ConnectionManager;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -14,21 +19,29 @@ use super::partition::Partition;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate, now_ms};
-use crate::store::Keys;
+use crate::store::connection::Connection;
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Entry, Mark};
-use crate::store::success::{self, Counts};
+use crate::store::settled::{self, Marks, Recorder};
+use crate::store::snapshot::Snapshots;
+use crate::store::{Keys, is_away, refuses_writes};
 use crate::webhook::WebhookId;
+use batch_bytes::BatchBytes;
+use refusals::Refusals;
 
 /// Settlements that go into one batch, and that may wait for one.
 const BATCH_MAX: usize = 256;
 const WAITING_MAX: usize = 4_096;
-/// Marks of a partition that nobody owns any more go away after this, in seconds.
-const MARKS_EXPIRE_S: i64 = 7 * 86_400;
+/// How long nothing may be recorded before the process isn't ready.
+const LOUD_AFTER: Duration = Duration::from_secs(2);
+/// Bytes of a settlement beside its log entry, roughly.
+const SETTLEMENT_BYTES: usize = 128;
 
 /// An attempt on its way into the log.
 #[derive(Debug)]
 struct Line {
+    /// Grows with each line of this process; given when it is taken up.
+    number: u64,
     webhook: WebhookId,
     meta: Vec<u8>,
     body: Bytes,
@@ -48,6 +61,7 @@ impl Settlement {
     #[must_use]
     pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
         let line = Line {
+            number: 0,
             webhook: delivery.webhook_id,
             meta: Logged::new(delivery, attempt, fate).to_json(),
             body: delivery.body.clone(),
@@ -61,6 +75,10 @@ impl Settlement {
     pub fn silent(id: Uuid, handling: Handling) -> Self {
         let receipt = &handling.receipt;
         Self { mark: Mark::of(id, receipt.offset, receipt.timestamp_ms), log: None, handling }
+    }
+
+    fn bytes(&self) -> usize {
+        SETTLEMENT_BYTES + self.log.as_ref().map_or(0, |line| line.meta.len() + line.body.len())
     }
 }
 
@@ -79,20 +97,38 @@ impl Settler {
     }
 }
 
+/// What settling needs.
+#[allow(missing_docs, reason = "each is what its type says")]
+pub struct Setup {
+    /// Of its own: nothing queues behind a batch.
+    pub connection: Connection,
+    pub keys: Keys,
+    pub groups: Groups,
+    pub log: config::Log,
+    pub redis: config::Redis,
+    /// Told when nothing can be recorded.
+    pub snapshots: Snapshots,
+    pub conditions: Conditions,
+}
+
 /// Starts the task that settles. It ends when every [`Settler`] is gone.
 #[must_use]
-pub fn start(
-    connection: ConnectionManager,
-    keys: Keys,
-    groups: Groups,
-    log: config::Log,
-    conditions: Conditions,
-) -> Settler {
+pub fn start(setup: Setup) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
-    tokio::spawn(
-        Batches { connection, keys, groups, log, conditions, cut: HashSet::new(), cut_since: Instant::now() }
-            .run(batches),
-    );
+    let Setup { connection, keys, groups, log, redis, snapshots, conditions } = setup;
+    let settling = Settling {
+        recorder: Recorder::new(connection, keys.clone(), log),
+        keys,
+        groups,
+        snapshots,
+        refusals: Refusals::new(conditions.clone()),
+        conditions,
+        bytes: BatchBytes::new(redis.batch_bytes_max, redis.timeout),
+        last_number: 0,
+        cut: HashSet::new(),
+        cut_since: Instant::now(),
+    };
+    tokio::spawn(settling.run(batches));
     Settler { waiting }
 }
 
@@ -110,70 +146,117 @@ impl Groups {
     }
 }
 
-struct Batches {
-    connection: ConnectionManager,
+struct Settling {
+    recorder: Recorder,
     keys: Keys,
     groups: Groups,
-    log: config::Log,
+    snapshots: Snapshots,
     conditions: Conditions,
+    refusals: Refusals,
+    bytes: BatchBytes,
+    last_number: u64,
     /// Webhooks whose log was cut by age since.
     cut: HashSet<WebhookId>,
     cut_since: Instant,
 }
 
-impl Batches {
+/// A batch, and which partitions its entries of marks are of.
+struct Prepared<'a> {
+    batch: settled::Batch<'a>,
+    partitions: Vec<(Arc<Partition>, i64)>,
+    bytes: usize,
+}
+
+impl Settling {
     async fn run(mut self, mut waiting: mpsc::Receiver<Settlement>) {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut taken = Vec::with_capacity(BATCH_MAX);
         // What arrives while a batch is on its way makes up the next one: batches grow with the load.
-        while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-            self.write(&batch).await;
-            // Record first, release second: a crash between the two repeats a delivery, the other order loses one.
-            for settlement in batch.drain(..) {
-                settlement.handling.receipt.settle();
-                drop(settlement.handling);
+        while waiting.recv_many(&mut taken, BATCH_MAX).await > 0 {
+            for line in taken.iter_mut().filter_map(|settlement| settlement.log.as_mut()) {
+                self.last_number += 1;
+                line.number = self.last_number;
+            }
+            while !taken.is_empty() {
+                let count = self.write(&taken).await;
+                // Record first, release second: a crash between the two repeats a delivery, the other order loses one.
+                for settlement in taken.drain(..count) {
+                    settlement.handling.receipt.settle();
+                    drop(settlement.handling);
+                }
             }
         }
     }
 
-    /// Writes until Redis has it.
-    async fn write(&mut self, batch: &[Settlement]) {
-        let (pipe, marked) = self.pipeline(batch);
-        let mut outage = self.conditions.outage("redis: recording attempts", Severity::NotReady);
+    /// Writes as many of the first as fit into a batch, until Redis has them. How many that are.
+    async fn write(&mut self, settlements: &[Settlement]) -> usize {
+        let name = "redis: recording attempts";
+        let mut outage = self.conditions.outage(name, Severity::NotReady).loud_after(LOUD_AFTER);
+        let mut is_withheld = false;
         loop {
-            match pipe.query_async::<Vec<String>>(&mut self.connection).await {
-                Ok(ids) => {
-                    debug_assert_eq!(ids.len(), marked.len());
-                    for (id, (partition, highest)) in ids.into_iter().zip(marked) {
-                        partition.marked(Entry { id, highest });
+            let count = self.bytes.fit(settlements.iter().map(Settlement::bytes));
+            let prepared = self.prepare(&settlements[..count]);
+            let began = Instant::now();
+            let error = match self.recorder.record(&prepared.batch, now_ms()).await {
+                Ok(recorded) => {
+                    self.bytes.answered(began.elapsed());
+                    self.recorded(prepared, recorded);
+                    if is_withheld {
+                        self.snapshots.settling(None);
                     }
-                    return;
+                    return count;
                 }
-                Err(error) => {
-                    outage.failed(format_args!("attempts can't be recorded, and their offsets stay: {error}"));
-                    outage.wait().await;
-                }
+                Err(error) => error,
+            };
+            if error.is_timeout() {
+                self.bytes.timed_out(prepared.bytes);
+                // What of it is still to be sent would stand before the next try.
+                self.recorder.renew_connection();
             }
+            let reason = match refuses_writes(&error) {
+                Some(why) => format!("reads but refuses writes: {why}"),
+                None if is_away(&error) => format!("attempts can't be recorded: {error}"),
+                None => format!("attempts can't be recorded, and Redis isn't away: {error}"),
+            };
+            is_withheld = true;
+            outage.failed(format_args!("{reason}; their offsets stay"));
+            self.snapshots.settling(Some(reason));
+            outage.wait().await;
         }
     }
 
-    fn pipeline(&mut self, batch: &[Settlement]) -> (redis::Pipeline, Vec<(Arc<Partition>, i64)>) {
-        let mut pipe = redis::pipe();
+    fn recorded(&mut self, prepared: Prepared<'_>, recorded: settled::Recorded) {
+        let Prepared { batch, partitions, .. } = prepared;
+        debug_assert_eq!(recorded.entries.len(), partitions.len());
+        for (id, (partition, highest)) in recorded.entries.into_iter().zip(partitions) {
+            if let Some(id) = id {
+                partition.marked(Entry { id, highest });
+            }
+        }
+        let logs: Vec<String> = match recorded.refused.is_empty() && self.refusals.is_empty() {
+            true => Vec::new(),
+            false => batch.lines.iter().map(|line| self.keys.log(line.webhook)).collect(),
+        };
+        let used = logs.iter().chain(batch.marks.iter().map(|marks| &marks.key)).map(String::as_str);
+        self.refusals.note(used, &recorded.refused);
+    }
+
+    fn prepare<'a>(&mut self, settlements: &'a [Settlement]) -> Prepared<'a> {
         if self.cut_since.elapsed() >= log::TRIM_INTERVAL {
             self.cut.clear();
             self.cut_since = Instant::now();
         }
-        let mut counts: HashMap<WebhookId, Counts> = HashMap::new();
+        let mut lines = Vec::with_capacity(settlements.len());
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
-        for settlement in batch {
-            if let Some(Line { webhook, meta, body, succeeded }) = &settlement.log {
-                let count = counts.entry(*webhook).or_default();
-                count.succeeded += u64::from(*succeeded);
-                count.failed += u64::from(!*succeeded);
-                log::append(&mut pipe, &self.keys, *webhook, meta, body, &self.log);
-                pipe.ignore();
-                if self.cut.insert(*webhook) {
-                    log::trim(&mut pipe, &self.keys, *webhook, now_ms(), &self.log);
-                }
+        for settlement in settlements {
+            if let Some(Line { number, webhook, meta, body, succeeded }) = &settlement.log {
+                lines.push(settled::Line {
+                    number: *number,
+                    webhook: *webhook,
+                    meta,
+                    body,
+                    succeeded: *succeeded,
+                    cut: self.cut.insert(*webhook),
+                });
             }
             let partition = &settlement.handling.receipt.partition;
             let (_, highest, marks) =
@@ -181,17 +264,13 @@ impl Batches {
             *highest = (*highest).max(settlement.handling.receipt.offset);
             marks.push(settlement.mark);
         }
-        for webhook in counts.keys() {
-            log::expire(&mut pipe, &self.keys, *webhook, &self.log);
-        }
-        success::add(&mut pipe, &self.keys, &counts, now_ms());
-        let mut marked = Vec::with_capacity(partitions.len());
-        for (partition, highest, marks) in partitions.into_values() {
+        let (mut marks, mut of) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
+        for (partition, highest, settled) in partitions.into_values() {
             let key = self.groups.marks_key(&self.keys, partition);
-            pipe.cmd("XADD").arg(&key).arg("*").arg("m").arg(marks::encode(highest, &marks));
-            pipe.cmd("EXPIRE").arg(&key).arg(MARKS_EXPIRE_S).ignore();
-            marked.push((partition.clone(), highest));
+            marks.push(Marks { key, value: marks::encode(highest, &settled) });
+            of.push((partition.clone(), highest));
         }
-        (pipe, marked)
+        let bytes = settlements.iter().map(Settlement::bytes).sum();
+        Prepared { batch: settled::Batch { lines, marks }, partitions: of, bytes }
     }
 }

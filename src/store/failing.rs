@@ -1,6 +1,6 @@
 //! Since when webhooks fail without one success, shared by all workers.
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use redis::{AsyncCommands as _, Script};
 
 use super::Keys;
@@ -9,13 +9,20 @@ use crate::webhook::WebhookId;
 /// Of a webhook that was deleted under the attempt nothing is kept: nobody would take it away.
 const SINCE: &str = r"
     if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return tonumber(ARGV[2]) end
-    redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-    return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))";
+    local now = tonumber(ARGV[2])
+    local since = tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or '')
+    if since and since <= now and since > now - tonumber(ARGV[3]) then return since end
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+    return now";
+
+/// Nothing has failed for longer than this: a time before it, or in the future, or that is no number, is as good as
+/// none, and failing begins now. Ten years, in milliseconds.
+const FAILING_MAX_MS: i64 = 10 * 365 * 86_400_000;
 
 /// The hash of webhooks that fail: id → Unix milliseconds.
 #[derive(Clone)]
 pub struct Failing {
-    connection: ConnectionManager,
+    connection: Connection,
     failing: String,
     webhooks: String,
 }
@@ -23,7 +30,7 @@ pub struct Failing {
 impl Failing {
     /// Over `connection`.
     #[must_use]
-    pub fn new(connection: ConnectionManager, keys: &Keys) -> Self {
+    pub fn new(connection: Connection, keys: &Keys) -> Self {
         Self { connection, failing: keys.failing(), webhooks: keys.webhooks() }
     }
 
@@ -37,6 +44,7 @@ impl Failing {
             .key(&self.webhooks)
             .arg(webhook.to_string())
             .arg(now_ms)
+            .arg(FAILING_MAX_MS)
             .invoke_async(&mut self.connection.clone())
             .await
     }

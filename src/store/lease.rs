@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use redis::{AsyncCommands as _, Script};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ pub const LASTS: Duration = Duration::from_secs(10);
 /// The lease of replays.
 #[derive(Clone)]
 pub struct Lease {
-    connection: ConnectionManager,
+    connection: Connection,
     key: String,
     token: String,
 }
@@ -31,7 +31,7 @@ pub enum Asked {
 impl Lease {
     /// Not held yet. `who` is told to whoever waits for it.
     #[must_use]
-    pub fn new(connection: ConnectionManager, keys: &Keys, who: &str) -> Self {
+    pub fn new(connection: Connection, keys: &Keys, who: &str) -> Self {
         Self { connection, key: keys.replay_lease(), token: format!("{} {who}", Uuid::now_v7()) }
     }
 
@@ -40,12 +40,13 @@ impl Lease {
     /// # Errors
     /// Redis's; then it may be ours or not.
     pub async fn ask(&self) -> redis::RedisResult<Asked> {
-        let holder: String = Script::new(ASK)
+        let holder: Vec<u8> = Script::new(ASK)
             .key(&self.key)
             .arg(&self.token)
             .arg(LASTS.as_millis() as u64)
             .invoke_async(&mut self.connection.clone())
             .await?;
+        let holder = String::from_utf8_lossy(&holder).into_owned();
         if holder == self.token {
             return Ok(Asked::Ours);
         }
@@ -66,8 +67,8 @@ impl Lease {
     /// # Errors
     /// Redis's; then it expires by itself.
     pub async fn give_back(&self) -> redis::RedisResult<()> {
-        let holder: Option<String> = self.connection.clone().get(&self.key).await?;
-        if holder.as_deref() == Some(&self.token) {
+        let holder: Option<Vec<u8>> = self.connection.clone().get(&self.key).await?;
+        if holder.as_deref() == Some(self.token.as_bytes()) {
             let () = self.connection.clone().del(&self.key).await?;
         }
         Ok(())
@@ -76,14 +77,19 @@ impl Lease {
 
 /// The holder, which is the asker where it was free.
 const ASK: &str = "
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return holder end
+local holder = redis.pcall('GET', KEYS[1])
+if type(holder) == 'string' and holder ~= ARGV[1] then
+    -- One that doesn't expire, or much later, isn't a lease of this program: it ends like one.
+    local left = redis.call('PTTL', KEYS[1])
+    if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+    return holder
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return ARGV[1]
 ";
 
 const RENEW: &str = "
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 ";

@@ -36,11 +36,22 @@ pub fn append(
 /// Lets the log go with the last of it. With each batch: the webhook may have been deleted meanwhile, its log with it,
 /// and what comes after that must not stay for ever. No answer.
 pub fn expire(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, log: &config::Log) {
-    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(millis(log.age_max + TRIM_INTERVAL)).ignore();
+    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(lasts_ms(log)).ignore();
+}
+
+/// How long a log stays after its last entry, in milliseconds.
+#[must_use]
+pub fn lasts_ms(log: &config::Log) -> i64 {
+    millis(log.age_max + TRIM_INTERVAL)
+}
+
+/// Entries from before this are too old, Unix milliseconds.
+#[must_use]
+pub fn oldest_ms(log: &config::Log, now_ms: i64) -> i64 {
+    (now_ms - millis(log.age_max)).max(0)
 }
 
 /// Cuts what is too old. No answer.
 pub fn trim(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, now_ms: i64, log: &config::Log) {
-    let oldest = now_ms - millis(log.age_max);
-    pipe.cmd("XTRIM").arg(keys.log(webhook)).arg("MINID").arg("~").arg(oldest.max(0)).ignore();
+    pipe.cmd("XTRIM").arg(keys.log(webhook)).arg("MINID").arg("~").arg(oldest_ms(log, now_ms)).ignore();
 }

@@ -6,7 +6,7 @@
 //! record's offset and its timestamp: the same delivery written to a tier again, or a record of a topic that
 //! was deleted and made anew, has another one.
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
@@ -68,7 +68,7 @@ pub fn encode(highest: i64, marks: &[Mark]) -> Vec<u8> {
 ///
 /// # Errors
 /// Redis's.
-pub async fn discard(connection: &mut ConnectionManager, key: &str) -> redis::RedisResult<Loaded> {
+pub async fn discard(connection: &mut Connection, key: &str) -> redis::RedisResult<Loaded> {
     redis::cmd("DEL").arg(key).query_async::<()>(connection).await?;
     Ok(Loaded::default())
 }
@@ -77,7 +77,7 @@ pub async fn discard(connection: &mut ConnectionManager, key: &str) -> redis::Re
 ///
 /// # Errors
 /// Redis's.
-pub async fn load(connection: &mut ConnectionManager, key: &str) -> redis::RedisResult<Loaded> {
+pub async fn load(connection: &mut Connection, key: &str) -> redis::RedisResult<Loaded> {
     let reply: StreamRangeReply = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(connection).await?;
     let mut loaded = Loaded::default();
     for entry in reply.ids {

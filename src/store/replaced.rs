@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
 use redis::streams::StreamRangeReply;
 
 use super::Keys;
-use crate::delivery::{DeliveryId, millis};
+use crate::delivery::{DeliveryId, millis, now_ms};
 
 /// Redeliveries that are remembered at most. Beyond that the oldest are forgotten: then a retry that still waits is
 /// sent as well, under the same delivery id.
@@ -28,12 +28,14 @@ pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, delivery: DeliveryId, at_
 ///
 /// # Errors
 /// Redis's.
-pub async fn load(connection: &mut ConnectionManager, keys: &Keys) -> redis::RedisResult<HashMap<DeliveryId, i64>> {
+pub async fn load(connection: &mut Connection, keys: &Keys) -> redis::RedisResult<HashMap<DeliveryId, i64>> {
     let reply: StreamRangeReply =
         redis::cmd("XRANGE").arg(keys.replaced()).arg("-").arg("+").query_async(connection).await?;
+    let now_ms = now_ms();
     let entries = reply.ids.iter().filter_map(|entry| {
         let delivery = entry.get::<String>("delivery")?.parse().ok()?;
-        Some((delivery, entry.get::<i64>("at")?))
+        // One of the future would replace what is seen from now on as well.
+        Some((delivery, entry.get::<i64>("at")?.min(now_ms)))
     });
     // The last one of a delivery counts.
     Ok(entries.collect())

@@ -1,5 +1,5 @@
-//! The webhooks as one immutable picture, swapped when Redis says that something changed,
-//! and not used unless it was confirmed within `webhooks.staleness_max`.
+//! The webhooks as one immutable picture, swapped when Redis says that something changed, and not used unless it was
+//! confirmed within `webhooks.staleness_max`, nor while Redis takes no writes: what is sent couldn't be recorded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,20 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::Keys;
-use super::webhooks::WebhookStore;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::event::EventType;
-use crate::schedule::Reconnect;
+use crate::webhook::held::Held;
 use crate::webhook::{Webhook, WebhookId};
+
+pub use keeper::{Setup, keep};
+
+mod keeper;
+mod listener;
 
 /// All webhooks at one version.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
     by_event: HashMap<EventType, Arc<[Arc<Webhook>]>>,
+    /// Webhooks that this version can't read: what is for them waits.
+    held: HashMap<WebhookId, Arc<Held>>,
     /// Deliveries that were sent again by hand, and when, Unix milliseconds.
     replaced: HashMap<DeliveryId, i64>,
 }
@@ -28,13 +32,14 @@ pub struct Snapshot {
 impl Snapshot {
     /// Indexed by event type; webhooks that aren't active get nothing.
     #[must_use]
-    pub fn of(webhooks: Vec<Webhook>, replaced: HashMap<DeliveryId, i64>) -> Self {
+    pub fn of(webhooks: Vec<Webhook>, held: Vec<Held>, replaced: HashMap<DeliveryId, i64>) -> Self {
         let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
         let by_event = EventType::ALL
             .into_iter()
             .map(|event| (event, active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect()))
             .collect();
-        Self { by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(), by_event, replaced }
+        let held = held.into_iter().filter(|held| held.active).map(|held| (held.id, Arc::new(held))).collect();
+        Self { by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(), by_event, held, replaced }
     }
 
     /// Whether a delivery was sent again by hand since it was first seen: then that stands for this one.
@@ -49,6 +54,17 @@ impl Snapshot {
         self.by_id.get(&id)
     }
 
+    /// Whether what is for that webhook waits, because this version can't read it.
+    #[must_use]
+    pub fn is_held(&self, id: WebhookId) -> bool {
+        self.held.contains_key(&id)
+    }
+
+    /// Those that may want to be told of `event`, and can't be read.
+    pub fn held(&self, event: EventType) -> impl Iterator<Item = &Arc<Held>> {
+        self.held.values().filter(move |held| held.may_want(event))
+    }
+
     /// The active webhooks that want to be told of `event`.
     #[must_use]
     pub fn matching(&self, event: EventType) -> Arc<[Arc<Webhook>]> {
@@ -56,138 +72,104 @@ impl Snapshot {
     }
 }
 
-#[derive(Clone)]
+/// Why nothing may be sent although Redis answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Trouble {
+    /// What stands there may be what a loss left.
+    unconfirmed: Option<String>,
+    /// Writes are refused, as the keeper's own show.
+    probe: Option<String>,
+    /// What was sent can't be recorded.
+    settling: Option<String>,
+}
+
+impl Trouble {
+    fn first(&self) -> Option<&String> {
+        self.unconfirmed.as_ref().or(self.probe.as_ref()).or(self.settling.as_ref())
+    }
+}
+
+#[derive(Debug, Default)]
 struct Confirmed {
     snapshot: Arc<Snapshot>,
     /// Taken before Redis was asked: the picture is at least as new as this.
     at: Option<Instant>,
+    /// The store's version at that time, and how many webhooks it had, inactive ones among them.
+    seen: Option<(u64, u64)>,
+    trouble: Trouble,
 }
 
 /// The snapshot in use.
 #[derive(Clone)]
 pub struct Snapshots {
-    confirmed: watch::Receiver<Confirmed>,
+    confirmed: watch::Sender<Confirmed>,
     staleness_max: Duration,
 }
 
 impl Snapshots {
-    /// The snapshot, as soon as it is confirmed to be current; waits while Redis is away. Cancel safe.
+    fn new(staleness_max: Duration) -> Self {
+        Self { confirmed: watch::channel(Confirmed::default()).0, staleness_max }
+    }
+
+    /// The snapshot, as soon as it is confirmed to be current and what is sent can be recorded. Cancel safe.
     pub async fn current(&self) -> Arc<Snapshot> {
-        let now = self.fresh(&self.confirmed.borrow());
-        if let Some(snapshot) = now {
-            return snapshot;
-        }
-        let mut changes = self.confirmed.clone();
-        let is_fresh = |confirmed: &Confirmed| self.fresh(confirmed).is_some();
-        let next = changes.wait_for(is_fresh).await.map(|confirmed| confirmed.snapshot.clone());
-        match next {
-            Ok(snapshot) => snapshot,
-            // The keeper is gone: the process ends, and nothing more may be sent.
-            Err(_) => std::future::pending().await,
+        let now = self.usable(&self.confirmed.borrow());
+        match now {
+            Some(snapshot) => snapshot,
+            None => self.wait_for(|_| true).await,
         }
     }
 
-    /// Whether Redis confirmed the snapshot lately.
+    /// The first snapshot in use that isn't `before`. Cancel safe.
+    pub async fn after(&self, before: &Arc<Snapshot>) -> Arc<Snapshot> {
+        self.wait_for(|snapshot| !Arc::ptr_eq(snapshot, before)).await
+    }
+
+    async fn wait_for(&self, fits: impl Fn(&Arc<Snapshot>) -> bool) -> Arc<Snapshot> {
+        let mut changes = self.confirmed.subscribe();
+        let is_wanted = |confirmed: &Confirmed| self.usable(confirmed).is_some_and(|snapshot| fits(&snapshot));
+        let next = changes.wait_for(is_wanted).await.map(|confirmed| confirmed.snapshot.clone());
+        next.expect("the sender lives as long as this")
+    }
+
+    /// Whether it is confirmed, and may be used.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.fresh(&self.confirmed.borrow()).is_some()
+        self.usable(&self.confirmed.borrow()).is_some()
     }
 
-    fn fresh(&self, confirmed: &Confirmed) -> Option<Arc<Snapshot>> {
-        confirmed.at.filter(|at| at.elapsed() < self.staleness_max).map(|_| confirmed.snapshot.clone())
-    }
-}
-
-/// Keeps the snapshot current until `stop`.
-#[must_use]
-pub fn keep(
-    client: redis::Client,
-    store: WebhookStore,
-    keys: Keys,
-    staleness_max: Duration,
-    stop: CancellationToken,
-) -> Snapshots {
-    let (sender, confirmed) = watch::channel(Confirmed { snapshot: Arc::default(), at: None });
-    let keeper = Keeper { store, sender, version: None, interval: staleness_max / 4 };
-    tokio::spawn(stop.run_until_cancelled_owned(keeper.run(client, keys.webhooks_version())));
-    Snapshots { confirmed, staleness_max }
-}
-
-struct Keeper {
-    store: WebhookStore,
-    sender: watch::Sender<Confirmed>,
-    version: Option<u64>,
-    interval: Duration,
-}
-
-impl Keeper {
-    async fn run(mut self, client: redis::Client, channel: String) {
-        let mut announced = spawn_listener(client, channel);
-        let mut reconnect = Reconnect::default();
-        let mut away = false;
-        loop {
-            match self.confirm().await {
-                Ok(()) => {
-                    if std::mem::take(&mut away) {
-                        tracing::info!("redis is back");
-                    }
-                    reconnect = Reconnect::default();
-                    tokio::select! {
-                        () = tokio::time::sleep(self.interval) => {}
-                        _ = announced.changed() => {}
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut away, true) {
-                        tracing::warn!(%error, "redis is away: nothing is sent until it is back");
-                    }
-                    // It may come back without its data: the next picture is read whole.
-                    self.version = None;
-                    reconnect.wait().await;
-                }
-            }
+    /// Why nothing is sent; None where something may be.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let confirmed = self.confirmed.borrow();
+        if let Some(reason) = confirmed.trouble.first() {
+            return Some(reason.clone());
         }
+        self.usable(&confirmed).is_none().then(|| "away".to_owned())
     }
 
-    async fn confirm(&mut self) -> redis::RedisResult<()> {
-        let asked_at = Instant::now();
-        let version = self.store.version().await?;
-        if self.version == Some(version) {
-            self.sender.send_modify(|confirmed| confirmed.at = Some(asked_at));
-            return Ok(());
-        }
-        let (version, webhooks) = self.store.all().await?;
-        let replaced = self.store.replaced().await?;
-        tracing::debug!(version, webhooks = webhooks.len(), "webhooks read");
-        self.version = Some(version);
-        self.sender
-            .send_replace(Confirmed { snapshot: Arc::new(Snapshot::of(webhooks, replaced)), at: Some(asked_at) });
-        Ok(())
+    /// The store's version when it was last confirmed, and how many webhooks it had.
+    #[must_use]
+    pub fn seen(&self) -> Option<(u64, u64)> {
+        self.confirmed.borrow().seen
     }
-}
 
-/// Announcements only make a change seen sooner: one that is missed is seen by the next confirmation.
-fn spawn_listener(client: redis::Client, channel: String) -> watch::Receiver<()> {
-    use futures_util::StreamExt as _;
-    let (sender, receiver) = watch::channel(());
-    tokio::spawn(async move {
-        let mut reconnect = Reconnect::default();
-        while !sender.is_closed() {
-            if let Ok(mut pubsub) = client.get_async_pubsub().await
-                && pubsub.subscribe(&channel).await.is_ok()
-            {
-                reconnect = Reconnect::default();
-                let mut messages = pubsub.on_message();
-                loop {
-                    tokio::select! {
-                        message = messages.next() => if message.is_none() { break },
-                        () = sender.closed() => return,
-                    }
-                    let _ = sender.send(());
-                }
-            }
-            reconnect.wait().await;
-        }
-    });
-    receiver
+    /// What was sent can't be recorded, or can again: until then nothing more is sent.
+    pub fn settling(&self, trouble: Option<String>) {
+        self.note(|known| &mut known.settling, trouble);
+    }
+
+    fn note(&self, which: impl FnOnce(&mut Trouble) -> &mut Option<String>, trouble: Option<String>) {
+        self.confirmed.send_if_modified(|confirmed| {
+            let known = which(&mut confirmed.trouble);
+            let is_news = *known != trouble;
+            *known = trouble;
+            is_news
+        });
+    }
+
+    fn usable(&self, confirmed: &Confirmed) -> Option<Arc<Snapshot>> {
+        let is_fresh = confirmed.at.is_some_and(|at| at.elapsed() < self.staleness_max);
+        (is_fresh && confirmed.trouble.first().is_none()).then(|| confirmed.snapshot.clone())
+    }
 }

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::store::connection::Connection;
 use anyhow::Context as _;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use redis::aio::ConnectionManager;
 
 use crate::conditions::{Conditions, Severity};
 use crate::config::Config;
@@ -44,7 +44,7 @@ impl Readiness {
         }
     }
 
-    /// The worker runs.
+    /// The worker runs, or an admin server watches the store.
     pub fn started(&self, snapshots: Snapshots) {
         let _ = self.snapshots.set(snapshots);
     }
@@ -62,14 +62,22 @@ impl Readiness {
         }
     }
 
+    /// Why nothing is sent; None where something may be, or where this isn't known yet.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.snapshots.get().and_then(Snapshots::trouble)
+    }
+
     /// A worker needs its snapshot of the webhooks confirmed; an admin server, an answer.
-    async fn redis(&self, connection: &mut ConnectionManager) -> &'static str {
-        let is_there = if self.has_worker {
-            self.snapshots.get().is_some_and(Snapshots::is_fresh)
+    async fn redis(&self, connection: &mut Connection) -> String {
+        let trouble = if self.has_worker {
+            self.snapshots.get().map_or_else(|| Some("away".to_owned()), Snapshots::trouble)
         } else {
-            redis::cmd("PING").query_async::<String>(connection).await.is_ok()
+            // An admin server stays ready while the store can't be used: that is where it can be mended.
+            let answer = redis::cmd("PING").query_async::<String>(connection).await;
+            answer.err().map(|_| "away".to_owned())
         };
-        if is_there { "ok" } else { "away" }
+        trouble.unwrap_or_else(|| "ok".to_owned())
     }
 }
 
@@ -84,9 +92,9 @@ pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Rout
         let (readiness, mut connection) = (readiness.clone(), connection.clone());
         let kafka = if kafka.load(Ordering::Relaxed) { "ok" } else { "away" };
         async move {
-            let mut parts = vec![("kafka", kafka), ("redis", readiness.redis(&mut connection).await)];
+            let mut parts = vec![("kafka", kafka.to_owned()), ("redis", readiness.redis(&mut connection).await)];
             if readiness.has_worker {
-                parts.insert(0, ("worker", readiness.worker()));
+                parts.insert(0, ("worker", readiness.worker().to_owned()));
             }
             let conditions = readiness.conditions.all();
             let is_ready = parts.iter().all(|(_, state)| *state == "ok")

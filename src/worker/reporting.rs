@@ -54,7 +54,10 @@ fn report(pipeline: &Pipeline, assigned: &Assigned, worker: String) -> Report {
     let mut endpoints = pipeline.endpoints();
     endpoints.sort_by_key(|endpoint| (endpoint.breaker, std::cmp::Reverse(endpoint.waiting), endpoint.webhook_id));
     endpoints.truncate(ENDPOINTS_MAX);
+    let seen = pipeline.snapshots.seen();
     Report {
+        webhooks: seen.map(|(_, webhooks)| webhooks),
+        webhooks_version: seen.map(|(version, _)| version),
         worker,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         at_ms: now_ms(),

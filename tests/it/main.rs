@@ -13,6 +13,7 @@ mod isolating;
 mod kafka_half_there;
 mod outages;
 mod records;
+mod redis_half_there;
 mod remembering;
 mod replaying;
 mod requesting;

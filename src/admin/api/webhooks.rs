@@ -15,20 +15,45 @@ use crate::admin::{Problem, Shared};
 use crate::event::EventType;
 use crate::signature;
 use crate::store::log;
-use crate::webhook::Shown;
 use crate::webhook::draft::Draft;
+use crate::webhook::{Shown, Webhook, WebhookId};
 
 /// All webhooks.
 #[derive(Serialize, ToSchema)]
 pub struct Webhooks {
     /// Oldest first.
     webhooks: Vec<Shown>,
+    /// Those that this version can't read: what is for them waits. Left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<Unreadable>,
+    /// Why this list may not be all that there should be. Left out where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+/// A webhook that another version wrote.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UnreadableWebhook)]
+pub struct Unreadable {
+    /// Its identity.
+    id: WebhookId,
+    /// What can't be read.
+    problem: String,
 }
 
 /// One webhook.
 #[derive(Serialize, ToSchema)]
 pub struct One {
     webhook: Shown,
+    /// What the store seems to have lost, when a webhook was added to it. Left out where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+}
+
+impl From<&Webhook> for One {
+    fn from(webhook: &Webhook) -> Self {
+        Self { webhook: webhook.shown(), warning: None }
+    }
 }
 
 /// A webhook whose secret was rotated.
@@ -68,8 +93,10 @@ pub struct Rotate {
 /// All webhooks, oldest first.
 #[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
 pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem> {
-    let (_, webhooks) = admin.store.all().await?;
-    Ok(Json(Webhooks { webhooks: webhooks.iter().map(crate::webhook::Webhook::shown).collect() }))
+    let all = admin.store.listing().await?;
+    let unreadable = all.held.into_iter().map(|held| Unreadable { id: held.id, problem: held.problem }).collect();
+    let webhooks = all.webhooks.iter().map(Webhook::shown).collect();
+    Ok(Json(Webhooks { webhooks, unreadable, warning: admin.trouble() }))
 }
 
 /// Adds a webhook; it gets every event from now on.
@@ -79,14 +106,15 @@ pub async fn add(
     State(admin): State<Shared>,
     input::Json(draft): input::Json<Draft>,
 ) -> Result<(StatusCode, Json<One>), Problem> {
-    Ok((StatusCode::CREATED, Json(One { webhook: admin.add(&draft).await?.shown() })))
+    let (webhook, warning) = admin.add(&draft).await?;
+    Ok((StatusCode::CREATED, Json(One { warning, ..One::from(&webhook) })))
 }
 
 /// One webhook.
 #[utoipa::path(get, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 200, body = One), (status = 404, body = Error)))]
 pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<One>, Problem> {
-    Ok(Json(One { webhook: admin.find(&id).await?.shown() }))
+    Ok(Json(One::from(&admin.find(&id).await?)))
 }
 
 /// Changes a webhook; what isn't given stays, null takes away.
@@ -98,15 +126,14 @@ pub async fn change(
     input::Json(draft): input::Json<Draft>,
 ) -> Result<Json<One>, Problem> {
     let webhook = admin.find(&id).await?;
-    Ok(Json(One { webhook: admin.change(webhook.id, &draft).await?.shown() }))
+    Ok(Json(One::from(&admin.change(webhook.id, &draft).await?)))
 }
 
 /// Removes a webhook: nothing more is sent to it, what waits included. Its delivery log goes with it.
 #[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Error)))]
 pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    let webhook = admin.find(&id).await?;
-    admin.remove(webhook.id).await?;
+    admin.remove(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

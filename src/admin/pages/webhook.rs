@@ -180,8 +180,7 @@ pub async fn delete(
     Path(id): Path<String>,
     Form(_): Form<serde::de::IgnoredAny>,
 ) -> Result<Redirect, Refusal> {
-    let webhook = admin.find(&id).await?;
-    admin.remove(webhook.id).await?;
+    admin.remove(&id).await?;
     Ok(Redirect::to("/settings/webhooks?done=deleted"))
 }
 

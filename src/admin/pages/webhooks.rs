@@ -96,7 +96,8 @@ pub async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
     let asked: Asked = Form::of_query(query.as_deref())?;
-    let (_, webhooks) = admin.store.all().await?;
+    let all = admin.store.listing().await?;
+    let webhooks = all.webhooks;
     let page: Vec<&Webhook> = webhooks.iter().skip(asked.page * PAGE).take(PAGE).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
     let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
@@ -107,6 +108,10 @@ pub async fn list(
             a .button href="/settings/webhooks/new" { "Add webhook" }
         }
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
+        @if let Some(trouble) = admin.trouble() { p .flash.bad role="alert" { "Redis: " (trouble) } }
+        @for held in &all.held {
+            p .flash.bad role="alert" { "Webhook " (held.id) " can't be read by this version (" (held.problem) "). What is for it waits." }
+        }
         @if webhooks.is_empty() {
             p .empty { "No webhooks yet. Add one to be told when a task completes, fails or needs attention." }
         } @else {
@@ -183,7 +188,7 @@ pub async fn add(
         Err(problem) => Err(problem),
     };
     match added {
-        Ok(webhook) => Ok(Redirect::to(&format!("/settings/webhooks/{}?done=added", webhook.id)).into_response()),
+        Ok((webhook, _)) => Ok(Redirect::to(&format!("/settings/webhooks/{}?done=added", webhook.id)).into_response()),
         // Nothing that was entered is lost.
         Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
             Ok((problem.status, new_page(&session, &entered, Some(&problem))).into_response())

@@ -1,12 +1,13 @@
 //! Reading logs: page by page, or what came since.
 
-use redis::aio::ConnectionManager;
+use crate::store::connection::Connection;
+use redis::RedisError;
 use redis::streams::{StreamId, StreamRangeReply};
 
 use super::{Entry, EntryId, Logged};
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
-use crate::store::Keys;
+use crate::store::{Keys, is_away};
 use crate::webhook::WebhookId;
 
 /// Entries that are read at once while a filter is applied.
@@ -42,14 +43,14 @@ pub struct Page {
 /// Reads logs.
 #[derive(Clone)]
 pub struct DeliveryLog {
-    connection: ConnectionManager,
+    connection: Connection,
     keys: Keys,
 }
 
 impl DeliveryLog {
     /// Over `connection`.
     #[must_use]
-    pub fn new(connection: ConnectionManager, keys: Keys) -> Self {
+    pub fn new(connection: Connection, keys: Keys) -> Self {
         Self { connection, keys }
     }
 
@@ -81,7 +82,8 @@ impl DeliveryLog {
                 .arg("COUNT")
                 .arg(chunk)
                 .query_async(&mut self.connection.clone())
-                .await?;
+                .await
+                .or_else(nothing_there)?;
             let is_last = reply.ids.len() < chunk;
             for stream_id in reply.ids {
                 // Also past what can't be read: another version may have written it.
@@ -119,7 +121,8 @@ impl DeliveryLog {
             .arg("COUNT")
             .arg(limit)
             .query_async(&mut self.connection.clone())
-            .await?;
+            .await
+            .or_else(nothing_there)?;
         let last = reply.ids.last().and_then(|stream_id| stream_id.id.parse().ok()).unwrap_or(after);
         Ok((reply.ids.iter().filter_map(|stream_id| read(webhook, stream_id)).collect(), last))
     }
@@ -135,7 +138,8 @@ impl DeliveryLog {
             .arg(&id)
             .arg(&id)
             .query_async(&mut self.connection.clone())
-            .await?;
+            .await
+            .or_else(nothing_there)?;
         Ok(reply.ids.first().and_then(|stream_id| read(webhook, stream_id)))
     }
 
@@ -158,6 +162,15 @@ impl DeliveryLog {
             before = Some(next);
         }
     }
+}
+
+/// A log that isn't one, by its type say, has no entries; that is no reason not to show the rest.
+fn nothing_there(error: RedisError) -> redis::RedisResult<StreamRangeReply> {
+    if is_away(&error) {
+        return Err(error);
+    }
+    tracing::warn!(%error, "a delivery log can't be read");
+    Ok(StreamRangeReply::default())
 }
 
 fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<Entry<'static>> {

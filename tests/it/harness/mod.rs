@@ -3,6 +3,7 @@
 pub mod acl;
 pub mod browser;
 pub mod endpoint;
+pub mod proxy;
 pub mod receiver;
 pub mod service;
 pub mod worker;

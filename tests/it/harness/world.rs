@@ -40,7 +40,7 @@ pub struct Raw<'a> {
 pub struct World {
     settings: BTreeMap<String, String>,
     pub receiver: Receiver,
-    pub redis: redis::aio::ConnectionManager,
+    pub redis: optio_webhooks::store::connection::Connection,
     producer: FutureProducer,
 }
 

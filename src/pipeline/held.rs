@@ -1,0 +1,133 @@
+//! Events for a webhook that this version can't read: their deliveries wait, and others go on.
+//!
+//! Where its format can be read, a delivery is made and put off into a retry tier, without an attempt, like any other
+//! that comes up while its webhook can't be read. Where it can't, nobody knows what the body looks like: the event is
+//! held in memory, and its offset with it, until the webhook can be read or is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::Deferral;
+use super::fan_out::{First, first_delivery};
+use super::parking::{Parked, Parking};
+use super::partition::Receipt;
+use super::predecessors::Predecessors;
+use super::{Claim, Open, Pipeline};
+use crate::delivery::DeliveryId;
+use crate::event::Event;
+use crate::event::body::Bodies;
+use crate::record::LastError;
+use crate::store::snapshot::Snapshot;
+use crate::webhook::held::Held;
+use crate::webhook::{PayloadFormat, Webhook, WebhookId};
+
+/// Bytes that an event takes beside its payload.
+const EVENT_BYTES: usize = 4_096;
+/// How often a held event looks whether its partition is still ours.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The events that one consumer group holds.
+pub(super) struct HeldEvents {
+    pipeline: Arc<Pipeline>,
+    predecessors: Arc<Predecessors>,
+    /// What bounds the events that are held in memory: a group that has too many reads no further.
+    parking: Arc<Parking>,
+}
+
+/// One event for one webhook, on its way.
+struct Part {
+    pipeline: Arc<Pipeline>,
+    webhook: WebhookId,
+    event: Arc<Event>,
+    first: First,
+    receipt: Arc<Receipt>,
+}
+
+impl HeldEvents {
+    pub(super) fn new(pipeline: Arc<Pipeline>, predecessors: Arc<Predecessors>, parking: Arc<Parking>) -> Self {
+        Self { pipeline, predecessors, parking }
+    }
+
+    /// Takes an event that `held` may want: one part of its receipt stays open until that one's delivery is settled.
+    pub(super) async fn take(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        held: &Held,
+        event: &Arc<Event>,
+        first: &First,
+        receipt: &Arc<Receipt>,
+    ) {
+        if self.predecessors.settled(receipt, DeliveryId::of(&event.id, held.id).0).await {
+            return;
+        }
+        metrics::counter!("optio_webhooks_held_events_total").increment(1);
+        receipt.add();
+        let part = Part {
+            pipeline: self.pipeline.clone(),
+            webhook: held.id,
+            event: event.clone(),
+            first: first.clone(),
+            receipt: receipt.clone(),
+        };
+        match held.format {
+            Some(format) => part.put_off(format).await,
+            None => {
+                let parked = self.parking.park(EVENT_BYTES + event.body.len());
+                tokio::spawn(part.wait(snapshot.clone(), parked));
+            }
+        }
+    }
+}
+
+impl Part {
+    /// Until the webhook can be read, is gone, or the partition is another's.
+    async fn wait(self, mut snapshot: Arc<Snapshot>, _parked: Parked) {
+        loop {
+            snapshot = tokio::select! {
+                next = self.pipeline.snapshots.after(&snapshot) => next,
+                () = tokio::time::sleep(LOOK_INTERVAL) => {
+                    if self.receipt.partition.is_closed() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if let Some(webhook) = snapshot.get(self.webhook).cloned() {
+                return self.go_on(&webhook).await;
+            }
+            let held = snapshot.held(self.event.event_type).find(|held| held.id == self.webhook);
+            match held.map(|held| held.format) {
+                Some(Some(format)) => return self.put_off(format).await,
+                Some(None) => {}
+                // It is gone, inactive, or doesn't want this event after all.
+                None => return self.receipt.settle(),
+            }
+        }
+    }
+
+    async fn go_on(self, webhook: &Arc<Webhook>) {
+        if !webhook.events.contains(&self.event.event_type) {
+            return self.receipt.settle();
+        }
+        let claim = if self.first.replays > 0 { Claim::Retry } else { Claim::First };
+        let Some(permits) = self.pipeline.place(claim, self.event.body.len()).await else {
+            return self.put_off(webhook.format).await;
+        };
+        let pipeline = self.pipeline.clone();
+        pipeline.submit(webhook, self.open(webhook.format, permits));
+    }
+
+    async fn put_off(self, format: PayloadFormat) {
+        let permits = self.pipeline.writing_place().await;
+        let pipeline = self.pipeline.clone();
+        pipeline.spawn(self.open(format, permits), |pipeline, open| pipeline.put_off(open, Deferral::HELD));
+    }
+
+    fn open(self, format: PayloadFormat, permits: super::Permits) -> Open {
+        let body = Bodies::default().of(&self.event, format);
+        let delivery = first_delivery(&self.event, &self.first, &self.receipt, self.webhook, body);
+        let order_key = self.pipeline.order_key(&delivery);
+        let delivery = Arc::new(delivery);
+        Open { delivery, last: LastError::default(), receipt: self.receipt, permits, order_key, panics: 0 }
+    }
+}

@@ -1,0 +1,264 @@
+//! Recording what became of deliveries: log entries, counts and marks of many at once, in one script.
+//!
+//! A batch that wasn't answered in time may have been executed, may be executed later, or never, and is sent again,
+//! whole or in parts. So each line has a number that grows within its process, and Redis keeps the highest that was
+//! recorded: the script skips the lines up to it. Marks are a set and may be added twice.
+//!
+//! Each key is tried for itself: one of another type, or one that an ACL refuses, costs what goes into it, and the
+//! answer names it. (So keys aren't passed as the script's `KEYS`: one that is refused would refuse all.) A server that
+//! takes no write at all is an error of the whole batch, of which nothing is recorded then.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::{Keys, is_away, log, refuses_writes, success};
+use crate::config;
+use crate::webhook::WebhookId;
+
+/// Marks of a partition that nobody owns any more go away after this, in seconds.
+const MARKS_EXPIRE_S: i64 = 7 * 86_400;
+/// The number of a process's last line is kept for this long after it, in seconds.
+const SEQUENCE_EXPIRE_S: i64 = 86_400;
+
+/// An attempt for the log and the counts.
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Grows with each line of this process.
+    pub number: u64,
+    /// Whose log.
+    pub webhook: WebhookId,
+    /// The entry.
+    pub meta: &'a [u8],
+    /// The request's body.
+    pub body: &'a [u8],
+    /// Whether it succeeded.
+    pub succeeded: bool,
+    /// Whether the log is cut by age with it.
+    pub cut: bool,
+}
+
+/// Marks for a partition's stream.
+#[derive(Debug)]
+pub struct Marks {
+    /// The stream.
+    pub key: String,
+    /// The entry's value.
+    pub value: Vec<u8>,
+}
+
+/// What is recorded at once.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// In the order of their numbers.
+    pub lines: Vec<Line<'a>>,
+    /// One for each partition.
+    pub marks: Vec<Marks>,
+}
+
+/// What came of a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// The id of each entry of marks, in their order; None where it was refused.
+    pub entries: Vec<Option<String>>,
+    /// Keys that refused something, and the first of Redis's words on each.
+    pub refused: Vec<(String, String)>,
+}
+
+/// Records batches.
+pub struct Recorder {
+    connection: Connection,
+    keys: Keys,
+    log: config::Log,
+    sequence_key: String,
+}
+
+impl Recorder {
+    /// Over `connection`, for this process.
+    #[must_use]
+    pub fn new(connection: Connection, keys: Keys, log: config::Log) -> Self {
+        let sequence_key = keys.settled_sequence(Uuid::now_v7());
+        Self { connection, keys, log, sequence_key }
+    }
+
+    /// Gives the connection up: an answer that didn't come in time may stand behind much that is still to be sent.
+    pub fn renew_connection(&self) {
+        self.connection.renew();
+    }
+
+    /// Records a batch. Sent again after an error, lines of it that Redis has already are skipped.
+    ///
+    /// # Errors
+    /// Redis's: then nothing is known of the batch.
+    pub async fn record(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
+        let answer = self.call(batch, now_ms).await;
+        match answer {
+            // Scripts may not be used here: what can be had without them is better than to record nothing for ever.
+            Err(error) if !is_away(&error) => {
+                let mut recorded = self.record_without_script(batch, now_ms).await?;
+                recorded.refused.insert(0, ("scripts (EVALSHA, EVAL)".to_owned(), error.to_string()));
+                Ok(recorded)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn call(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
+        let by_hash = self.arguments(redis::cmd("EVALSHA").arg(SCRIPT.get_hash()), batch, now_ms).to_owned();
+        let answer = by_hash.query_async::<(Vec<String>, Vec<String>)>(&mut self.connection).await;
+        drop(by_hash);
+        let (entries, refused) = match answer {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut call = redis::cmd("EVAL");
+                self.arguments(call.arg(CODE), batch, now_ms).query_async(&mut self.connection).await?
+            }
+            answer => answer?,
+        };
+        let mut refused = refused.into_iter();
+        Ok(Recorded {
+            entries: entries.into_iter().map(|id| Some(id).filter(|id| !id.is_empty())).collect(),
+            refused: std::iter::from_fn(|| Some((refused.next()?, refused.next()?))).collect(),
+        })
+    }
+
+    fn arguments<'c>(&self, call: &'c mut Cmd, batch: &Batch<'_>, now_ms: i64) -> &'c mut Cmd {
+        let highest = batch.lines.last().map_or(0, |line| line.number);
+        call.arg(0)
+            .arg(&self.sequence_key)
+            .arg(highest)
+            .arg(SEQUENCE_EXPIRE_S)
+            .arg(self.log.entries_max)
+            .arg(log::lasts_ms(&self.log))
+            .arg(log::oldest_ms(&self.log, now_ms))
+            .arg(success::key(&self.keys, now_ms))
+            .arg(success::EXPIRE_S)
+            .arg(MARKS_EXPIRE_S)
+            .arg(batch.lines.len())
+            .arg(batch.marks.len());
+        for line in &batch.lines {
+            call.arg(line.number)
+                .arg(self.keys.log(line.webhook))
+                .arg(success::field(line.webhook, line.succeeded))
+                .arg(u8::from(line.cut))
+                .arg(line.meta)
+                .arg(line.body);
+        }
+        for marks in &batch.marks {
+            call.arg(&marks.key).arg(&marks.value);
+        }
+        call
+    }
+
+    /// The same, command by command: one that is sent again after an error may be recorded twice.
+    async fn record_without_script(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
+        let mut pipe = redis::pipe();
+        pipe.ignore_errors();
+        let mut keys = Vec::with_capacity(batch.lines.len() * 4 + batch.marks.len() * 2);
+        let success_key = success::key(&self.keys, now_ms);
+        for line in &batch.lines {
+            let key = self.keys.log(line.webhook);
+            log::append(&mut pipe, &self.keys, line.webhook, line.meta, line.body, &self.log);
+            keys.push(key.clone());
+            if line.cut {
+                pipe.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg(log::oldest_ms(&self.log, now_ms));
+                pipe.cmd("PEXPIRE").arg(&key).arg(log::lasts_ms(&self.log));
+                keys.extend([key.clone(), key]);
+            }
+            pipe.hincr(&success_key, success::field(line.webhook, line.succeeded), 1);
+            keys.push(success_key.clone());
+        }
+        if !batch.lines.is_empty() {
+            pipe.cmd("EXPIRE").arg(&success_key).arg(success::EXPIRE_S);
+            keys.push(success_key);
+        }
+        let marks_at = keys.len();
+        for marks in &batch.marks {
+            pipe.cmd("XADD").arg(&marks.key).arg("*").arg("m").arg(&marks.value);
+            pipe.cmd("EXPIRE").arg(&marks.key).arg(MARKS_EXPIRE_S);
+            keys.extend([marks.key.clone(), marks.key.clone()]);
+        }
+        let answers: Vec<Value> = pipe.query_async(&mut self.connection).await?;
+        let mut recorded = Recorded::default();
+        for (at, (key, answer)) in keys.into_iter().zip(answers).enumerate() {
+            let answer = answer.extract_error();
+            if at >= marks_at && (at - marks_at).is_multiple_of(2) {
+                let id = answer.as_ref().ok().and_then(|id| redis::from_redis_value(id.clone()).ok());
+                recorded.entries.push(id);
+            }
+            let Err(error) = answer else { continue };
+            if refuses_writes(&error).is_some() {
+                return Err(error);
+            }
+            if !recorded.refused.iter().any(|(refused, _)| *refused == key) {
+                recorded.refused.push((key, error.to_string()));
+            }
+        }
+        Ok(recorded)
+    }
+}
+
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+
+/// The number is written first. It is the write that a server refuses which takes none (a script that has written may go on
+/// writing), so a refusal of the whole is known before anything is recorded.
+const CODE: &str = r"
+local sequence_key, log_max, log_lasts, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
+local success_key, success_lasts, marks_last = ARGV[7], ARGV[8], ARGV[9]
+local lines, marks = tonumber(ARGV[10]), tonumber(ARGV[11])
+local refused, is_refused = {}, {}
+local call, type = redis.pcall, type
+local function took(key, answer)
+    if type(answer) ~= 'table' or not answer.err then return true end
+    if not is_refused[key] then
+        is_refused[key] = true
+        refused[#refused + 1] = key
+        refused[#refused + 1] = answer.err
+    end
+    return false
+end
+local recorded = redis.pcall('GET', sequence_key)
+recorded = type(recorded) == 'string' and tonumber(recorded) or 0
+local highest = string.format('%.0f', math.max(recorded, tonumber(ARGV[2])))
+local written = call('SET', sequence_key, highest, 'EX', ARGV[3])
+if not took(sequence_key, written) then
+    local problem = written.err
+    for _, code in ipairs({'READONLY', 'OOM', 'MISCONF', 'NOREPLICAS'}) do
+        local at = string.find(problem, code .. ' ', 1, true)
+        if at then return {err = string.gsub(string.sub(problem, at), '[\r\n]', '')} end
+    end
+end
+local at = 12
+local logs, counts = {}, {}
+for _ = 1, lines do
+    if tonumber(ARGV[at]) > recorded then
+        local key, field = ARGV[at + 1], ARGV[at + 2]
+        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 4], 'payload', ARGV[at + 5])
+        if took(key, id) then
+            logs[key] = true
+            if ARGV[at + 3] == '1' then took(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
+        end
+        counts[field] = (counts[field] or 0) + 1
+    end
+    at = at + 6
+end
+for key in pairs(logs) do took(key, call('PEXPIRE', key, log_lasts)) end
+if next(counts) then
+    for field, count in pairs(counts) do took(success_key, call('HINCRBY', success_key, field, count)) end
+    if not is_refused[success_key] then took(success_key, call('EXPIRE', success_key, success_lasts)) end
+end
+local entries = {}
+for number = 1, marks do
+    local key = ARGV[at]
+    local id = call('XADD', key, '*', 'm', ARGV[at + 1])
+    if took(key, id) then
+        took(key, call('EXPIRE', key, marks_last))
+        entries[number] = id
+    else
+        entries[number] = ''
+    end
+    at = at + 2
+end
+return {entries, refused}
+";

@@ -1,0 +1,99 @@
+//! Changes of the webhooks, each a script: the change, the version, the count and the announcement are one step.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// Does something to the webhooks: raises the version, and counts them by what the change adds or takes away, so that
+/// a count that speaks of more webhooks than there are goes on doing so until someone declares that it is right.
+///
+/// The version comes first: one that isn't a number is an error before anything is changed.
+macro_rules! change {
+    ($body:literal) => {
+        concat!(
+            "
+local function change(apply)
+    local before = redis.call('HLEN', KEYS[1])
+    local version = redis.call('GET', KEYS[2])
+    local counted = redis.pcall('GET', KEYS[3])
+    if type(counted) ~= 'string' then counted = '' end
+    local count, at = string.match(counted, '^(%d+) (%d+)$')
+    local raised = redis.call('INCR', KEYS[2])
+    if apply then apply() end
+    local after = redis.call('HLEN', KEYS[1])
+    local expected = after
+    if count and at == version then expected = tonumber(count) + after - before end
+    redis.call('SET', KEYS[3], string.format('%.0f %.0f', expected, raised))
+    redis.pcall('PUBLISH', KEYS[2], 'changed')
+    return {expected, after, raised, version and 0 or 1}
+end
+",
+            $body
+        )
+    };
+}
+
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(change!("return change(function() redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end)"))
+});
+
+pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(change!(
+        "
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+change(function()
+    redis.call('HDEL', KEYS[1], ARGV[1])
+    redis.pcall('HDEL', KEYS[4], ARGV[1])
+    redis.pcall('ZREM', KEYS[5], ARGV[1])
+    redis.pcall('DEL', KEYS[6])
+end)
+return 1"
+    ))
+});
+
+/// Replaces a webhook if it still is what it was.
+pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(change!(
+        "
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+change(function()
+    redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+    if ARGV[4] == '1' then
+        redis.pcall('HDEL', KEYS[4], ARGV[1])
+        redis.pcall('ZREM', KEYS[5], ARGV[1])
+    end
+end)
+return 1"
+    ))
+});
+
+/// No webhook changes, and workers read all of them again.
+pub(super) static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(change!("change()")));
+
+/// Whatever the version was, and of whatever type: the new one is higher than all that anyone saw.
+pub(super) static DECLARE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "
+local version = redis.pcall('GET', KEYS[2])
+if type(version) ~= 'string' then version = '0' end
+local number = string.match(version, '^%d+$') and tonumber(version) or 0
+if number > 9007199254740992 then number = 0 end
+local declared = string.format('%.0f', math.max(number + 1, tonumber(ARGV[1]) + 1, tonumber(ARGV[2])))
+local count = redis.call('HLEN', KEYS[1])
+redis.call('SET', KEYS[2], declared)
+redis.call('SET', KEYS[4], declared)
+redis.call('SET', KEYS[3], string.format('%.0f %s', count, declared))
+redis.pcall('PUBLISH', KEYS[2], 'changed')
+return count
+",
+    )
+});
+
+pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "
+if redis.call('SET', KEYS[2], 1, 'NX') then redis.call('SET', KEYS[3], '0 1') end
+return nil
+",
+    )
+});

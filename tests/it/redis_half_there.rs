@@ -1,0 +1,503 @@
+//! Redis that is half there: it lost its data, takes no writes, answers nothing on a connection, or refuses a key.
+
+use std::collections::HashSet;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use optio_webhooks::delivery::now_ms;
+use optio_webhooks::event::EventType;
+use optio_webhooks::store::connection;
+use optio_webhooks::store::settled::{Batch, Line, Marks, Recorder};
+use optio_webhooks::store::success;
+use optio_webhooks::store::webhooks::WebhookStore;
+use optio_webhooks::webhook::WebhookId;
+use rdkafka::producer::FutureRecord;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::harness::proxy::Proxy;
+use crate::harness::service::Service;
+use crate::harness::worker::{PROGRAM, Worker};
+use crate::harness::{Reply, World, eventually};
+
+async fn world_of(redis: &Service, settings: &[(&str, &str)]) -> World {
+    let mut all = vec![("redis.url", redis.address.as_str())];
+    all.extend_from_slice(settings);
+    World::with(&all).await
+}
+
+/// Says something to Redis as `redis-cli` would.
+async fn say(world: &World, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    let _: redis::Value = eventually("redis takes it", async || {
+        // A connection that a failover made useless costs one call.
+        command.query_async(&mut world.redis.clone()).await.ok()
+    })
+    .await;
+}
+
+fn call(world: &World, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).envs(world.environment()).stdin(Stdio::null());
+    tokio::task::block_in_place(|| command.output().unwrap())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The keys that hold the webhooks, as `DUMP` gives them.
+async fn dump(world: &World) -> Vec<(String, Option<Vec<u8>>)> {
+    let keys = world.keys();
+    let mut dumped = Vec::new();
+    for key in [keys.webhooks(), keys.webhooks_version(), keys.webhooks_count()] {
+        let value = redis::cmd("DUMP").arg(&key).query_async(&mut world.redis.clone()).await.unwrap();
+        dumped.push((key, value));
+    }
+    dumped
+}
+
+async fn restore(world: &World, dumped: &[(String, Option<Vec<u8>>)]) {
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    for (key, value) in dumped {
+        pipe.del(key).ignore();
+        if let Some(value) = value {
+            pipe.cmd("RESTORE").arg(key).arg(0).arg(value).ignore();
+        }
+    }
+    pipe.query_async::<()>(&mut world.redis.clone()).await.unwrap();
+}
+
+/// Waits until `/readyz` has that status, and says all of that.
+async fn says(worker: &Worker, status: u16, words: &[&str]) {
+    eventually(&format!("/readyz {status} with {words:?}"), async || {
+        let (is, page) = worker.page("/readyz").await?;
+        (is == status && words.iter().all(|word| page.contains(word))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_flushed_drops_nothing_and_all_goes_on_when_its_data_is_back() {
+    let redis = Service::redis();
+    let world = world_of(&redis, &[("delivery.retry.initial", "2s")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|_| Reply::status(500));
+    let worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 10).await;
+    world.receiver.arrived(10).await;
+    world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
+    let dumped = dump(&world).await;
+    say(&world, &["FLUSHALL"]).await;
+    says(&worker, 503, &["the version of the webhooks is gone", "with 1 webhooks; 0 are there"]).await;
+    world.receiver.answer(|_| Reply::status(200));
+    world.emit(EventType::TaskCompleted, 10).await;
+    // Past the time at which the retries come due.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.receiver.count(), 10, "nothing is sent meanwhile");
+    restore(&world, &dumped).await;
+    says(&worker, 200, &[]).await;
+    world.receiver.delivered(20).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 30, "every retry and every new event, once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_to_lose_webhooks_is_noticed_with_its_reason_and_ends_with_the_data() {
+    let world = World::new().await;
+    let ids = [world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await];
+    let worker = world.worker().await;
+    let dumped = dump(&world).await;
+    let (webhooks, version) = (world.keys().webhooks(), world.keys().webhooks_version());
+    let first = ids[0].to_string();
+    let losses: [(&[&[&str]], &str); 8] = [
+        (&[&["DEL", &webhooks]], "2 of 2 webhooks are gone"),
+        (&[&["HDEL", &webhooks, &first]], "1 of 2 webhooks are gone"),
+        (&[&["DEL", &version]], "the version of the webhooks is gone"),
+        (&[&["SET", &version, "1"]], "fell from 2 to 1"),
+        (&[&["SET", &version, "many"]], "isn't a number"),
+        (&[&["DEL", &version], &["LPUSH", &version, "2"]], "isn't a number"),
+        (&[&["SET", &webhooks, "x"]], "WRONGTYPE"),
+        (&[&["DEL", &webhooks], &["INCR", &version]], "2 of 2 webhooks are gone, and there were 1 changes"),
+    ];
+    for (commands, reason) in losses {
+        for command in commands {
+            say(&world, command).await;
+        }
+        says(&worker, 503, &[reason]).await;
+        world.emit(EventType::TaskCompleted, 1).await;
+        restore(&world, &dumped).await;
+        says(&worker, 200, &[]).await;
+    }
+    world.receiver.arrived(2 * losses.len()).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 2 * losses.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_worker_against_an_empty_store_waits_until_people_say_that_it_is_right() {
+    let mut world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 3).await;
+    world.settled().await;
+    assert!(worker.terminate().await.success());
+    // A wrong prefix is an empty store.
+    world.set("redis.prefix", &format!("{}wrong:", world.keys().prefix()));
+    world.emit(EventType::TaskCompleted, 3).await;
+    let worker = Worker::start(&world.environment());
+    says(&worker, 503, &["has commits", "webhooks init"]).await;
+    let admin = world.admin().await;
+    says(&admin, 200, &["warning", "has commits"]).await;
+    let (_, list) = admin.call("GET", "/api/webhooks", None).await;
+    assert_eq!(list["webhooks"], json!([]));
+    assert!(list["warning"].as_str().unwrap().contains("has commits"), "{list}");
+
+    let output = call(&world, &["webhooks", "init"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("0 webhooks"));
+    says(&worker, 200, &[]).await;
+    says(&admin, 200, &[]).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 3, "nobody subscribes, and that is right");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_added_to_a_store_that_lost_others_says_so_and_workers_wait_on() {
+    let redis = Service::redis();
+    let world = world_of(&redis, &[]).await;
+    for path in ["/a", "/b", "/c"] {
+        world.webhook(path, &EventType::ALL).await;
+    }
+    let worker = world.worker().await;
+    say(&world, &["FLUSHALL"]).await;
+    says(&worker, 503, &["is gone"]).await;
+    let reported: Option<String> = eventually("the worker reports", async || {
+        let found: Vec<String> =
+            redis::cmd("HVALS").arg(world.keys().reports()).query_async(&mut world.redis.clone()).await.unwrap();
+        found.first().cloned().map(Some)
+    })
+    .await;
+    assert!(reported.unwrap().contains(r#""webhooks":3"#));
+    let url = world.receiver.url("/d");
+    let output = call(&world, &["webhooks", "add", "--url", &url, "--events", "task.completed"]);
+    assert!(output.status.success());
+    assert!(text(&output.stderr).contains("running workers last saw 3 of them"), "{}", text(&output.stderr));
+    says(&worker, 503, &["fell from 3 to 1; 0 of 3 webhooks are there"]).await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    assert!(call(&world, &["webhooks", "init"]).status.success());
+    says(&worker, 200, &[]).await;
+    assert_eq!(world.receiver.arrived(1).await[0].path, "/d");
+}
+
+/// Changes a webhook as another version of the program would.
+async fn rewrite(world: &World, webhook: WebhookId, change: impl FnOnce(&mut Value)) -> String {
+    let mut redis = world.redis.clone();
+    let (key, id) = (world.keys().webhooks(), webhook.to_string());
+    let before: String = redis::cmd("HGET").arg(&key).arg(&id).query_async(&mut redis).await.unwrap();
+    let mut value: Value = serde_json::from_str(&before).unwrap();
+    change(&mut value);
+    put_as_is(world, webhook, &value.to_string()).await;
+    before
+}
+
+async fn put_as_is(world: &World, webhook: WebhookId, json: &str) {
+    let mut pipe = redis::pipe();
+    pipe.atomic().hset(world.keys().webhooks(), webhook.to_string(), json).ignore();
+    pipe.incr(world.keys().webhooks_version(), 1).ignore();
+    pipe.query_async::<()>(&mut world.redis.clone()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_this_version_cannot_read_is_held_and_others_go_on() {
+    let world = World::with(&[("delivery.retry.initial", "500ms")]).await;
+    let (good, newer) = (world.webhook("/good", &EventType::ALL).await, world.webhook("/newer", &EventType::ALL).await);
+    let worker = world.worker().await;
+    let at = |path: &'static str| {
+        let requests = world.receiver.requests();
+        requests.into_iter().filter(|one| one.path == path).map(|one| one.delivery()).collect::<HashSet<_>>()
+    };
+    let formats: [fn(&mut Value); 2] = [
+        |webhook| webhook["events"].as_array_mut().unwrap().push(json!("task.archived")),
+        |webhook| webhook["format"] = json!("teams"),
+    ];
+    for (round, change) in formats.into_iter().enumerate() {
+        let delivered = round * 10;
+        world.receiver.answer(|request| Reply::status(if request.path == "/newer" { 500 } else { 200 }));
+        world.emit(EventType::TaskCompleted, 5).await;
+        eventually("first attempts", async || (at("/newer").len() == delivered + 5).then_some(())).await;
+        let before = rewrite(&world, newer, change).await;
+        says(&worker, 200, &["warning", "can't be read", &newer.to_string()]).await;
+        let asked = world.receiver.requests().iter().filter(|one| one.path == "/newer").count();
+        world.receiver.answer(|_| Reply::status(200));
+        world.emit(EventType::TaskCompleted, 5).await;
+        eventually("others go on", async || (at("/good").len() == delivered + 10).then_some(())).await;
+
+        let listed = call(&world, &["webhooks", "list"]);
+        assert!(text(&listed.stdout).contains("can't be read by this version"), "{}", text(&listed.stdout));
+        let path = format!("/api/webhooks/{newer}");
+        let (status, refused) = worker.call("PATCH", &path, Some(json!({ "description": "x" }))).await;
+        assert_eq!(status, 409, "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("can't be read by this version"), "{refused}");
+        // Past the time at which its retries come due.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.receiver.requests().iter().filter(|one| one.path == "/newer").count(), asked);
+
+        put_as_is(&world, newer, &before).await;
+        eventually("what was held", async || {
+            let delivered = at("/newer").len() == delivered + 10;
+            (delivered && world.receiver.requests().iter().filter(|one| one.path == "/newer").count() >= asked + 10)
+                .then_some(())
+        })
+        .await;
+    }
+    world.settled().await;
+    rewrite(&world, newer, |webhook| webhook["format"] = json!("teams")).await;
+    says(&worker, 200, &["can't be read"]).await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    assert_eq!(worker.call("DELETE", &format!("/api/webhooks/{newer}"), None).await.0, 204);
+    world.settled().await;
+    assert_eq!(worker.page("/readyz").await.unwrap().1.matches("can't be read").count(), 0);
+    assert!(world.store().get(good).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_reads_and_takes_no_writes_stops_sending_at_once_and_says_why() {
+    let redis = Service::redis();
+    let world = world_of(&redis, &[("topics.partitions", "4")]).await;
+    world.webhook("/", &EventType::ALL).await;
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
+    let worker = world.worker().await;
+    let refusals: [(&[&str], &[&str], &str); 3] = [
+        (&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"], "OOM"),
+        (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"], "READONLY"),
+        (
+            &["CONFIG", "SET", "min-replicas-to-write", "1"],
+            &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "NOREPLICAS",
+        ),
+    ];
+    for (round, (break_it, mend_it, code)) in refusals.into_iter().enumerate() {
+        world.receiver.arrived(round * 3_000).await;
+        world.emit(EventType::TaskCompleted, 3_000).await;
+        world.receiver.arrived(round * 3_000 + 300).await;
+        let before = world.receiver.count();
+        say(&world, break_it).await;
+        says(&worker, 503, &["reads but refuses writes", code]).await;
+        // What was under way has arrived by now.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let then = world.receiver.count();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(world.receiver.count(), then, "nothing more is sent");
+        assert!(then - before < 1_000, "{code}: sending went on for {} requests", then - before);
+        say(&world, mend_it).await;
+        says(&worker, 200, &[]).await;
+    }
+    world.receiver.delivered(9_000).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 9_000, "nothing is repeated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() {
+    let redis = Service::redis();
+    let proxy = Proxy::before(&redis.address).await;
+    let world = World::with(&[("redis.url", &proxy.url())]).await;
+    world.webhook("/", &EventType::ALL).await;
+    let worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 20).await;
+    world.settled().await;
+    let timeout = world.config().redis.timeout;
+    for round in 1..=2 {
+        let opened = proxy.opened();
+        proxy.freeze();
+        let frozen_at = Instant::now();
+        says(&worker, 503, &["redis: away"]).await;
+        world.emit(EventType::TaskCompleted, 20).await;
+        world.receiver.delivered(20 + 20 * round).await;
+        let took = frozen_at.elapsed();
+        assert!(took < timeout * 3, "sending resumed after {took:?}");
+        assert!(proxy.opened() > opened);
+        world.settled().await;
+        says(&worker, 200, &[]).await;
+    }
+    // Announcements are heard again too, or seen a moment later all the same. Our own connection is frozen as well.
+    let (_, fresh) = connection::open(&world.config().redis).unwrap();
+    WebhookStore::new(fresh, world.keys()).put(&world.unsaved("/another", &EventType::ALL)).await.unwrap();
+    eventually("the new webhook is known", async || {
+        world.emit(EventType::TaskFailed, 1).await;
+        world.receiver.requests().iter().any(|request| request.path == "/another").then_some(())
+    })
+    .await;
+    proxy.cut();
+    world.emit(EventType::TaskCompleted, 20).await;
+    world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_recorded_twice_or_in_parts_adds_no_second_entry_and_no_second_count() {
+    let world = World::new().await;
+    let (keys, webhook) = (world.keys(), WebhookId(uuid::Uuid::now_v7()));
+    let mut recorder = Recorder::new(world.redis.clone(), keys.clone(), world.config().log);
+    let batch = |numbers: std::ops::Range<u64>| Batch {
+        lines: numbers
+            .map(|number| Line {
+                number,
+                webhook,
+                meta: b"{}",
+                body: b"body",
+                succeeded: number.is_multiple_of(2),
+                cut: true,
+            })
+            .collect(),
+        marks: vec![Marks { key: keys.marks("group", "topic", 0), value: vec![0; 16] }],
+    };
+    for numbers in [1..9, 1..9, 1..5, 5..9, 5..11] {
+        let recorded = recorder.record(&batch(numbers), now_ms()).await.unwrap();
+        assert!(recorded.entries[0].is_some() && recorded.refused.is_empty(), "{recorded:?}");
+    }
+    let mut redis = world.redis.clone();
+    let entries: u64 = redis::cmd("XLEN").arg(keys.log(webhook)).query_async(&mut redis).await.unwrap();
+    assert_eq!(entries, 10);
+    let counts = success::of_last_day(&mut redis, &keys, &[webhook], now_ms()).await.unwrap();
+    assert_eq!((counts[0].succeeded, counts[0].failed), (5, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_wrong_type_costs_what_goes_into_it_and_nothing_else() {
+    let world = World::with(&[("topics.partitions", "1")]).await;
+    let (wrong, right) = (world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await);
+    let keys = world.keys();
+    let log = keys.log(wrong);
+    let marks = keys.marks(world.names().events_group(), world.names().events(), 0);
+    for key in [&log, &marks, &keys.left_alone(), &keys.failing(), &keys.reports(), &keys.consuming(), &keys.replaced()]
+    {
+        say(&world, &["SET", key, "of another type"]).await;
+    }
+    let worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 10).await;
+    world.receiver.delivered(20).await;
+    world.settled().await;
+    assert_eq!(world.logged(right).await.len(), 10);
+    says(&worker, 200, &["warning", &log, &marks, "WRONGTYPE"]).await;
+    let counts = success::of_last_day(&mut world.redis.clone(), &keys, &[wrong, right], now_ms()).await.unwrap();
+    assert_eq!(counts.iter().map(|counts| counts.succeeded).collect::<Vec<_>>(), [10, 10]);
+    assert_eq!(worker.call("GET", &format!("/api/webhooks/{wrong}/deliveries"), None).await.0, 200);
+    say(&world, &["DEL", &log, &marks]).await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    eventually("it is recorded again", async || (world.logged(wrong).await.len() == 1).then_some(())).await;
+    eventually("nothing is warned of", async || (!worker.page("/readyz").await?.1.contains(&log)).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_an_acl_refuses_costs_what_it_is_for_and_is_named() {
+    let redis = Service::redis();
+    let world = world_of(&redis, &[]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let worker = world.worker().await;
+    for (round, (refused, name)) in [("-xadd", "log:"), ("-@scripting", "EVALSHA")].into_iter().enumerate() {
+        say(&world, &["ACL", "SETUSER", "default", refused]).await;
+        world.emit(EventType::TaskCompleted, 10).await;
+        world.receiver.delivered(10 + round * 10).await;
+        world.settled().await;
+        says(&worker, 200, &["warning", name]).await;
+        say(&world, &["ACL", "SETUSER", "default", "+@all"]).await;
+    }
+    assert_eq!(world.logged(webhook).await.len(), 10, "without scripts there is the log all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_50_megabits_a_second_300_payloads_of_100_kilobytes_are_recorded_once_each() {
+    let redis = Service::redis();
+    let proxy = Proxy::before(&redis.address).await;
+    let world = World::with(&[("redis.url", &proxy.url())]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    proxy.throttle(50_000_000 / 8);
+    for number in 0..300 {
+        let mut event = World::transition(EventType::TaskCompleted);
+        event["task"]["title"] = json!("x".repeat(100_000));
+        let (key, value) = (number.to_string(), event.to_string());
+        let record = FutureRecord::to(world.names().events().to_owned().leak()).key(&key).payload(&value);
+        world.producer().send(record, Duration::from_secs(30)).await.unwrap();
+    }
+    world.settled().await;
+    proxy.throttle(0);
+    assert_eq!(world.logged(webhook).await.len(), 300);
+    assert_eq!(world.receiver.count(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_workers_wrote_is_clamped_when_it_is_read() {
+    let world = World::with(&[
+        ("topics.partitions", "1"),
+        ("delivery.breaker.open_initial", "500ms"),
+        ("delivery.breaker.open_max", "1s"),
+        ("delivery.retry_after_max", "1s"),
+        ("webhooks.disable_after", "1h"),
+    ])
+    .await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let (keys, id) = (world.keys(), webhook.to_string());
+    let future = (now_ms() + 400 * 86_400_000).to_string();
+    say(&world, &["ZADD", &keys.left_alone(), "9999999999999.5", &id]).await;
+    say(&world, &["ZADD", &keys.consuming(), "inf", "a", "1e300", "b", &future, "c"]).await;
+    say(&world, &["HSET", &keys.failing(), &id, "0"]).await;
+    say(&world, &["HSET", &keys.reports(), "of the future", &format!(r#"{{"atMs":{future}}}"#), "garbage", "{"]).await;
+    say(&world, &["XADD", &keys.replaced(), "*", "delivery", &id, "at", &future]).await;
+    world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+    let worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    world.receiver.arrived(2).await;
+    world.settled().await;
+    let kept = world.store().get(webhook).await.unwrap().unwrap();
+    assert!(kept.active, "it failed once, not since 1970");
+    assert_eq!(worker.call("GET", "/api/status", None).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_too_old_is_refused_with_its_version() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut bytes = [0; 4_096];
+                while let Ok(count @ 1..) = client.read(&mut bytes).await {
+                    let said = text(&bytes[..count]);
+                    let mut answer = String::new();
+                    for command in said.split('*').skip(1) {
+                        let info = "# Server\r\nredis_version:6.0.16\r\n";
+                        if command.lines().any(|line| line == "INFO") {
+                            answer += &format!("${}\r\n{info}\r\n", info.len());
+                        } else {
+                            answer += "+OK\r\n";
+                        }
+                    }
+                    client.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    let mut world = World::new().await;
+    world.set("redis.url", &url);
+    let mut worker = Worker::start(&world.environment());
+    assert_eq!(worker.exit().await.code(), Some(78));
+    assert!(worker.log().contains("Redis 6.0.16; 6.2 or newer is needed"), "{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_may_lose_webhooks_is_warned_of() {
+    let redis = Service::redis();
+    let world = world_of(&redis, &[]).await;
+    let careful = world.worker().await;
+    assert!(!careful.log().contains("maxmemory-policy") && !careful.log().contains("on disk"), "{}", careful.log());
+    say(&world, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    say(&world, &["CONFIG", "SET", "appendonly", "no"]).await;
+    let worker = world.worker().await;
+    assert!(worker.log().contains("maxmemory-policy is allkeys-lru"));
+    assert!(worker.log().contains("redis keeps nothing on disk"));
+}
