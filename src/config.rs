@@ -45,8 +45,21 @@ pub struct Kafka {
     pub open_offsets_max: usize,
     #[serde(with = "humantime_serde")]
     pub stall_after: Duration,
+    pub offsets_lost: OffsetsLost,
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
+}
+
+/// `kafka.offsets_lost`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OffsetsLost {
+    /// Begin at the oldest record that is there.
+    Earliest,
+    /// Begin with what is written from now on.
+    Latest,
+    /// Don't start.
+    Refuse,
 }
 
 /// `[events]`

@@ -50,6 +50,8 @@ pub struct Prepared {
     pub waiting: Vec<String>,
     /// `max.message.bytes` of the topics, as far as it could be read.
     pub limits: Limits,
+    /// A group that had commits before this process joined it; None where that wasn't looked for.
+    pub committed: Option<Option<String>>,
 }
 
 /// A worker that runs.
@@ -85,7 +87,7 @@ impl Worker {
                 keys: keys.clone(),
                 staleness_max: config.webhooks.staleness_max,
                 timeout: config.redis.timeout,
-                commits: Commits::new(config.clone()),
+                commits: Commits::new(config.clone()).as_found(topics.committed.clone()),
                 conditions: conditions.clone(),
                 severity: Severity::NotReady,
             },
@@ -170,7 +172,7 @@ impl Worker {
     pub async fn prepare(config: &Config) -> Result<Prepared, admin::TopicsProblem> {
         let topics = admin::Topics::new(config)?;
         let limits = topics.prepare(config.topics.create).await?;
-        Ok(Prepared { waiting: topics.waiting().await?, limits })
+        Ok(Prepared { waiting: topics.waiting().await?, limits, committed: None })
     }
 
     /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.

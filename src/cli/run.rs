@@ -10,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use crate::admin;
 use crate::conditions::{Conditions, Severity};
-use crate::config::{BadConfig, Config};
+use crate::config::{BadConfig, Config, OffsetsLost};
 use crate::kafka::admin::TopicsProblem;
 use crate::kafka::group::Commits;
+use crate::kafka::offsets_lost;
 use crate::schedule::Reconnect;
 use crate::store::server::{self, Fitness};
 use crate::store::snapshot::{self, Snapshots};
+use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::worker::health::Readiness;
 use crate::worker::{Prepared, Worker};
@@ -60,7 +62,7 @@ impl Run {
             return Ok(());
         }
         let prepared = tokio::select! {
-            ready = async { tokio::try_join!(topics(&config), redis_fits(&config, &readiness.conditions)) } => ready?.0,
+            prepared = prepare(&config, &readiness.conditions) => prepared?,
             () = signals.next() => return Ok(()),
         };
         let worker = Worker::start(&config, prepared, &readiness.conditions)?;
@@ -130,6 +132,92 @@ fn watch(config: &Arc<Config>, conditions: &Conditions, stop: CancellationToken)
         severity: Severity::Warning,
     };
     Ok(snapshot::keep(setup, stop))
+}
+
+/// Waits for both, and finds out where the groups stand.
+async fn prepare(config: &Arc<Config>, conditions: &Conditions) -> Result<Prepared, Failure> {
+    let (mut prepared, ()) = tokio::try_join!(topics(config), redis_fits(config, conditions))?;
+    let mut outage = conditions.outage("kafka: offsets of the groups", Severity::NotReady);
+    loop {
+        match offsets(config, &prepared.waiting).await {
+            Ok(committed) => {
+                prepared.committed = Some(committed);
+                return Ok(prepared);
+            }
+            Err(OffsetsProblem::Away(error)) => outage.failed(format_args!("{error:#}")),
+            Err(OffsetsProblem::Refused(sentence)) => return Err(BadConfig(sentence).into()),
+        }
+        outage.wait().await;
+    }
+}
+
+enum OffsetsProblem {
+    Away(anyhow::Error),
+    /// `kafka.offsets_lost = "refuse"`
+    Refused(String),
+}
+
+impl From<anyhow::Error> for OffsetsProblem {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Away(error)
+    }
+}
+
+/// Says where offsets are gone, and does what `kafka.offsets_lost` asks for. The name of a group that has commits.
+async fn offsets(config: &Arc<Config>, waiting: &[String]) -> Result<Option<String>, OffsetsProblem> {
+    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
+    let webhooks = store.peek().await.context("the webhooks can't be counted")?.found;
+    let (blocking, topics) = (config.clone(), waiting.to_vec());
+    let groups = tokio::task::spawn_blocking(move || offsets_lost::look(&blocking, &topics)).await;
+    let groups = groups.context("the question was given up")??;
+    for group in &groups {
+        for (position, extent) in group.outside() {
+            tracing::warn!(
+                group = group.group,
+                topic = position.topic,
+                partition = position.partition,
+                committed = position.committed,
+                low = extent.low,
+                high = extent.high,
+                "a committed offset is outside of its partition's records: reading begins at the oldest of them"
+            );
+        }
+        if !group.is_lost() || webhooks == 0 {
+            continue;
+        }
+        let (name, records) = (&group.group, group.records());
+        let lost = format!(
+            "group {name} has no committed offsets although its topics have {records} records and there are {webhooks} webhooks"
+        );
+        match config.kafka.offsets_lost {
+            OffsetsLost::Earliest => {
+                tracing::warn!(
+                    group = name,
+                    records,
+                    webhooks,
+                    "{lost}: it begins at the oldest record (kafka.offsets_lost = \"earliest\")"
+                );
+            }
+            OffsetsLost::Latest => {
+                tracing::warn!(
+                    group = name,
+                    records,
+                    webhooks,
+                    "{lost}: it skips them and begins with what is written from now on (kafka.offsets_lost = \"latest\")"
+                );
+                let (blocking, group) = (config.clone(), group.clone());
+                let skipped = tokio::task::spawn_blocking(move || offsets_lost::skip_to_end(&blocking, &group)).await;
+                skipped.context("the commit was given up")??;
+            }
+            OffsetsLost::Refuse => {
+                return Err(OffsetsProblem::Refused(format!(
+                    "{lost}; kafka.offsets_lost = refuse: allowed is earliest (deliver them; what is older than delivery.age_max isn't sent) or latest (skip them)"
+                )));
+            }
+        }
+    }
+    Ok(groups.into_iter().find(offsets_lost::AtStart::has_commits).map(|group| group.group))
 }
 
 /// Waits for the broker; topics that would lose data are refused.

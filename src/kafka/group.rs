@@ -98,13 +98,21 @@ impl Group {
 #[derive(Clone)]
 pub struct Commits {
     config: Arc<Config>,
+    /// What was found before this process joined its groups, where it was looked for.
+    at_start: Option<Option<String>>,
 }
 
 impl Commits {
     /// Of the groups that the settings name.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config }
+        Self { config, at_start: None }
+    }
+
+    /// The same with what was found before this process joined its groups: from then on it has commits of its own.
+    #[must_use]
+    pub fn as_found(self, at_start: Option<Option<String>>) -> Self {
+        Self { at_start, ..self }
     }
 
     /// The name of a group that has commits, if one has.
@@ -112,6 +120,9 @@ impl Commits {
     /// # Errors
     /// Where the broker doesn't answer, or refuses.
     pub async fn of_any_group(&self) -> anyhow::Result<Option<String>> {
+        if let Some(at_start) = &self.at_start {
+            return Ok(at_start.clone());
+        }
         let config = self.config.clone();
         tokio::task::spawn_blocking(move || committed_group(&config)).await.context("the question was given up")?
     }

@@ -199,3 +199,41 @@ async fn marks_of_a_topic_that_was_made_again_are_trimmed() {
     world.receiver.delivered(60).await;
     eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_are_gone_are_said_and_the_setting_decides_where_the_group_begins() {
+    let mut world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 20).await;
+    world.receiver.delivered(20).await;
+    assert!(worker.terminate().await.success());
+    assert!(!worker.log().contains("has no committed offsets"), "a first start is no loss: {}", worker.log());
+    let group = world.config().kafka.group;
+
+    world.set("kafka.group", &format!("{group}-latest"));
+    world.set("kafka.offsets_lost", "latest");
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskFailed, 5).await;
+    world.receiver.delivered(25).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 25, "the past isn't sent again");
+    let said = format!(
+        "group {group}-latest has no committed offsets although its topics have 20 records and there are 1 webhooks"
+    );
+    assert!(worker.log().contains(&said), "{}", worker.log());
+    assert!(worker.terminate().await.success());
+
+    world.set("kafka.group", &format!("{group}-refuse"));
+    world.set("kafka.offsets_lost", "refuse");
+    let mut worker = crate::harness::worker::Worker::start(&world.environment());
+    assert_eq!(worker.exit().await.code(), Some(78), "{}", worker.log());
+    assert!(worker.log().contains("kafka.offsets_lost = refuse: allowed is earliest"), "{}", worker.log());
+
+    world.set("kafka.group", &format!("{group}-earliest"));
+    world.set("kafka.offsets_lost", "earliest");
+    let mut worker = world.worker().await;
+    world.receiver.arrived(50).await;
+    assert!(worker.log().contains("it begins at the oldest record"), "{}", worker.log());
+    assert!(worker.terminate().await.success());
+}
