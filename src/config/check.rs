@@ -6,6 +6,11 @@ use super::masked::masked_url;
 use super::{BadConfig, Config};
 use crate::http::tunnel::Proxy;
 
+/// How long the hand-off after a request may take within a drain: a request that begins right before a rebalance or
+/// SIGTERM and lasts for all of `delivery.timeout` must still be handed off or recorded before `worker.drain_timeout`
+/// is over, or the next owner repeats it.
+pub const HAND_OFF_MAX: Duration = Duration::from_secs(2);
+
 impl Config {
     /// Holds every bound that a type can't.
     ///
@@ -158,6 +163,18 @@ impl Config {
             "delivery.timeout",
             time(delivery.timeout),
             "10ms to 5m",
+        );
+        require(
+            delivery.timeout.saturating_add(HAND_OFF_MAX) <= worker.drain_timeout,
+            "delivery.timeout",
+            time(delivery.timeout),
+            &format!(
+                "up to {}, which is worker.drain_timeout = {} less the {} that a hand-off may take: a drain would \
+                 give up requests that are under way, and they would be repeated",
+                time(worker.drain_timeout.saturating_sub(HAND_OFF_MAX)),
+                time(worker.drain_timeout),
+                time(HAND_OFF_MAX),
+            ),
         );
         require(
             (1..=50).contains(&delivery.attempts_max),
@@ -343,6 +360,20 @@ mod tests {
         assert!(error.starts_with("worker.retry_share + worker.wide_share = 45 + 46: allowed is 90"), "{error}");
         config.worker.wide_share = 45;
         config.check().unwrap();
+    }
+
+    #[test]
+    fn a_timeout_that_a_drain_cannot_wait_for_is_refused() {
+        let mut config = Config::built_in();
+        let second = Duration::from_secs(1);
+        (config.delivery.timeout, config.worker.drain_timeout) = (28 * second, 30 * second);
+        config.check().unwrap();
+        config.delivery.timeout += Duration::from_millis(1);
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("delivery.timeout = 28s 1ms: allowed is up to 28s, which is"), "{error}");
+        config.worker.drain_timeout = second;
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("worker.drain_timeout = 1s"), "{error}");
     }
 
     #[test]
