@@ -6,6 +6,7 @@ pub mod lease;
 pub mod left_alone;
 pub mod log;
 pub mod marks;
+pub mod repaired;
 pub mod replaced;
 pub mod reports;
 pub mod snapshot;
@@ -82,6 +83,12 @@ impl Keys {
     #[must_use]
     pub fn replaced(&self) -> String {
         format!("{}replaced", self.prefix)
+    }
+
+    /// Stream: endpoints that people or probes say are worth trying again.
+    #[must_use]
+    pub fn repaired(&self) -> String {
+        format!("{}repaired", self.prefix)
     }
 
     /// Hash: worker → what it says of itself.

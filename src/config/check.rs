@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::masked::masked_url;
+use super::masked::{masked_brokers, masked_url, must_be_percent_encoded};
 use super::{BadConfig, Config};
 use crate::http::tunnel::Proxy;
 
@@ -33,11 +33,19 @@ impl Config {
         let time = |d: Duration| humantime::format_duration(d).to_string();
         let kafka = &self.kafka;
         require(
-            !kafka.brokers.trim().is_empty(),
+            !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
             "kafka.brokers",
-            format!("{:?}", kafka.brokers),
-            "host:port, several with commas",
+            format!("{:?}", masked_brokers(&kafka.brokers)),
+            "host:port, several with commas; a user's name and password belong in kafka.properties",
         );
+        for key in ["bootstrap.servers", "metadata.broker.list"] {
+            require(
+                kafka.properties.get(key).is_none_or(|brokers| !brokers.contains('@')),
+                &format!("kafka.properties.{key:?}"),
+                format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", String::as_str))),
+                "host:port, several with commas; a user's name and password belong in properties of their own",
+            );
+        }
         require(named(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
         require(named(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
         require(
@@ -80,7 +88,10 @@ impl Config {
             redis_url(&self.redis.url),
             "redis.url",
             format!("{:?}", masked_url(&self.redis.url)),
-            "redis://[user:password@]host:port/ or rediss://…",
+            &format!(
+                "redis://[user:password@]host:port/ or rediss://…{}",
+                if must_be_percent_encoded(&self.redis.url) { PERCENT_ENCODE } else { "" }
+            ),
         );
         require(
             (millisecond * 10..=second * 60).contains(&self.redis.timeout),
@@ -261,10 +272,13 @@ impl Config {
             "1024 to 900000 (bytes)",
         );
         require(
-            delivery.proxy.is_empty() || Proxy::parse(&delivery.proxy).is_some(),
+            delivery.proxy.is_empty() || proxy_url(&delivery.proxy),
             "delivery.proxy",
             format!("{:?}", masked_url(&delivery.proxy)),
-            "a URL like http://proxy:3128 (http or https), or empty for none",
+            &format!(
+                "http://[user:password@]host:port or https://…, or empty for none{}",
+                if must_be_percent_encoded(&delivery.proxy) { PERCENT_ENCODE } else { "" }
+            ),
         );
         let breaker = &delivery.breaker;
         require(
@@ -339,8 +353,19 @@ impl Config {
     }
 }
 
+/// Said of a URL whose password ends it too early.
+const PERCENT_ENCODE: &str =
+    "; percent-encode what stands before the last @: / is written %2F, # %23, ? %3F, @ %40, % %25";
+
 fn redis_url(url: &str) -> bool {
-    url::Url::parse(url).is_ok_and(|url| ["redis", "rediss", "unix", "redis+unix"].contains(&url.scheme()))
+    let schemes = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
+    !must_be_percent_encoded(url)
+        && url::Url::parse(url).is_ok_and(|parsed| schemes.contains(&parsed.scheme()))
+        && redis::Client::open(url).is_ok()
+}
+
+fn proxy_url(url: &str) -> bool {
+    !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
 }
 
 #[cfg(test)]

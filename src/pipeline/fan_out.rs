@@ -321,7 +321,7 @@ impl Spread {
     }
 
     fn delivery(&self, id: DeliveryId, webhook: &Webhook, bodies: &mut Bodies) -> Delivery {
-        self.delivery_with(id, webhook, bodies.of(&self.event, webhook.format))
+        self.delivery_with(id, webhook, bodies.of(&self.event, webhook))
     }
 
     fn delivery_with(&self, id: DeliveryId, webhook: &Webhook, body: Bytes) -> Delivery {
@@ -338,6 +338,7 @@ impl Spread {
             source: self.first.source.clone(),
             replays: self.first.replays,
             traceparent: self.first.traceparent.clone(),
+            by_hand: false,
         }
     }
 }

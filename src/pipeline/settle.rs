@@ -15,6 +15,7 @@ use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate, now_ms};
 use crate::store::Keys;
+use crate::store::failing;
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Entry, Mark};
 use crate::store::success::{self, Counts};
@@ -185,6 +186,8 @@ impl Batches {
             log::expire(&mut pipe, &self.keys, *webhook, &self.log);
         }
         success::add(&mut pipe, &self.keys, &counts, now_ms());
+        let succeeded = counts.iter().filter(|(_, counts)| counts.succeeded > 0).map(|(webhook, _)| *webhook);
+        failing::succeeded(&mut pipe, &self.keys, succeeded);
         let mut marked = Vec::with_capacity(partitions.len());
         for (partition, highest, marks) in partitions.into_values() {
             let key = self.groups.marks_key(&self.keys, partition);
