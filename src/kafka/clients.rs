@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
+use super::words;
 use crate::config::{BadConfig, Config, MASK, is_harmless, without};
 
 /// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
@@ -95,11 +96,13 @@ pub fn producer(config: &Config) -> ClientConfig {
     )
 }
 
-/// Names a property that librdkafka refuses.
+/// Names a property that librdkafka refuses, and sees to it that no value that may be secret comes into the log.
 ///
 /// # Errors
 /// The property's key, librdkafka's word on it, and its value where that is known to be harmless.
 pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
+    let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.clone());
+    words::keep_secret(secrets.collect());
     for (key, value) in &config.kafka.properties {
         let mut probe = ClientConfig::new();
         probe.set(key, value);

@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use optio_webhooks::config::Config;
 use optio_webhooks::delivery::{Delivery, DeliveryId, Source, now_ms};
 use optio_webhooks::event::EventType;
 use optio_webhooks::record::{self, LastError};
@@ -17,7 +16,7 @@ use rdkafka::producer::FutureRecord;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::worker::PROGRAM;
+use crate::harness::worker::{PROGRAM, client};
 use crate::harness::{Reply, World, eventually};
 
 fn run(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Output {
@@ -28,10 +27,6 @@ fn run(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Output {
 
 fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-fn client() -> reqwest::Client {
-    optio_webhooks::http::client::new(&Config::built_in().delivery).unwrap()
 }
 
 /// `dev`, until it is dropped.
