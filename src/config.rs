@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use load::{DEFAULT, ENV_PREFIX, variable};
-pub use masked::MASK;
+pub use masked::{MASK, is_harmless, masked_brokers, masked_url, without};
 
 mod check;
 mod load;
@@ -32,13 +32,11 @@ pub struct Config {
 }
 
 /// `[kafka]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
     pub brokers: String,
-    #[serde(deserialize_with = "text")]
     pub topic: String,
-    #[serde(deserialize_with = "text")]
     pub group: String,
     #[serde(with = "humantime_serde")]
     pub commit_interval: Duration,
@@ -83,11 +81,10 @@ pub struct Topics {
 }
 
 /// `[redis]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     pub url: String,
-    #[serde(deserialize_with = "text")]
     pub prefix: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -95,11 +92,10 @@ pub struct Redis {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     pub listen: SocketAddr,
-    #[serde(deserialize_with = "text")]
     pub token: String,
     #[serde(with = "humantime_serde")]
     pub session_max: Duration,
@@ -142,7 +138,7 @@ pub enum Ordering {
 }
 
 /// `[delivery]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delivery {
     #[serde(with = "humantime_serde")]
@@ -226,33 +222,27 @@ pub struct Log {
 #[error("{0}")]
 pub struct BadConfig(pub String);
 
-/// A scalar written as a number or a boolean is meant as its text: environment variables can't quote.
+/// A property's value: librdkafka's are texts all of them, but a number or a switch needs no quotes in a file.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Scalar {
+enum Property {
     Text(String),
-    Bool(bool),
-    Integer(i64),
-    Float(f64),
+    Switch(bool),
+    Number(i64),
 }
 
-impl From<Scalar> for String {
-    fn from(scalar: Scalar) -> Self {
-        match scalar {
-            Scalar::Text(text) => text,
-            Scalar::Bool(value) => value.to_string(),
-            Scalar::Integer(value) => value.to_string(),
-            Scalar::Float(value) => value.to_string(),
+impl From<Property> for String {
+    fn from(property: Property) -> Self {
+        match property {
+            Property::Text(text) => text,
+            Property::Switch(value) => value.to_string(),
+            Property::Number(value) => value.to_string(),
         }
     }
 }
 
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Scalar::deserialize(deserializer).map(String::from)
-}
-
 /// librdkafka's names have dots; environment variables can't, so `_` stands for one.
 fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let given = BTreeMap::<String, Scalar>::deserialize(deserializer)?;
+    let given = BTreeMap::<String, Property>::deserialize(deserializer)?;
     Ok(given.into_iter().map(|(key, value)| (key.replace('_', "."), value.into())).collect())
 }

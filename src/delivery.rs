@@ -79,6 +79,8 @@ pub struct Delivery {
     pub replays: u32,
     /// W3C trace context, where the event carried one.
     pub traceparent: Option<String>,
+    /// A person asked for it to be sent now, and it hasn't been since.
+    pub by_hand: bool,
 }
 
 #[cfg(test)]
@@ -100,6 +102,7 @@ pub(crate) mod tests {
             source: Source { topic: "task-events".into(), partition: 2, offset: 9 },
             replays: 0,
             traceparent: None,
+            by_hand: false,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod panics;
 pub mod parking;
 pub mod partition;
 pub mod predecessors;
+pub mod repairs;
 pub mod send;
 pub mod settle;
 pub mod share;
@@ -41,6 +42,7 @@ use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
 use crate::store;
 use crate::store::left_alone::LeftAlone;
+use crate::store::repaired::{Repair, Repaired};
 use crate::store::snapshot::{Snapshot, Snapshots};
 use crate::topics::Names;
 use crate::webhook::{Webhook, WebhookId};
@@ -129,6 +131,10 @@ impl Queued for Open {
     fn order_key(&self) -> Option<u64> {
         self.order_key
     }
+
+    fn is_by_hand(&self) -> bool {
+        self.delivery.by_hand
+    }
 }
 
 /// Everything that a delivery needs on its way.
@@ -151,6 +157,7 @@ pub struct Pipeline {
     writing_places: Arc<Semaphore>,
     endpoints: Endpoints<Open>,
     left_alone: LeftAlone,
+    repaired: Repaired,
     informed: OnceCell<()>,
     names: Names,
     parked: ParkedByGroup,
@@ -173,6 +180,7 @@ pub struct Parts {
     pub settler: Settler,
     pub health: Health,
     pub left_alone: LeftAlone,
+    pub repaired: Repaired,
     pub conditions: Conditions,
 }
 
@@ -196,7 +204,7 @@ impl Pipeline {
     /// Joined from its parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, snapshots, client, hand_off, settler, health, left_alone, conditions } = parts;
+        let Parts { config, snapshots, client, hand_off, settler, health, left_alone, repaired, conditions } = parts;
         let in_flight_max = config.worker.in_flight_max;
         let percent = |percent: usize| (in_flight_max * percent / 100).max(1);
         let share = |size: usize| Share::new(size, config.delivery.endpoint_wait_max);
@@ -219,6 +227,7 @@ impl Pipeline {
             writing_places: Arc::new(Semaphore::new((in_flight_max / PLACES_PER_WRITING).max(1))),
             endpoints: Endpoints::new(config.delivery.clone(), percent(config.worker.slow_share)),
             left_alone,
+            repaired,
             informed: OnceCell::new(),
             conditions,
             config,
@@ -295,9 +304,9 @@ impl Pipeline {
         self.endpoints.reports()
     }
 
-    /// First attempts of one task keep their order, replayed ones too; retries needn't.
+    /// First attempts of one task keep their order, replayed ones too; retries needn't, nor what a person asked for.
     fn order_key(&self, delivery: &Delivery) -> Option<u64> {
-        let is_first = delivery.attempts == 0 && delivery.deferrals == 0;
+        let is_first = delivery.attempts == 0 && delivery.deferrals == 0 && !delivery.by_hand;
         (self.config.delivery.ordering == Ordering::Task && is_first).then(|| task_key(&delivery.task_id))
     }
 
@@ -548,11 +557,12 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let news = self.pipeline.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
         if let Some(news) = news {
-            let (left_alone, webhook) = (self.pipeline.left_alone.clone(), self.webhook_id);
+            let (pipeline, webhook) = (self.pipeline.clone(), self.webhook_id);
             tokio::spawn(async move {
                 let told = match news {
-                    News::LeftAlone(wait) => left_alone.put(webhook, wait).await,
-                    News::Back => left_alone.remove(webhook).await,
+                    News::LeftAlone(wait) => pipeline.left_alone.put(webhook, wait).await,
+                    // What one worker's probe has found out, the others needn't wait for.
+                    News::Back => pipeline.repaired.put(webhook, Repair::Works).await,
                 };
                 match told {
                     Err(error) if store::is_away(&error) => {

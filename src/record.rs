@@ -16,6 +16,8 @@ pub struct LastError {
     pub status: Option<u16>,
 }
 
+/// On a delivery that a person asked for, until it is sent: it isn't put off because its endpoint is left alone.
+const BY_HAND: &str = "optio-by-hand";
 /// What a record of the replay topic is a replay of.
 pub const REPLAY_OF: &str = "optio-replay-of";
 /// On a replayed record that couldn't be read: it goes through the decoder again, as it came.
@@ -99,6 +101,9 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
     }
     if let Some(traceparent) = &delivery.traceparent {
         put("traceparent", traceparent);
+    }
+    if delivery.by_hand && delivery.attempts == 0 {
+        put(BY_HAND, "true");
     }
     headers
 }
@@ -253,6 +258,7 @@ pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Resu
         },
         replays: count("optio-replays").unwrap_or(0),
         traceparent: find(TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
+        by_hand: find(BY_HAND).is_some(),
     };
     let last = LastError {
         code: find("optio-last-error").and_then(|code| serde_json::from_value(code.into()).ok()),
@@ -276,6 +282,18 @@ mod tests {
         let last = LastError { code: Some(FailureCode::Status), status: Some(503) };
         let headers = headers(&delivery, Some(77), last);
         assert_eq!(read(Some(&delivery.body), Some(headers.as_borrowed())), Ok((delivery, 77, last)));
+    }
+
+    #[test]
+    fn a_delivery_that_a_person_asked_for_says_so_until_it_is_sent() {
+        let asked = Delivery { by_hand: true, ..sample() };
+        let read = |delivery: &Delivery| {
+            let headers = headers(delivery, Some(77), LastError::default());
+            read(Some(&delivery.body), Some(headers.as_borrowed())).unwrap().0
+        };
+        assert!(read(&asked).by_hand);
+        assert!(!read(&Delivery { attempts: 1, ..asked }).by_hand);
+        assert!(!read(&sample()).by_hand);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::kafka::clients;
 use crate::kafka::words::Words;
 use crate::record::{self, LastError};
 use crate::store::log::Entry;
+use crate::store::repaired::{Repair, Repaired};
 use crate::store::webhooks::WebhookStore;
 use crate::topics::Names;
 
@@ -22,6 +23,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 pub struct Redeliveries {
     producer: FutureProducer<Words>,
     store: WebhookStore,
+    repaired: Repaired,
     topic: String,
     age_max: Duration,
 }
@@ -31,11 +33,11 @@ impl Redeliveries {
     ///
     /// # Errors
     /// Where that can't be made.
-    pub fn new(config: &Config, store: WebhookStore) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, store: WebhookStore, repaired: Repaired) -> anyhow::Result<Self> {
         let mut client = clients::producer(config);
         client.set("message.timeout.ms", WRITE_MAX.as_millis().to_string()).set("linger.ms", "0");
         let producer = client.create_with_context(Words)?;
-        Ok(Self { producer, store, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
+        Ok(Self { producer, store, repaired, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
     }
 
     /// Puts the delivery of `entry` into delivery again, attempts begun anew, in place of a retry that waits.
@@ -56,6 +58,10 @@ impl Redeliveries {
         // It is on its way, so this is a success: asked again, it would be doubled.
         if let Err(error) = self.store.replace(delivery.id, now, self.age_max).await {
             tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");
+        }
+        // The delivery itself is the probe of the worker that gets it; this is for all others.
+        if let Err(error) = self.repaired.put(delivery.webhook_id, Repair::Asked).await {
+            tracing::warn!(%error, webhook = %delivery.webhook_id, "workers can't be told that the endpoint is worth trying");
         }
         Ok(())
     }
@@ -78,5 +84,6 @@ fn delivery(entry: &Entry<'_>, now_ms: i64) -> Delivery {
         source: Source { topic: (**topic).into(), partition: *partition, offset: *offset },
         replays: logged.replays.saturating_add(1),
         traceparent: traceparent.map(|(_, value)| value.clone().into_owned()),
+        by_hand: true,
     }
 }

@@ -1,4 +1,4 @@
-//! The page's payload as a message that Slack's incoming webhooks take.
+//! The page's payload as Slack takes it: a message for incoming webhooks, flat variables for workflows.
 
 use std::time::UNIX_EPOCH;
 
@@ -15,21 +15,24 @@ const SECTION_MAX: usize = 3_000;
 const FACT_MAX: usize = 1_980;
 /// Characters of a title or a link's text: what Slack takes as a header.
 const LABEL_MAX: usize = 150;
+/// Characters of a workflow's variable.
+const VARIABLE_MAX: usize = 3_000;
 /// Around text that is shown as it is.
 const FENCE: &str = "```";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
 struct Payload {
-    task_id: String,
-    task: Task,
+    task_id: Option<String>,
+    task: Option<Task>,
     timestamp: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
 struct Task {
-    title: String,
+    title: Option<String>,
+    state: Option<String>,
     repo_url: Option<String>,
     pr_url: Option<String>,
     pr_number: Option<u64>,
@@ -38,27 +41,79 @@ struct Task {
     error_message: Option<String>,
 }
 
-/// Whether `url` is an incoming webhook of Slack's.
+/// Whether `url` is an incoming webhook of Slack's, or a trigger of its workflows.
 #[must_use]
 pub fn is_slack(url: &Url) -> bool {
-    matches!(url.host_str(), Some("hooks.slack.com" | "hooks.slack-gov.com"))
+    // A host may be written with the root's dot at its end.
+    let host = url.host_str().map(|host| host.strip_suffix('.').unwrap_or(host));
+    matches!(host, Some("hooks.slack.com" | "hooks.slack-gov.com"))
 }
 
-/// The message that tells of `payload`; of its event's name alone if it can't be read.
+/// What `url` takes.
 #[must_use]
-pub fn message(event: EventType, payload: &[u8]) -> Bytes {
-    let message = match serde_json::from_slice::<Payload>(payload) {
-        Ok(payload) => of_payload(event, &payload),
-        Err(_) => json!({ "text": event.as_str(), "blocks": [section(event.as_str())] }),
-    };
-    message.to_string().into()
+pub fn takes(url: &Url) -> Takes {
+    let is_workflow = ["/triggers/", "/workflows/"].iter().any(|path| url.path().starts_with(path));
+    if is_slack(url) && is_workflow { Takes::Variables } else { Takes::Message }
 }
 
-fn of_payload(event: EventType, payload: &Payload) -> Value {
-    let Payload { task_id, task, timestamp } = payload;
-    let title = title(task, task_id);
+/// In which form Slack is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// A message made of blocks.
+    Message,
+    /// Texts by name, for a workflow: it takes neither blocks nor anything nested.
+    Variables,
+}
+
+/// What tells of `payload`; of its event's name alone if that can't be read.
+#[must_use]
+pub fn body(event: EventType, payload: &[u8], takes: Takes) -> Bytes {
+    let payload = serde_json::from_slice::<Payload>(payload).unwrap_or_default();
+    let body = match takes {
+        Takes::Message => message(event, &payload),
+        Takes::Variables => variables(event, &payload),
+    };
+    body.to_string().into()
+}
+
+/// Every variable is always there, empty where it is unknown: a workflow refuses a request that lacks one of its own.
+fn variables(event: EventType, payload: &Payload) -> Value {
+    let unknown = Task::default();
+    let task = payload.task.as_ref().unwrap_or(&unknown);
+    let (_, happened) = headline(event);
+    let text = |value: &Option<String>| cut(value.as_deref().unwrap_or_default(), VARIABLE_MAX);
+    let named = [&task.title, &payload.task_id].into_iter().find_map(|name| present(name.as_ref()));
+    json!({
+        "event": event.as_str(),
+        "text": cut(&named.map_or_else(|| happened.to_owned(), |name| format!("{happened}: {name}")), VARIABLE_MAX),
+        "task_id": text(&payload.task_id),
+        "title": text(&task.title),
+        "state": text(&task.state),
+        "repo_url": text(&task.repo_url),
+        "pr_url": text(&task.pr_url),
+        "pr_number": task.pr_number.map_or_else(String::new, |number| number.to_string()),
+        "agent_type": text(&task.agent_type),
+        "cost_usd": text(&task.cost_usd),
+        "error_message": text(&task.error_message),
+        "timestamp": text(&payload.timestamp),
+    })
+}
+
+fn message(event: EventType, payload: &Payload) -> Value {
+    match &payload.task {
+        Some(task) => of_task(event, payload, task),
+        None => of_task(event, payload, &Task::default()),
+    }
+}
+
+fn of_task(event: EventType, payload: &Payload, task: &Task) -> Value {
     let (emoji, happened) = headline(event);
-    let mut blocks = vec![section(&format!("{emoji} {happened}: *{title}*"))];
+    let title = title(task, payload.task_id.as_ref());
+    let (text, marked) = match &title {
+        Some(title) => (format!("{happened}: {title}"), format!("{emoji} {happened}: *{title}*")),
+        None => (happened.to_owned(), format!("{emoji} {happened}")),
+    };
+    let mut blocks = vec![section(&marked)];
     if let Some(error) = present(task.error_message.as_ref()).filter(|_| tells_error(event)) {
         let error = escaped(error, SECTION_MAX - 2 * FENCE.len());
         blocks.push(section(&format!("{FENCE}{error}{FENCE}")));
@@ -67,16 +122,16 @@ fn of_payload(event: EventType, payload: &Payload) -> Value {
     if !facts.is_empty() {
         blocks.push(json!({ "type": "section", "fields": facts }));
     }
-    if let Some(timestamp) = present(timestamp.as_ref()) {
+    if let Some(timestamp) = present(payload.timestamp.as_ref()) {
         blocks.push(json!({ "type": "context", "elements": [mrkdwn(&local_time(timestamp))] }));
     }
-    json!({ "text": format!("{happened}: {title}"), "blocks": blocks })
+    json!({ "text": text, "blocks": blocks })
 }
 
-/// On one line, since a line break would end its bold type.
-fn title(task: &Task, task_id: &str) -> String {
-    let words: Vec<&str> = task.title.split_whitespace().collect();
-    if words.is_empty() { escaped(task_id, LABEL_MAX) } else { escaped(&words.join(" "), LABEL_MAX) }
+/// On one line, since a line break would end its bold type. A task without a title is named by its id.
+fn title(task: &Task, task_id: Option<&String>) -> Option<String> {
+    let name = present(task.title.as_ref()).or_else(|| present(task_id))?;
+    Some(escaped(&name.split_whitespace().collect::<Vec<_>>().join(" "), LABEL_MAX))
 }
 
 /// An emoji, and what has happened.
@@ -157,6 +212,14 @@ fn present(value: Option<&String>) -> Option<&str> {
     value.map(String::as_str).filter(|value| !value.trim().is_empty())
 }
 
+/// No more than `max` characters.
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
+        None => text.to_owned(),
+    }
+}
+
 /// Foreign text with Slack's three control characters escaped, in `max` characters at most.
 ///
 /// Each escape is kept whole or left out: half of one would be shown as it is.
@@ -192,7 +255,7 @@ mod tests {
     fn told(event: EventType, task: &Value) -> Value {
         let payload =
             json!({ "event": event, "taskId": "t1", "task": task, "timestamp": "2025-03-26T10:12:34Z" }).to_string();
-        serde_json::from_slice(&message(event, payload.as_bytes())).unwrap()
+        serde_json::from_slice(&body(event, payload.as_bytes(), Takes::Message)).unwrap()
     }
 
     fn titled(event: EventType) -> Value {
@@ -267,7 +330,8 @@ mod tests {
         }
         assert_eq!((escaped("abc", 3), escaped("abcd", 3)), ("abc".to_owned(), "ab…".to_owned()));
         let long = "<".repeat(10_000);
-        let message = told(EventType::TaskFailed, &json!({ "title": "x", "errorMessage": &long, "costUsd": &long }));
+        let message = told(EventType::TaskFailed, &json!({ "title": &long, "errorMessage": &long, "costUsd": &long }));
+        assert!(message["text"].as_str().unwrap().chars().count() <= 200);
         let characters = |text: &Value| text["text"].as_str().unwrap().chars().count();
         assert!(characters(&message["blocks"][1]["text"]) <= SECTION_MAX);
         assert!(characters(&message["blocks"][2]["fields"][0]) <= 2_000);
@@ -284,9 +348,33 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_by_its_events_name() {
-        let message: Value = serde_json::from_slice(&message(EventType::TaskFailed, b"{}")).unwrap();
-        assert_eq!(message["text"], "task.failed");
-        assert_eq!(message["blocks"], json!([{ "type": "section", "text": text("task.failed") }]));
+        for payload in [b"{}".as_slice(), b"", b"[1]", br#"{"task":null}"#, br#"{"task":{"title":null}}"#] {
+            let message: Value = serde_json::from_slice(&body(EventType::TaskFailed, payload, Takes::Message)).unwrap();
+            assert_eq!(message["text"], "Task failed");
+            assert_eq!(message["blocks"], json!([{ "type": "section", "text": text(":x: Task failed") }]));
+        }
+    }
+
+    #[test]
+    fn a_task_without_a_title_is_named_by_its_id() {
+        let message = told(EventType::TaskCompleted, &json!({ "title": null, "prNumber": null }));
+        assert_eq!(message["text"], "Task completed: t1");
+    }
+
+    #[test]
+    fn a_workflow_gets_each_variable_as_a_text_whatever_is_unknown() {
+        let task =
+            json!({ "title": "a < b & c", "prNumber": 142, "costUsd": null, "errorMessage": "x".repeat(10_000) });
+        for (payload, pr_number) in [(json!({ "taskId": "t1", "task": task }), "142"), (json!({ "task": null }), "")] {
+            let told = body(EventType::TaskFailed, payload.to_string().as_bytes(), Takes::Variables);
+            let variables: serde_json::Map<String, Value> = serde_json::from_slice(&told).unwrap();
+            assert_eq!(variables.len(), 12);
+            assert!(variables.values().all(|value| value.as_str().is_some_and(|text| text.chars().count() <= 3_000)));
+            assert_eq!((&variables["event"], &variables["pr_number"]), (&json!("task.failed"), &json!(pr_number)));
+        }
+        let told = body(EventType::TaskFailed, json!({ "task": task }).to_string().as_bytes(), Takes::Variables);
+        let variables: Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(variables["text"], "Task failed: a < b & c");
     }
 
     #[test]
@@ -294,6 +382,12 @@ mod tests {
         let is_slack = |url: &str| is_slack(&Url::parse(url).unwrap());
         assert!(is_slack("https://hooks.slack.com/services/T0/B0/x"));
         assert!(is_slack("https://HOOKS.slack-gov.com/services/T0/B0/x"));
+        assert!(is_slack("https://hooks.slack.com./services/T0/B0/x") && is_slack("https://Hooks.Slack.com:8443/"));
         assert!(!is_slack("https://hooks.slack.com.example.org/services"));
+        let takes = |url: &str| takes(&Url::parse(url).unwrap());
+        assert_eq!(takes("https://hooks.slack.com./triggers/T0/1/x"), Takes::Variables);
+        assert_eq!(takes("https://hooks.slack-gov.com/workflows/T0/A0/1/x"), Takes::Variables);
+        assert_eq!(takes("https://hooks.slack.com/services/T0/B0/triggers/"), Takes::Message);
+        assert_eq!(takes("https://chat.example.com/triggers/x"), Takes::Message);
     }
 }

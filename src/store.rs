@@ -9,6 +9,7 @@ pub mod log;
 pub mod loss;
 pub mod marks;
 pub mod reading;
+pub mod repaired;
 pub mod replaced;
 pub mod reports;
 pub mod server;
@@ -97,6 +98,12 @@ impl Keys {
     #[must_use]
     pub fn replaced(&self) -> String {
         format!("{}replaced", self.prefix)
+    }
+
+    /// Stream: endpoints that people or probes say are worth trying again.
+    #[must_use]
+    pub fn repaired(&self) -> String {
+        format!("{}repaired", self.prefix)
     }
 
     /// Hash: worker → what it says of itself.

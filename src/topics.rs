@@ -50,6 +50,14 @@ impl Names {
         self.tier_of(topic).is_some() || topic.strip_prefix(&self.topic) == Some(".replay")
     }
 
+    /// What the retry group subscribes to, as a regular expression: the same as [`Names::is_waiting`], of topics that are
+    /// there and of those that are made later.
+    #[must_use]
+    pub fn waiting_pattern(&self) -> String {
+        // Of what a topic's name may have only the dot means something else there.
+        format!("^{}[.](retry[.][1-9][0-9]*|replay)$", self.topic.replace('.', "[.]"))
+    }
+
     /// What won't be tried again by itself.
     #[must_use]
     pub fn dead_letters(&self) -> String {
@@ -246,6 +254,7 @@ mod tests {
         assert_eq!(names.tier_of("task-events.dlq"), None);
         assert_eq!(needed(&Config::built_in(), MESSAGE_MAX).len(), 10);
         assert!(names.is_waiting("task-events.replay") && names.is_waiting("task-events.retry.1"));
+        assert_eq!(names.waiting_pattern(), "^task-events[.](retry[.][1-9][0-9]*|replay)$");
         assert!(!names.is_waiting("task-events.dlq") && !names.is_waiting("task-events"));
     }
 

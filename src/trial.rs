@@ -11,6 +11,7 @@ use crate::http::client::Client;
 use crate::pipeline::send;
 use crate::store::Keys;
 use crate::store::log::{self, Entry, EntryId, Logged};
+use crate::store::repaired;
 use crate::webhook::Webhook;
 
 /// What a test delivery came to.
@@ -53,6 +54,10 @@ pub async fn send(
     log::append(&mut pipe, &keys, webhook.id, &meta, &delivery.body, &config.log);
     log::expire(&mut pipe, &keys, webhook.id, &config.log);
     log::trim(&mut pipe, &keys, webhook.id, now_ms(), &config.log);
+    if attempt.failure.is_none() {
+        // The endpoint works: no worker waits for its circuit any longer, nor counts what failed before.
+        repaired::works(&mut pipe, &keys, webhook.id, Uuid::nil());
+    }
     let (id,): (String,) = pipe.query_async(&mut redis).await?;
     Ok(Trial { id: id.parse()?, delivery, attempt })
 }
@@ -64,7 +69,7 @@ fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
     let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, Limits::NONE) else {
         unreachable!("samples are read by a test")
     };
-    let body = Bodies::default().of(&event, webhook.format);
+    let body = Bodies::default().of(&event, webhook.format, &webhook.url);
     Delivery {
         id: DeliveryId::of(&event.id, webhook.id),
         webhook_id: webhook.id,
@@ -78,5 +83,6 @@ fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
         source: Source { topic: "".into(), partition: 0, offset: 0 },
         replays: 0,
         traceparent: None,
+        by_hand: false,
     }
 }

@@ -22,12 +22,15 @@ use crate::pipeline::fan_out;
 use crate::pipeline::hand_off::{HandOff, Limits, Producing};
 use crate::pipeline::health::Health;
 use crate::pipeline::predecessors::Predecessors;
+use crate::pipeline::repairs;
 use crate::pipeline::settle::{self, Groups};
 use crate::pipeline::standstill::Standstill;
 use crate::pipeline::{Batch, Parts, Pipeline};
 use crate::store::connection::Connection;
 use crate::store::failing::Failing;
 use crate::store::left_alone::LeftAlone;
+use crate::store::log::DeliveryLog;
+use crate::store::repaired::Repaired;
 use crate::store::reports::Reports;
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
@@ -46,8 +49,6 @@ const REPORT_REMOVED_MAX: Duration = Duration::from_millis(500);
 /// What is found out of the topics before a worker starts.
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
-    /// What the retry group reads.
-    pub waiting: Vec<String>,
     /// `max.message.bytes` of the topics, as far as it could be read.
     pub limits: Limits,
     /// A group that had commits before this process joined it; None where that wasn't looked for.
@@ -105,8 +106,14 @@ impl Worker {
         let producing = Producing::new(clients::producer(config), &topics.limits, conditions.clone());
         let hand_off = HandOff::new(producing.context("kafka producer")?, names.clone());
         let http_client = http::client::new(&config.delivery).context("http client")?;
-        let health = Health::new(store.clone(), Failing::new(redis.clone(), &keys), config.webhooks.disable_after);
+        let health = Health::new(
+            store.clone(),
+            Failing::new(redis.clone(), &keys),
+            DeliveryLog::new(redis.clone(), keys.clone()),
+            config.webhooks.disable_after,
+        );
         let left_alone = LeftAlone::new(redis.clone(), &keys).up_to(config.delivery.left_alone_max());
+        let repaired = Repaired::new(redis.clone(), keys.clone());
         let pipeline = Arc::new(Pipeline::new(Parts {
             config: config.clone(),
             snapshots: snapshots.clone(),
@@ -115,9 +122,11 @@ impl Worker {
             settler,
             health,
             left_alone,
+            repaired: repaired.clone(),
             conditions: conditions.clone(),
         }));
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(pipeline.clone().sweep()));
+        tokio::spawn(stop_after.clone().run_until_cancelled_owned(repairs::listen(pipeline.clone(), repaired)));
         let assigned = Arc::new(reporting::Assigned::default());
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
@@ -160,7 +169,13 @@ impl Worker {
         let events = Intake::Events { limits: event::Limits::new(config) };
         let threads = vec![
             start("events", names.events_group(), vec![names.events().to_owned()], events)?,
-            start("retries", &names.retry_group(), topics.waiting, Intake::Retries(Retries::new(config)))?,
+            // A pattern, so that tiers are read that other settings left, or that are made while this process runs.
+            start(
+                "retries",
+                &names.retry_group(),
+                vec![names.waiting_pattern()],
+                Intake::Retries(Retries::new(config)),
+            )?,
         ];
         Ok(Self { threads, stop, ended, stop_after, snapshots, name, reports })
     }
@@ -172,7 +187,7 @@ impl Worker {
     pub async fn prepare(config: &Config) -> Result<Prepared, admin::TopicsProblem> {
         let topics = admin::Topics::new(config)?;
         let limits = topics.prepare(config.topics.create).await?;
-        Ok(Prepared { waiting: topics.waiting().await?, limits, committed: None })
+        Ok(Prepared { limits, committed: None })
     }
 
     /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.

@@ -76,6 +76,7 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
             source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
             replays: 0,
             traceparent: None,
+            by_hand: false,
         };
         let due_at_ms = written_at_ms + SHORTEST_MS;
         let headers = record::headers(

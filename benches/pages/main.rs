@@ -149,5 +149,6 @@ fn delivery(webhook_id: WebhookId, event_type: EventType) -> Delivery {
         source: Source { topic: "task-events".into(), partition: 3, offset: 123_456 },
         replays: 0,
         traceparent: None,
+        by_hand: false,
     }
 }

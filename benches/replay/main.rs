@@ -116,6 +116,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
             source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
             replays: 0,
             traceparent: None,
+            by_hand: false,
         };
         let last = LastError { code: Some(FailureCode::Status), status: Some(500) };
         let headers = record::headers(&delivery, None, last);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Admin, Problem};
+use crate::config::MASK;
 use crate::delivery::now_ms;
 use crate::event::EventType;
 use crate::http::client::policy;
@@ -48,6 +49,12 @@ impl Admin {
 
     /// Another secret; the old one signs as well until the overlap ends.
     pub async fn rotate(&self, id: WebhookId, secret: &str, overlap: Duration) -> Result<Webhook, Problem> {
+        if secret == MASK {
+            return Err(Problem::field(
+                "secret",
+                "is the mask that stands for a secret; enter a real one or leave it out",
+            ));
+        }
         if overlap > OVERLAP_MAX {
             let longest = humantime::format_duration(OVERLAP_MAX);
             return Err(Problem::field("overlap", format!("is longer than {longest}, the most that is allowed")));

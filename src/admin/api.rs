@@ -6,6 +6,9 @@ mod input;
 mod status;
 mod webhooks;
 
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -73,8 +76,25 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/openapi.json", get(async move || Json(document)))
         .route("/api/{*path}", axum::routing::any(unknown))
         .method_not_allowed_fallback(not_allowed)
+        .route_layer(middleware::from_fn(known_parameters))
         .route_layer(middleware::from_fn_with_state(admin.clone(), auth::bearer))
         .with_state(admin.clone())
+}
+
+/// Calls that take parameters in their query, and judge them themselves.
+const WITH_PARAMETERS: [&str; 2] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters"];
+
+/// Refuses a parameter where none is known: who filters by it would take everything for what fits.
+async fn known_parameters(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let query = request.uri().query().filter(|query| !query.is_empty());
+    if let Some(query) = query
+        && path.is_some_and(|path| !WITH_PARAMETERS.contains(&path))
+    {
+        let name = query.split(['=', '&']).next().unwrap_or_default();
+        return Problem::field(name, "is unknown: this call takes no parameters").into_response();
+    }
+    next.run(request).await
 }
 
 async fn unknown() -> Problem {

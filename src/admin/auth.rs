@@ -106,11 +106,12 @@ pub fn now_s() -> i64 {
 
 /// Lets a request through that has the bearer token.
 pub async fn bearer(State(admin): State<Shared>, request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let token = authorization
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    if token.is_some_and(|(_, token)| admin.guard.knows(token.trim())) {
+    if token.is_some_and(|(_, token)| admin.guard.knows(token) || admin.guard.knows(token.trim())) {
         return next.run(request).await;
     }
     let sentence = match (admin.guard.is_set(), token) {

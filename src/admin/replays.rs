@@ -33,7 +33,7 @@ const END_STEP: Duration = Duration::from_millis(20);
 
 /// Which dead letters, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Request {
     /// Of this webhook.
     pub webhook: Option<WebhookId>,
@@ -197,6 +197,9 @@ impl Replays {
     /// 400 where nothing is chosen or a field can't be read, 409 while another replay runs.
     pub async fn begin(&self, request: Request) -> Result<Shown, Problem> {
         let choice = request.choice()?;
+        if request.limit == Some(0) {
+            return Err(Problem::field("limit", "0 is not allowed; allowed is 1 or more"));
+        }
         if choice.is_everything() && !request.all && request.limit.is_none() {
             return Err(Problem::new(
                 axum::http::StatusCode::BAD_REQUEST,

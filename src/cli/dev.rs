@@ -45,7 +45,9 @@ fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
     config.delivery.retry.initial = Duration::from_millis(500);
     config.delivery.retry.multiplier = 2.0;
     config.delivery.retry.max = Duration::from_secs(2);
+    config.delivery.timeout = Duration::from_secs(3);
     config.worker.drain_timeout = Duration::from_secs(5);
+    config.check()?;
     Ok(config)
 }
 

@@ -139,7 +139,7 @@ async fn prepare(config: &Arc<Config>, conditions: &Conditions) -> Result<Prepar
     let (mut prepared, ()) = tokio::try_join!(topics(config), redis_fits(config, conditions))?;
     let mut outage = conditions.outage("kafka: offsets of the groups", Severity::NotReady);
     loop {
-        match offsets(config, &prepared.waiting).await {
+        match offsets(config).await {
             Ok(committed) => {
                 prepared.committed = Some(committed);
                 return Ok(prepared);
@@ -164,12 +164,12 @@ impl From<anyhow::Error> for OffsetsProblem {
 }
 
 /// Says where offsets are gone, and does what `kafka.offsets_lost` asks for. The name of a group that has commits.
-async fn offsets(config: &Arc<Config>, waiting: &[String]) -> Result<Option<String>, OffsetsProblem> {
+async fn offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem> {
     let (_, redis) = connection::open(&config.redis).context("redis.url")?;
     let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
     let webhooks = store.peek().await.context("the webhooks can't be counted")?.found;
-    let (blocking, topics) = (config.clone(), waiting.to_vec());
-    let groups = tokio::task::spawn_blocking(move || offsets_lost::look(&blocking, &topics)).await;
+    let blocking = config.clone();
+    let groups = tokio::task::spawn_blocking(move || offsets_lost::look(&blocking)).await;
     let groups = groups.context("the question was given up")??;
     for group in &groups {
         for (position, extent) in group.outside() {

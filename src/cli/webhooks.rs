@@ -15,7 +15,6 @@ use crate::event::EventType;
 use crate::http;
 use crate::http::client::policy;
 use crate::kafka::group::Commits;
-use crate::slack;
 use crate::store::connection::Connection;
 use crate::store::reports::Reports;
 use crate::store::webhooks::{Listing, WebhookStore};
@@ -181,13 +180,18 @@ impl Webhooks {
 
 impl Add {
     async fn run(self, store: &WebhookStore, reports: &Reports, config: &Config) -> Result<(), Failure> {
-        let mut webhook = Webhook::new(self.url, distinct(self.events), now_ms());
-        webhook.secret = self.secret.read()?;
-        webhook.description = self.description;
-        webhook.rate_per_second = self.rate_per_second;
-        let preset = if slack::is_slack(&webhook.url) { PayloadFormat::Slack } else { PayloadFormat::Optio };
-        webhook.format = self.format.unwrap_or(preset);
-        webhook.check(&policy(&config.delivery)).map_err(|problem| Failure::Usage(problem.to_string()))?;
+        let draft = Draft {
+            url: Some(self.url.into()),
+            events: Some(names(&self.events)),
+            secret: self.secret.read()?.map(Some),
+            description: self.description.map(Some),
+            active: None,
+            format: self.format,
+            rate_per_second: self.rate_per_second.map(|rate| Some(rate.get())),
+        };
+        let usage = |problem: crate::webhook::BadWebhook| Failure::Usage(problem.to_string());
+        let webhook = draft.create(now_ms()).map_err(usage)?;
+        webhook.check(&policy(&config.delivery)).map_err(usage)?;
         let added = store.put(&webhook).await?;
         show(&webhook, &self.output)?;
         if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
@@ -200,16 +204,20 @@ impl Add {
 impl Update {
     async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
         let secret = if self.no_secret { Some(None) } else { self.secret.read()?.map(Some) };
-        let names = |events: Vec<EventType>| events.iter().map(|event| event.as_str().to_owned()).collect();
         let draft = Draft {
             url: self.url.map(String::from),
-            events: self.events.map(names),
+            events: self.events.as_deref().map(names),
             secret,
             description: self.description.map(Some),
             active: self.active,
             format: self.format,
             rate_per_second: self.rate_per_second.map(|rate| Some(rate).filter(|rate| *rate > 0)),
         };
+        if draft.is_empty() {
+            let sentence = "nothing would change: give one or more of --url, --events, --secret, --secret-stdin, \
+                            --no-secret, --description, --active, --rate-per-second and --format";
+            return Err(Failure::Usage(sentence.to_owned()));
+        }
         let policy = policy(&config.delivery);
         let changed = store
             .change(self.id, |webhook| draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy)))
@@ -220,10 +228,8 @@ impl Update {
     }
 }
 
-fn distinct(mut events: Vec<EventType>) -> Vec<EventType> {
-    events.sort_unstable();
-    events.dedup();
-    events
+fn names(events: &[EventType]) -> Vec<String> {
+    events.iter().map(|event| event.as_str().to_owned()).collect()
 }
 
 async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::masked::masked_url;
+use super::masked::{masked_brokers, masked_url, must_be_percent_encoded};
 use super::{BadConfig, Config};
 use crate::http::tunnel::Proxy;
+
+/// How long the hand-off after a request may take within a drain: a request that begins right before a rebalance or
+/// SIGTERM and lasts for all of `delivery.timeout` must still be handed off or recorded before `worker.drain_timeout`
+/// is over, or the next owner repeats it.
+pub const HAND_OFF_MAX: Duration = Duration::from_secs(2);
 
 impl Config {
     /// Holds every bound that a type can't.
@@ -28,11 +33,19 @@ impl Config {
         let time = |d: Duration| humantime::format_duration(d).to_string();
         let kafka = &self.kafka;
         require(
-            !kafka.brokers.trim().is_empty(),
+            !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
             "kafka.brokers",
-            format!("{:?}", kafka.brokers),
-            "host:port, several with commas",
+            format!("{:?}", masked_brokers(&kafka.brokers)),
+            "host:port, several with commas; a user's name and password belong in kafka.properties",
         );
+        for key in ["bootstrap.servers", "metadata.broker.list"] {
+            require(
+                kafka.properties.get(key).is_none_or(|brokers| !brokers.contains('@')),
+                &format!("kafka.properties.{key:?}"),
+                format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", String::as_str))),
+                "host:port, several with commas; a user's name and password belong in properties of their own",
+            );
+        }
         require(named(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
         require(named(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
         require(
@@ -75,7 +88,10 @@ impl Config {
             redis_url(&self.redis.url),
             "redis.url",
             format!("{:?}", masked_url(&self.redis.url)),
-            "redis://[user:password@]host:port/ or rediss://…",
+            &format!(
+                "redis://[user:password@]host:port/ or rediss://…{}",
+                if must_be_percent_encoded(&self.redis.url) { PERCENT_ENCODE } else { "" }
+            ),
         );
         require(
             (millisecond * 10..=second * 60).contains(&self.redis.timeout),
@@ -166,6 +182,18 @@ impl Config {
             "10ms to 5m",
         );
         require(
+            delivery.timeout.saturating_add(HAND_OFF_MAX) <= worker.drain_timeout,
+            "delivery.timeout",
+            time(delivery.timeout),
+            &format!(
+                "up to {}, which is worker.drain_timeout = {} less the {} that a hand-off may take: a drain would \
+                 give up requests that are under way, and they would be repeated",
+                time(worker.drain_timeout.saturating_sub(HAND_OFF_MAX)),
+                time(worker.drain_timeout),
+                time(HAND_OFF_MAX),
+            ),
+        );
+        require(
             (1..=50).contains(&delivery.attempts_max),
             "delivery.attempts_max",
             delivery.attempts_max.to_string(),
@@ -250,10 +278,13 @@ impl Config {
             "1024 to 900000 (bytes)",
         );
         require(
-            delivery.proxy.is_empty() || Proxy::parse(&delivery.proxy).is_some(),
+            delivery.proxy.is_empty() || proxy_url(&delivery.proxy),
             "delivery.proxy",
             format!("{:?}", masked_url(&delivery.proxy)),
-            "a URL like http://proxy:3128 (http or https), or empty for none",
+            &format!(
+                "http://[user:password@]host:port or https://…, or empty for none{}",
+                if must_be_percent_encoded(&delivery.proxy) { PERCENT_ENCODE } else { "" }
+            ),
         );
         let breaker = &delivery.breaker;
         require(
@@ -328,8 +359,19 @@ impl Config {
     }
 }
 
+/// Said of a URL whose password ends it too early.
+const PERCENT_ENCODE: &str =
+    "; percent-encode what stands before the last @: / is written %2F, # %23, ? %3F, @ %40, % %25";
+
 fn redis_url(url: &str) -> bool {
-    url::Url::parse(url).is_ok_and(|url| ["redis", "rediss", "unix", "redis+unix"].contains(&url.scheme()))
+    let schemes = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
+    !must_be_percent_encoded(url)
+        && url::Url::parse(url).is_ok_and(|parsed| schemes.contains(&parsed.scheme()))
+        && redis::Client::open(url).is_ok()
+}
+
+fn proxy_url(url: &str) -> bool {
+    !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
 }
 
 #[cfg(test)]
@@ -349,6 +391,20 @@ mod tests {
         assert!(error.starts_with("worker.retry_share + worker.wide_share = 45 + 46: allowed is 90"), "{error}");
         config.worker.wide_share = 45;
         config.check().unwrap();
+    }
+
+    #[test]
+    fn a_timeout_that_a_drain_cannot_wait_for_is_refused() {
+        let mut config = Config::built_in();
+        let second = Duration::from_secs(1);
+        (config.delivery.timeout, config.worker.drain_timeout) = (28 * second, 30 * second);
+        config.check().unwrap();
+        config.delivery.timeout += Duration::from_millis(1);
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.starts_with("delivery.timeout = 28s 1ms: allowed is up to 28s, which is"), "{error}");
+        config.worker.drain_timeout = second;
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("worker.drain_timeout = 1s"), "{error}");
     }
 
     #[test]

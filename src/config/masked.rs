@@ -1,9 +1,98 @@
-//! Settings as they may be shown.
+//! Settings as they may be shown: masked unless they are known to be harmless.
 
-use super::Config;
+use std::fmt;
+
+use super::{Admin, Config, Delivery, Kafka, Redis};
 
 /// Stands for every secret that is shown.
 pub const MASK: &str = "••••••";
+
+/// librdkafka's properties whose values are shown. All others are masked, misspelled ones as well: which of them holds a
+/// secret can't be told from its name.
+const HARMLESS: [&str; 76] = [
+    "acks",
+    "allow.auto.create.topics",
+    "api.version.fallback.ms",
+    "api.version.request",
+    "auto.commit.interval.ms",
+    "auto.offset.reset",
+    "batch.num.messages",
+    "batch.size",
+    "bootstrap.servers",
+    "broker.address.family",
+    "broker.address.ttl",
+    "check.crcs",
+    "client.dns.lookup",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "connections.max.idle.ms",
+    "coordinator.query.interval.ms",
+    "debug",
+    "delivery.timeout.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.ssl.certificate.verification",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "group.instance.id",
+    "group.protocol",
+    "group.remote.assignor",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "linger.ms",
+    "log.connection.close",
+    "log.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "metadata.max.age.ms",
+    "metadata.recovery.strategy",
+    "partition.assignment.strategy",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.required.acks",
+    "request.timeout.ms",
+    "retries",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "security.protocol",
+    "session.timeout.ms",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.nagle.disable",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "topic.metadata.refresh.interval.ms",
+];
+
+/// Whether the value of a property of librdkafka's may be shown.
+#[must_use]
+pub fn is_harmless(property: &str) -> bool {
+    HARMLESS.contains(&property)
+}
 
 impl Config {
     /// The same with secrets masked, for showing.
@@ -15,24 +104,121 @@ impl Config {
         }
         shown.redis.url = masked_url(&shown.redis.url);
         shown.delivery.proxy = masked_url(&shown.delivery.proxy);
+        shown.kafka.brokers = masked_brokers(&shown.kafka.brokers);
         for (key, value) in &mut shown.kafka.properties {
-            if ["password", "secret", ".pem", "sasl.jaas"].iter().any(|word| key.contains(word)) {
+            if !is_harmless(key) {
                 MASK.clone_into(value);
+            } else if key == "bootstrap.servers" {
+                *value = masked_brokers(value);
             }
         }
         shown
     }
 }
 
-/// A URL without its password.
-pub(super) fn masked_url(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else { return url.to_owned() };
-    if parsed.password().is_none() {
-        return url.to_owned();
+/// Brokers without what stands before an `@`, which has no meaning here but may be a password all the same.
+#[must_use]
+pub fn masked_brokers(brokers: &str) -> String {
+    match brokers.rsplit_once('@') {
+        Some((_, brokers)) => format!("{MASK}@{brokers}"),
+        None => brokers.to_owned(),
     }
-    match parsed.set_password(Some("xxxxxx")) {
-        Ok(()) => parsed.to_string(),
-        Err(()) => MASK.to_owned(),
+}
+
+/// A URL, or what was meant to be one, without a user's name and password and without the values of its query.
+///
+/// A password with `/`, `@`, `?` or `#` in it that isn't percent-encoded may stand on either side of any of them, so
+/// everything up to the last `@` is masked. Without an `@` a port that is no number may be a password.
+#[must_use]
+pub fn masked_url(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
+        _ if url.is_empty() => return String::new(),
+        // Not even a scheme: nothing says which part of it is harmless.
+        _ => return MASK.to_owned(),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => (format!("{MASK}@"), rest),
+        None => (String::new(), rest),
+    };
+    let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (host, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = match host.rsplit_once(':') {
+        Some((_, port)) if port.parse::<u16>().is_err() && !host.ends_with(']') => MASK,
+        _ => host,
+    };
+    let values = |query: &str| {
+        let pairs = query
+            .split('&')
+            .map(|pair| pair.split_once('=').map_or(MASK.to_owned(), |(name, _)| format!("{name}={MASK}")));
+        format!("?{}", pairs.collect::<Vec<_>>().join("&"))
+    };
+    format!("{scheme}://{user}{host}{path}{}", query.map(values).unwrap_or_default())
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
+}
+
+/// Why a URL with a user's name or password in it can't be read as it was meant: a character there that ends that part
+/// of a URL. None if there is nothing to say.
+#[must_use]
+pub fn must_be_percent_encoded(url: &str) -> bool {
+    let Some((_, rest)) = url.split_once("://") else { return false };
+    let Some(at) = rest.rfind('@') else { return false };
+    rest[..at].contains(['@', '/', '?', '#', '[', ']', '\\', ' ']) || is_badly_encoded(&rest[..at])
+}
+
+/// Whether a `%` stands for itself.
+fn is_badly_encoded(text: &str) -> bool {
+    text.split('%').skip(1).any(|after| {
+        let digits = after.as_bytes().get(..2);
+        !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
+}
+
+/// `error` without the value of a setting, where it has one that may be secret.
+#[must_use]
+pub fn without(error: &str, secrets: &[&str]) -> String {
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    secrets.fold(error.to_owned(), |error, secret| error.replace(secret, MASK))
+}
+
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &masked_brokers(&self.brokers))
+            .field("topic", &self.topic)
+            .field("group", &self.group)
+            .field("properties", &self.properties.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("url", &masked_url(&self.url))
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("timeout", &self.timeout)
+            .field("attempts_max", &self.attempts_max)
+            .field("proxy", &masked_url(&self.proxy))
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,7 +231,58 @@ mod tests {
         let mut config = Config::built_in();
         config.admin.token = "hunter2".into();
         config.redis.url = "redis://me:hunter2@redis:6379/".into();
-        config.kafka.properties.insert("sasl.password".into(), "hunter2".into());
-        assert!(!toml::to_string(&config.masked()).unwrap().contains("hunter2"));
+        config.delivery.proxy = "http://hunter2@proxy:3128".into();
+        for property in [
+            "sasl.password",
+            "sasl.pasword",
+            "sasl.username",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.config",
+            "sasl.jaas.config",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "ssl.key.pem",
+            "ssl.certificate.pem",
+            "ssl_key_pem",
+        ] {
+            config.kafka.properties.insert(property.into(), "hunter2".into());
+        }
+        config.kafka.properties.insert("client.id".into(), "worker-1".into());
+        let shown = toml::to_string(&config.masked()).unwrap();
+        assert!(!shown.contains("hunter2") && shown.contains("worker-1"), "{shown}");
+        let debugged = format!("{config:?}");
+        assert!(!debugged.contains("hunter2"), "{debugged}");
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password_however_it_is_written() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379/", "redis://127.0.0.1:6379/"),
+            ("rediss://me:hunter2@redis:6379/0", "rediss://••••••@redis:6379/0"),
+            ("redis://:p@hunter2/w#rd@redis:6379/", "redis://••••••@redis:6379/"),
+            ("redis://redis:hunter2", "redis://••••••"),
+            ("redis://redis/?password=hunter2&db=1", "redis://redis/?password=••••••&db=••••••"),
+            ("redis+unix:///run/redis.sock?pass=hunter2", "redis+unix:///run/redis.sock?pass=••••••"),
+            ("redis://redis/?hunter2", "redis://redis/?••••••"),
+            ("redis://redis/#hunter2", "redis://redis/"),
+            ("redis://[::1]:6379", "redis://[::1]:6379"),
+            ("redis://[::1]", "redis://[::1]"),
+            ("me:hunter2@redis", "••••••"),
+            ("hunter2://", "hunter2://"),
+            ("", ""),
+        ] {
+            assert_eq!(masked_url(url), shown, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_needs_percent_encoding_is_noticed() {
+        for url in ["redis://:p@ss@h/", "redis://:p/ss@h/", "redis://:p#ss@h/", "redis://:p?ss@h/", "http://u:100%@h/"]
+        {
+            assert!(must_be_percent_encoded(url), "{url}");
+        }
+        for url in ["redis://:p%40ss@h/", "redis://h/", "redis://u:p:q@h/0", "http://u:%2F@h:1/"] {
+            assert!(!must_be_percent_encoded(url), "{url}");
+        }
     }
 }

@@ -211,21 +211,6 @@ impl Topics {
         });
         Ok(limits.collect())
     }
-
-    /// What the retry group reads. Retry tiers beyond the ones that the settings ask for are among them: an earlier
-    /// configuration left them, perhaps with records that wait.
-    ///
-    /// # Errors
-    /// Where the broker can't be asked.
-    pub async fn waiting(&self) -> anyhow::Result<Vec<String>> {
-        let there = self.partitions().await?;
-        let needed = needed(&self.config, MESSAGE_MAX).into_iter().map(|needed| needed.name);
-        let mut waiting: Vec<String> =
-            there.into_keys().chain(needed).filter(|topic| self.names.is_waiting(topic)).collect();
-        waiting.sort();
-        waiting.dedup();
-        Ok(waiting)
-    }
 }
 
 fn max_message_bytes(settings: &HashMap<String, String>) -> Option<u64> {

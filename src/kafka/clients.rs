@@ -6,7 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use crate::config::{BadConfig, Config};
+use super::words;
+use crate::config::{BadConfig, Config, MASK, is_harmless, without};
 
 /// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
 const READ_AHEAD_KIB: &str = "8192";
@@ -14,12 +15,17 @@ const READ_AHEAD_RECORDS: &str = "2000";
 /// A member that says nothing for so long is thrown out of its group.
 const SESSION_TIMEOUT_MS: &str = "20000";
 
+/// How soon new topics and partitions are noticed.
+const METADATA_REFRESH_MS: &str = "10000";
+
 fn client(config: &Config, ours: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set_log_level(RDKafkaLogLevel::Warning);
     client.set("bootstrap.servers", &config.kafka.brokers);
     client.set("client.id", "optio-webhooks");
     client.set("reconnect.backoff.max.ms", "2000");
+    // Topics and partitions that are made while the process runs are noticed within this; by default it takes minutes.
+    client.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS);
     for (key, value) in ours {
         client.set(*key, *value);
     }
@@ -90,19 +96,32 @@ pub fn producer(config: &Config) -> ClientConfig {
     )
 }
 
-/// Names a property that librdkafka refuses.
+/// Names a property that librdkafka refuses, and sees to it that no value that may be secret comes into the log.
 ///
 /// # Errors
-/// The property's key and value, and librdkafka's word on it.
+/// The property's key, librdkafka's word on it, and its value where that is known to be harmless.
 pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
+    let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.clone());
+    words::keep_secret(secrets.collect());
     for (key, value) in &config.kafka.properties {
         let mut probe = ClientConfig::new();
         probe.set(key, value);
-        if let Err(KafkaError::ClientConfig(_, description, key, value)) = probe.create_native_config() {
-            return Err(BadConfig(format!(
-                "kafka.properties.{key:?} = {value:?}: {description}; allowed are librdkafka's properties and values"
-            )));
+        if let Err(error) = probe.create_native_config() {
+            let (description, allowed) = (explained(&error, config), "allowed are librdkafka's properties and values");
+            let shown = if is_harmless(key) { format!("{value:?}") } else { MASK.to_owned() };
+            return Err(BadConfig(format!("kafka.properties.{key:?} = {shown}: {description}; {allowed}")));
         }
     }
     Ok(())
+}
+
+/// What librdkafka says of a client that can't be made, without the values of properties that may be secret.
+#[must_use]
+pub fn explained(error: &KafkaError, config: &Config) -> String {
+    let words = match error {
+        KafkaError::ClientConfig(_, description, _, _) => description.clone(),
+        error => error.to_string(),
+    };
+    let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.as_str());
+    without(&words, &secrets.collect::<Vec<_>>())
 }

@@ -10,6 +10,7 @@ use super::{clients, words::Words};
 use crate::config::Config;
 use crate::pipeline::commit_note;
 use crate::pipeline::offsets::Watermark;
+use crate::schedule::Schedule;
 use crate::topics::Names;
 
 /// A group at the start of a worker.
@@ -49,11 +50,11 @@ impl AtStart {
     }
 }
 
-/// Asks about both groups; `waiting` is what the retry group reads. Blocks on the network.
+/// Asks about both groups, and the topics that the settings name. Blocks on the network.
 ///
 /// # Errors
 /// Where the broker doesn't answer, or refuses.
-pub fn look(config: &Config, waiting: &[String]) -> anyhow::Result<[AtStart; 2]> {
+pub fn look(config: &Config) -> anyhow::Result<[AtStart; 2]> {
     let names = Names::new(config);
     let of = |name: String, topics: &[String]| -> anyhow::Result<AtStart> {
         let group = Group::new(config, &name)?;
@@ -64,7 +65,9 @@ pub fn look(config: &Config, waiting: &[String]) -> anyhow::Result<[AtStart; 2]>
         }
         Ok(AtStart { group: name, partitions })
     };
-    Ok([of(names.events_group().to_owned(), &[names.events().to_owned()])?, of(names.retry_group(), waiting)?])
+    let tiers = Schedule::new(&config.delivery).tiers();
+    let waiting: Vec<String> = (1..=tiers).map(|tier| names.retry(tier)).chain([names.replays()]).collect();
+    Ok([of(names.events_group().to_owned(), &[names.events().to_owned()])?, of(names.retry_group(), &waiting)?])
 }
 
 /// Commits the end of each partition, so that the group begins with what is written from now on. Blocks on the network.

@@ -1,5 +1,6 @@
 //! One endpoint as the pipeline sees it: its lane, and whether and how fast it may be asked.
 
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::webhook::WebhookId;
 #[derive(Debug)]
 pub struct Endpoint<T> {
     lane: Lane<T>,
+    /// What a person asked for, with the time since when it waits. It goes first, and is never put off because the
+    /// endpoint is left alone: it is the probe.
+    by_hand: VecDeque<(Instant, T)>,
     pace: Pace,
     latency: Latency,
     breaker: Breaker,
@@ -75,6 +79,7 @@ impl<T: Queued> Endpoint<T> {
     pub fn new(settings: &config::Delivery, now: Instant) -> Self {
         Self {
             lane: Lane::default(),
+            by_hand: VecDeque::new(),
             pace: Pace::new(settings.endpoint_in_flight_max),
             latency: Latency::default(),
             breaker: Breaker::new(now),
@@ -113,12 +118,72 @@ impl<T: Queued> Endpoint<T> {
 
     /// Queues a delivery.
     pub fn admit(&mut self, item: T, now: Instant) {
-        self.lane.admit(item, now);
+        if item.is_by_hand() && self.by_hand.len() < BY_HAND_MAX {
+            self.by_hand.push_back((now, item));
+        } else {
+            self.lane.admit(item, now);
+        }
+    }
+
+    /// It is known to work, by a test or by another worker's probe: its circuit closes, and what it asked for with a
+    /// `Retry-After` is over. Whether it was left alone until now.
+    pub fn works(&mut self, now: Instant) -> bool {
+        let was_held = self.held(now).is_some();
+        self.held_until = None;
+        let was_open = self.breaker.close(now);
+        if was_open {
+            // What waited for it comes back at its pace, not at ours.
+            self.pace.restart();
+        }
+        was_held || was_open
+    }
+
+    /// A person asks for it to be tried: an open circuit lets one request through now. A `Retry-After` is kept to by
+    /// all but the delivery that the person asked for.
+    pub fn try_now(&mut self, settings: &config::Delivery) {
+        self.breaker.try_now(false, &settings.breaker);
+    }
+
+    /// What to do with what a person asked for; None where it waits, or where there is none.
+    fn next_by_hand(&mut self, now: Instant, settings: &config::Delivery) -> Option<Next<T>> {
+        if self.by_hand.is_empty() || self.breaker.is_probing() {
+            return None;
+        }
+        let is_held = self.held(now).is_some();
+        let is_left_alone = is_held || !self.breaker.is_closed();
+        // A probe needn't wait for requests that are under way since before.
+        if !is_left_alone && self.lane.in_flight() >= self.limit(settings) {
+            return None;
+        }
+        if let Some(at) = self.rate_allows_at(now) {
+            return Some(Next::Later(at));
+        }
+        self.breaker.try_now(is_held, &settings.breaker);
+        let is_probe = self.breaker.ask(now) == Verdict::Probe;
+        let (_, item) = self.by_hand.pop_front()?;
+        self.lane.start_by_hand();
+        Some(Next::Start(item, Started { at: now, is_probe, moves: self.moves }))
+    }
+
+    /// Takes one request from the rate; where it has none left, when it has one again.
+    fn rate_allows_at(&mut self, now: Instant) -> Option<Instant> {
+        let rate = self.rate.as_mut()?;
+        if rate.free_at > now {
+            return Some(rate.free_at);
+        }
+        if let Err(not_until) = rate.limiter.check() {
+            return Some(now + not_until.wait_time_from(DefaultClock::default().now()));
+        }
+        rate.free_at = now + rate.period;
+        None
     }
 
     /// What to do now, where it may hold `slow_part` of the places that endpoints may hold for long. Called again until it
     /// gives [`Next::Later`] or [`Next::Nothing`].
     pub fn next(&mut self, now: Instant, slow_part: usize, settings: &config::Delivery) -> Next<T> {
+        if let Some(next) = self.next_by_hand(now, settings) {
+            return next;
+        }
         if self.lane.waiting() == 0 {
             return Next::Nothing;
         }
@@ -145,14 +210,8 @@ impl<T: Queued> Endpoint<T> {
         if !self.lane.has_next(limit) || self.breaker.is_probing() {
             return Next::Nothing;
         }
-        if let Some(rate) = &mut self.rate {
-            if rate.free_at > now {
-                return Next::Later(rate.free_at);
-            }
-            if let Err(not_until) = rate.limiter.check() {
-                return Next::Later(now + not_until.wait_time_from(DefaultClock::default().now()));
-            }
-            rate.free_at = now + rate.period;
+        if let Some(at) = self.rate_allows_at(now) {
+            return Next::Later(at);
         }
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
         let item = self.lane.next(limit).expect("there is one, as was just seen");
@@ -216,8 +275,12 @@ impl<T: Queued> Endpoint<T> {
 
     /// What has waited for so long that it must not hold up the commit of its partition any more.
     pub fn overdue(&mut self, now: Instant, settings: &config::Delivery) -> Vec<T> {
-        let before = now.checked_sub(longest_wait(settings));
-        before.map(|before| self.lane.evict_older(before)).unwrap_or_default()
+        let Some(before) = now.checked_sub(longest_wait(settings)) else { return Vec::new() };
+        let mut overdue = self.lane.evict_older(before);
+        while self.by_hand.front().is_some_and(|(since, _)| *since <= before) {
+            overdue.extend(self.by_hand.pop_front().map(|(_, item)| item));
+        }
+        overdue
     }
 
     /// How long it is left alone yet.
@@ -235,7 +298,7 @@ impl<T: Queued> Endpoint<T> {
             left_alone_ms: self.left_alone_for(now).map(|left| left.as_millis() as u64),
             in_flight: self.lane.in_flight(),
             limit: self.pace.limit(),
-            waiting: self.lane.waiting(),
+            waiting: self.lane.waiting() + self.by_hand.len(),
         }
     }
 
@@ -269,8 +332,10 @@ impl<T: Queued> Endpoint<T> {
             let until = now + asked.min(settings.retry_after_max);
             self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
         }
-        let change = self.breaker.record(succeeded, started.is_probe, now, &settings.breaker);
+        let change = self.breaker.record(succeeded, started.is_probe, started.at, now, &settings.breaker);
         if change == Some(Change::Closed) {
+            // A probe that a person asked for may succeed before the time that the endpoint asked for is over.
+            self.held_until = None;
             // What waited for it comes back at its pace, not at ours.
             self.pace.restart();
         }
@@ -280,7 +345,7 @@ impl<T: Queued> Endpoint<T> {
     /// Nothing waits and nothing is known against it: it can be forgotten.
     #[must_use]
     pub fn is_forgettable(&self, now: Instant, settings: &config::Delivery) -> bool {
-        self.lane.is_idle()
+        self.is_idle()
             && self.pace.limit() >= settings.endpoint_in_flight_max
             && self.held_until.is_none_or(|until| until <= now)
             && self.rate.as_ref().is_none_or(|rate| rate.free_at <= now)
@@ -290,7 +355,7 @@ impl<T: Queued> Endpoint<T> {
     /// Nothing waits and nothing is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.lane.is_idle()
+        self.lane.is_idle() && self.by_hand.is_empty()
     }
 }
 
@@ -311,6 +376,9 @@ fn longest_wait(settings: &config::Delivery) -> Duration {
 fn times(span: Duration, each: Duration) -> f64 {
     span.as_secs_f64() / each.as_secs_f64().max(f64::EPSILON)
 }
+
+/// Deliveries that people asked for and that wait at one endpoint; more of them are treated like all others.
+const BY_HAND_MAX: usize = 16;
 
 /// Requests that may go at once after a pause; the rest of a second's follow evenly.
 const BURST: NonZeroU32 = NonZeroU32::MIN;
@@ -335,7 +403,14 @@ mod tests {
         fn order_key(&self) -> Option<u64> {
             None
         }
+
+        fn is_by_hand(&self) -> bool {
+            self.0 >= BY_HAND
+        }
     }
+
+    /// Items from this number on are what a person asked for.
+    const BY_HAND: usize = 1_000_000;
 
     fn answered(status: u16) -> Outcome {
         let failure = (status != 200).then_some(FailureCode::Status);
@@ -524,6 +599,66 @@ mod tests {
         endpoint.admit(Item(7), Instant::now());
         start(&mut endpoint, &settings);
         assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing, "at its own pace");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_person_asks_for_goes_at_once_as_the_probe_of_an_open_circuit() {
+        let (mut endpoint, settings) = endpoint(5);
+        let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint, &settings)).collect();
+        for started in started {
+            endpoint.finished(None, started, Some(answered(500)), Instant::now(), &settings);
+        }
+        endpoint.admit(Item(BY_HAND), Instant::now());
+        endpoint.admit(Item(BY_HAND + 1), Instant::now());
+        let Next::Start(Item(BY_HAND), probe) = endpoint.next(Instant::now(), PART, &settings) else {
+            panic!("it goes first")
+        };
+        assert!(probe.is_probe);
+        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing, "all others wait for its answer");
+        let opened = endpoint.finished(None, probe, Some(answered(500)), Instant::now(), &settings);
+        assert_eq!(opened, Some(Change::Opened(settings.breaker.open_initial * 2)));
+        let Next::Start(Item(next), probe) = endpoint.next(Instant::now(), PART, &settings) else {
+            panic!("the circuit is open, and the next that a person asked for is a probe as well")
+        };
+        assert_eq!((next, probe.is_probe), (BY_HAND + 1, true));
+        let closed = endpoint.finished(None, probe, Some(answered(200)), Instant::now(), &settings);
+        assert_eq!((closed, endpoint.left_alone_for(Instant::now())), (Some(Change::Closed), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_person_asks_for_does_not_wait_for_a_retry_after_and_its_success_ends_that() {
+        let (mut endpoint, settings) = endpoint(1);
+        let started = start(&mut endpoint, &settings);
+        let asked = Outcome { retry_after: Some(SECOND * 3_600), ..answered(429) };
+        endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
+        endpoint.try_now(&settings);
+        endpoint.admit(Item(1), Instant::now());
+        endpoint.admit(Item(BY_HAND), Instant::now());
+        let probe = start(&mut endpoint, &settings);
+        assert!(probe.is_probe);
+        assert!(
+            matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(..)),
+            "others keep to what it asked for"
+        );
+        endpoint.finished(None, probe, Some(answered(200)), Instant::now(), &settings);
+        assert_eq!(endpoint.left_alone_for(Instant::now()), None);
+        endpoint.admit(Item(2), Instant::now());
+        start(&mut endpoint, &settings);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_known_to_work_is_left_alone_no_more() {
+        let (mut endpoint, settings) = endpoint(3);
+        let asked = Outcome { retry_after: Some(SECOND * 3_600), ..answered(503) };
+        let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint, &settings)).collect();
+        for started in started {
+            endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
+        }
+        assert!(endpoint.works(Instant::now()));
+        assert_eq!(endpoint.left_alone_for(Instant::now()), None);
+        assert!(!endpoint.works(Instant::now()), "now it is no news");
+        endpoint.admit(Item(3), Instant::now());
+        start(&mut endpoint, &settings);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use super::slow_places::SlowPlaces;
 use crate::config;
 use crate::delivery::Outcome;
 use crate::report::EndpointReport;
+use crate::store::repaired::Repair;
 use crate::webhook::{Webhook, WebhookId};
 
 /// The endpoints that have something to do or a past worth remembering.
@@ -107,6 +108,22 @@ impl<T: Queued> Endpoints<T> {
         for (webhook, wait) in left_alone {
             let endpoint = || Known::new(Endpoint::left_alone(wait, &self.settings, now));
             state.known.entry(webhook).or_insert_with(endpoint);
+        }
+    }
+
+    /// What is known of an endpoint from elsewhere: from a person's test or redelivery, or from another worker.
+    pub fn hear(&self, webhook: WebhookId, repair: Repair) {
+        let now = Instant::now();
+        let mut state = self.state();
+        // One that nothing is known of here isn't left alone either.
+        let Some(known) = state.known.get_mut(&webhook) else { return };
+        match repair {
+            Repair::Asked => known.endpoint.try_now(&self.settings),
+            Repair::Works => {
+                if known.endpoint.works(now) {
+                    tracing::info!(%webhook, "circuit closed: the endpoint is known to work");
+                }
+            }
         }
     }
 

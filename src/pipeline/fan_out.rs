@@ -280,6 +280,7 @@ pub(super) fn first_delivery(
         source: first.source.clone(),
         replays: first.replays,
         traceparent: first.traceparent.clone(),
+        by_hand: false,
     }
 }
 
@@ -316,7 +317,9 @@ impl Spread {
             if self.predecessors.settled(&self.receipt, id.0).await {
                 continue;
             }
-            let Ok(delivery) = panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format))) else {
+            let Ok(delivery) =
+                panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format, &webhook.url)))
+            else {
                 // Its body can't be made: the event's own stands for it.
                 let delivery = self.delivery(webhook, self.event.body.clone());
                 self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;

@@ -1,58 +1,56 @@
 //! When a webhook is given up on: it said so (410 Gone), or failed for `webhooks.disable_after` without one success.
+//!
+//! Any success ends what was counted, whichever worker saw it: the batch that records it in the log says so. Idle time
+//! doesn't count: a gap between two failed attempts counts for a fifth of `webhooks.disable_after` at the most, so a
+//! webhook fails at least six times, spread over that time, before it is disabled.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use crate::delivery::{Attempt, millis};
+use crate::delivery::Attempt;
 use crate::schedule::Reconnect;
-use crate::store::failing::Failing;
+use crate::store::failing::{Failing, Failure};
+use crate::store::log::{DeliveryLog, Filter};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{StoreError, is_away};
 use crate::webhook::{Webhook, WebhookId};
 
-/// How often Redis is told that a webhook works, at the most: so much earlier than its last success it may be taken
-/// to have failed.
-const TELL_INTERVAL: Duration = Duration::from_secs(3_600);
+/// Into so many parts `webhooks.disable_after` is divided; a gap between two failed attempts counts for one of them at
+/// the most. With the defaults that is a day, more than the longest wait between two attempts of a delivery.
+const PARTS: u32 = 5;
+/// How often a worker tells Redis of a webhook's failures: so many times in a part.
+const TOLD_PER_PART: u32 = 10;
 
-/// Watches what attempts come to.
+/// Watches the outcomes of attempts.
 pub struct Health {
     store: WebhookStore,
     failing: Failing,
+    log: DeliveryLog,
     disable_after: Duration,
-    known: Mutex<HashMap<WebhookId, Known>>,
-}
-
-/// What this process knows of a webhook.
-#[derive(Debug, Clone, Copy)]
-enum Known {
-    /// Its present failures began then, Unix milliseconds, as Redis has it.
-    FailingSince(i64),
-    /// It succeeded, and Redis was told at that time.
-    Working(Instant),
+    /// When Redis was last told of a webhook's failure; without an entry the next one is told at once.
+    told: Mutex<HashMap<WebhookId, Instant>>,
 }
 
 impl Health {
     /// With `webhooks.disable_after`.
     #[must_use]
-    pub fn new(store: WebhookStore, failing: Failing, disable_after: Duration) -> Self {
-        Self { store, failing, disable_after, known: Mutex::default() }
+    pub fn new(store: WebhookStore, failing: Failing, log: DeliveryLog, disable_after: Duration) -> Self {
+        Self { store, failing, log, disable_after, told: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<WebhookId, Known>> {
-        self.known.lock().expect("nothing panics while it holds what is known")
+    fn told(&self) -> MutexGuard<'_, HashMap<WebhookId, Instant>> {
+        self.told.lock().expect("nothing panics while it holds what was told")
     }
 
-    /// Draws the conclusions from an attempt. Redis is asked when an endpoint turns from working to failing or back,
-    /// and seldom else; while it is away this costs nothing but a conclusion drawn later.
+    /// Draws the conclusions from an attempt. While Redis is away this costs nothing but a conclusion drawn later.
     pub async fn observe(&self, webhook: &Webhook, attempt: &Attempt) {
-        let result = if attempt.failure.is_none() {
-            self.succeeded(webhook.id).await
-        } else {
-            self.failed(webhook, attempt.ended_at_ms).await
-        };
-        if let Err(error) = result {
-            tracing::debug!(webhook = %webhook.id, %error, "an endpoint's health can't be kept for now");
+        if attempt.failure.is_none() {
+            self.told().remove(&webhook.id);
+            return;
+        }
+        if let Err(error) = self.failed(webhook, attempt.ended_at_ms).await {
+            tracing::debug!(webhook = %webhook.id, %error, "the failure of a webhook can't be kept for now");
         }
     }
 
@@ -63,38 +61,33 @@ impl Health {
 
     /// Forgets webhooks that don't `exist` any more, or aren't active: enabled again, they begin anew.
     pub fn retain(&self, exists: impl Fn(WebhookId) -> bool) {
-        self.known().retain(|webhook, _| exists(*webhook));
-    }
-
-    /// Another worker may have seen failures: Redis is told of successes again and again, though not of each.
-    async fn succeeded(&self, webhook: WebhookId) -> redis::RedisResult<()> {
-        let now = Instant::now();
-        let interval = (self.disable_after / 10).min(TELL_INTERVAL);
-        if let Some(Known::Working(told)) = self.known().get(&webhook)
-            && now.duration_since(*told) < interval
-        {
-            return Ok(());
-        }
-        self.failing.clear(webhook).await?;
-        self.known().insert(webhook, Known::Working(now));
-        Ok(())
+        self.told().retain(|webhook, _| exists(*webhook));
     }
 
     async fn failed(&self, webhook: &Webhook, now_ms: i64) -> redis::RedisResult<()> {
-        let limit_ms = millis(self.disable_after);
-        if let Some(Known::FailingSince(since_ms)) = self.known().get(&webhook.id)
-            && now_ms - since_ms < limit_ms
-        {
+        let gap_max = self.disable_after / PARTS;
+        if self.told().get(&webhook.id).is_some_and(|told| told.elapsed() < gap_max / TOLD_PER_PART) {
             return Ok(());
         }
-        // Another worker may have seen a success meanwhile: what Redis says counts.
-        let since_ms = self.failing.since(webhook.id, now_ms).await?;
-        self.known().insert(webhook.id, Known::FailingSince(since_ms));
-        if now_ms - since_ms >= limit_ms {
-            let reason = format!("failed for {} without one success", humantime::format_duration(self.disable_after));
-            self.disable(webhook, &reason, now_ms).await;
+        let failure = self.failing.failed(webhook.id, gap_max).await?;
+        self.told().insert(webhook.id, Instant::now());
+        if failure.lasts < self.disable_after {
+            return Ok(());
         }
+        if self.has_success_since(webhook.id, failure).await? {
+            tracing::info!(webhook = %webhook.id, "not disabled: its log has a success since its first failure");
+            return self.failing.clear(webhook.id).await;
+        }
+        let reason = format!("failed for {} without one success", humantime::format_duration(self.disable_after));
+        self.disable(webhook, &reason, now_ms).await;
         Ok(())
+    }
+
+    /// Whether people who look at the log would see a success since the first failure that was counted.
+    async fn has_success_since(&self, webhook: WebhookId, failure: Failure) -> redis::RedisResult<bool> {
+        let succeeded = Filter { success: Some(true), event: None };
+        let newest = self.log.page(webhook, succeeded, None, 1).await?.entries.into_iter().next();
+        Ok(newest.is_some_and(|entry| entry.id.at_ms() >= failure.since_ms))
     }
 
     /// Tried until Redis has it: an endpoint that asked to be left alone is.

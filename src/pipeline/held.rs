@@ -18,8 +18,8 @@ use crate::event::Event;
 use crate::event::body::Bodies;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshot;
-use crate::webhook::held::Held;
-use crate::webhook::{PayloadFormat, Webhook, WebhookId};
+use crate::webhook::held::{Held, Shape};
+use crate::webhook::{Webhook, WebhookId};
 
 /// Bytes that an event takes beside its payload.
 const EVENT_BYTES: usize = 4_096;
@@ -69,8 +69,8 @@ impl HeldEvents {
             first: first.clone(),
             receipt: receipt.clone(),
         };
-        match held.format {
-            Some(format) => part.put_off(format).await,
+        match held.shape.clone() {
+            Some(shape) => part.put_off(shape).await,
             None => {
                 let parked = self.parking.park(EVENT_BYTES + event.body.len());
                 tokio::spawn(part.wait(snapshot.clone(), parked));
@@ -96,8 +96,8 @@ impl Part {
                 return self.go_on(&webhook).await;
             }
             let held = snapshot.held(self.event.event_type).find(|held| held.id == self.webhook);
-            match held.map(|held| held.format) {
-                Some(Some(format)) => return self.put_off(format).await,
+            match held.map(|held| held.shape.clone()) {
+                Some(Some(shape)) => return self.put_off(shape).await,
                 Some(None) => {}
                 // It is gone, inactive, or doesn't want this event after all.
                 None => return self.receipt.settle(),
@@ -111,20 +111,20 @@ impl Part {
         }
         let claim = if self.first.replays > 0 { Claim::Retry } else { Claim::First };
         let Some(permits) = self.pipeline.place(claim, self.event.body.len()).await else {
-            return self.put_off(webhook.format).await;
+            return self.put_off((webhook.format, webhook.url.clone())).await;
         };
         let pipeline = self.pipeline.clone();
-        pipeline.submit(webhook, self.open(webhook.format, permits));
+        pipeline.submit(webhook, self.open((webhook.format, webhook.url.clone()), permits));
     }
 
-    async fn put_off(self, format: PayloadFormat) {
+    async fn put_off(self, shape: Shape) {
         let permits = self.pipeline.writing_place().await;
         let pipeline = self.pipeline.clone();
-        pipeline.spawn(self.open(format, permits), |pipeline, open| pipeline.put_off(open, Deferral::HELD));
+        pipeline.spawn(self.open(shape, permits), |pipeline, open| pipeline.put_off(open, Deferral::HELD));
     }
 
-    fn open(self, format: PayloadFormat, permits: super::Permits) -> Open {
-        let body = Bodies::default().of(&self.event, format);
+    fn open(self, (format, url): Shape, permits: super::Permits) -> Open {
+        let body = Bodies::default().of(&self.event, format, &url);
         let delivery = first_delivery(&self.event, &self.first, &self.receipt, self.webhook, body);
         let order_key = self.pipeline.order_key(&delivery);
         let delivery = Arc::new(delivery);

@@ -8,6 +8,11 @@ use tokio::time::Instant;
 pub trait Queued {
     /// First attempts with the same key keep their order; None for those that needn't.
     fn order_key(&self) -> Option<u64>;
+
+    /// A person asked for it: it goes before all others, and is the probe of an endpoint that is left alone.
+    fn is_by_hand(&self) -> bool {
+        false
+    }
 }
 
 /// One endpoint's requests in flight and those that wait for their turn.
@@ -56,6 +61,11 @@ impl<T: Queued> Lane<T> {
         self.waiting -= 1;
         self.in_flight += 1;
         Some(item)
+    }
+
+    /// One that never waited here goes; its place is held until [`Lane::finished`] without a key.
+    pub fn start_by_hand(&mut self) {
+        self.in_flight += 1;
     }
 
     /// The one with that key is done, however it went: the next of its task may go.

@@ -211,5 +211,6 @@ fn headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders
     // Its age counts anew as well: an expired one would be given up again at once.
     delivery.first_seen_at_ms = now;
     delivery.replays = delivery.replays.saturating_add(1);
+    delivery.by_hand = false;
     Some(record::replay(record::headers(&delivery, Some(now), LastError::default()), &of))
 }

@@ -166,7 +166,7 @@ fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms:
         event_type: event.event_type,
         event_id: event.id.clone(),
         task_id: event.task_id.clone(),
-        body: Bodies::default().of(event, webhook.format),
+        body: Bodies::default().of(event, webhook.format, &webhook.url),
         attempts: 0,
         deferrals: 0,
         first_seen_at_ms: now_ms,
@@ -177,5 +177,6 @@ fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms:
         },
         replays: 0,
         traceparent: record::traceparent(record.headers()),
+        by_hand: false,
     }
 }

@@ -136,7 +136,8 @@ impl Recorder {
             .arg(success::EXPIRE_S)
             .arg(MARKS_EXPIRE_S)
             .arg(batch.lines.len())
-            .arg(batch.marks.len());
+            .arg(batch.marks.len())
+            .arg(self.keys.failing());
         for line in &batch.lines {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
@@ -168,6 +169,10 @@ impl Recorder {
             }
             pipe.hincr(&success_key, success::field(line.webhook, line.succeeded), 1);
             keys.push(success_key.clone());
+            if line.succeeded {
+                pipe.hdel(self.keys.failing(), line.webhook.to_string());
+                keys.push(self.keys.failing());
+            }
         }
         if !batch.lines.is_empty() {
             pipe.cmd("EXPIRE").arg(&success_key).arg(success::EXPIRE_S);
@@ -206,7 +211,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 const CODE: &str = r"
 local sequence_key, log_max, log_lasts, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
 local success_key, success_lasts, marks_last = ARGV[7], ARGV[8], ARGV[9]
-local lines, marks = tonumber(ARGV[10]), tonumber(ARGV[11])
+local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local refused, is_refused = {}, {}
 local call, type = redis.pcall, type
 local function took(key, answer)
@@ -229,7 +234,7 @@ if not took(sequence_key, written) then
         if at then return {err = string.gsub(string.sub(problem, at), '[\r\n]', '')} end
     end
 end
-local at = 12
+local at = 13
 local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
@@ -245,7 +250,11 @@ for _ = 1, lines do
 end
 for key in pairs(logs) do took(key, call('PEXPIRE', key, log_lasts)) end
 if next(counts) then
-    for field, count in pairs(counts) do took(success_key, call('HINCRBY', success_key, field, count)) end
+    for field, count in pairs(counts) do
+        took(success_key, call('HINCRBY', success_key, field, count))
+        -- What succeeded doesn't fail any more.
+        if string.sub(field, -1) == '+' then took(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2))) end
+    end
     if not is_refused[success_key] then took(success_key, call('EXPIRE', success_key, success_lasts)) end
 end
 local entries = {}

@@ -12,7 +12,7 @@ use crate::slack;
 
 /// What isn't said stays as it is; null takes away.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Draft {
     /// Where requests go; needed for a new one.
     pub url: Option<String>,
@@ -29,7 +29,7 @@ pub struct Draft {
     pub description: Option<Option<String>>,
     /// false: nothing is sent, and what waits is dropped.
     pub active: Option<bool>,
-    /// What the body looks like; `slack` by default where the URL is Slack's.
+    /// What the body looks like; what isn't said follows the URL: `slack` where that is Slack's, else `optio`.
     pub format: Option<PayloadFormat>,
     /// Requests a second at the most; null for no limit.
     #[serde(deserialize_with = "said")]
@@ -50,14 +50,20 @@ impl Draft {
             return Err(bad("events", &format!("is needed: a list of one or more of {}", all_events())));
         };
         let mut webhook = Webhook::new(read_url(url)?, read_events(events)?, now_ms);
-        if slack::is_slack(&webhook.url) {
-            webhook.format = PayloadFormat::Slack;
-        }
+        webhook.format = preset(&webhook.url);
         if self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK)) {
             return Err(bad("secret", "is the mask that stands for a secret; enter a real one or leave it out"));
         }
         self.apply(&mut webhook, now_ms)?;
         Ok(webhook)
+    }
+
+    /// Whether it says nothing at all, or nothing but the mask of a secret.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let masked = self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK));
+        let rest = if masked { Self { secret: None, ..self.clone() } } else { self.clone() };
+        rest == Self::default()
     }
 
     /// Changes what is said. Enabling one that was disabled takes its reason away.
@@ -66,7 +72,12 @@ impl Draft {
     /// [`BadWebhook`] names the first field that can't be read; `webhook` may be half changed then.
     pub fn apply(&self, webhook: &mut Webhook, now_ms: i64) -> Result<(), BadWebhook> {
         if let Some(url) = &self.url {
-            webhook.url = read_url(url)?;
+            let url = read_url(url)?;
+            // Chosen again, unless it was chosen against what fits the URL before.
+            if url != webhook.url && webhook.format == preset(&webhook.url) {
+                webhook.format = preset(&url);
+            }
+            webhook.url = url;
         }
         if let Some(events) = &self.events {
             webhook.events = read_events(events)?;
@@ -96,6 +107,11 @@ impl Draft {
         webhook.updated_at = rfc3339(now_ms);
         Ok(())
     }
+}
+
+/// The format that fits a URL.
+fn preset(url: &Url) -> PayloadFormat {
+    if slack::is_slack(url) { PayloadFormat::Slack } else { PayloadFormat::Optio }
 }
 
 fn bad(field: &'static str, problem: &str) -> BadWebhook {
@@ -169,6 +185,34 @@ mod tests {
         assert!(error(r#"{"url":"example","events":[]}"#).starts_with("url: \"example\" isn't a URL"));
         let unknown = error(r#"{"url":"https://example.com/","events":["task.done"]}"#);
         assert!(unknown.contains("task.done") && unknown.contains("review.completed"), "{unknown}");
+    }
+
+    #[test]
+    fn the_format_is_chosen_again_when_the_url_changes_unless_it_was_chosen_against_the_url() {
+        let slack = r#""url":"https://HOOKS.slack.com.:443/triggers/T/1/x""#;
+        let mut webhook = sample();
+        let mut change = |json: &str| {
+            draft(json).apply(&mut webhook, 1).unwrap();
+            webhook.format
+        };
+        assert_eq!(change(&format!("{{{slack}}}")), PayloadFormat::Slack);
+        assert_eq!(change(r#"{"description":"d"}"#), PayloadFormat::Slack);
+        assert_eq!(change(r#"{"url":"https://example.com/other"}"#), PayloadFormat::Optio);
+        assert_eq!(change(r#"{"url":"https://chat.example.com/","format":"slack"}"#), PayloadFormat::Slack);
+        assert_eq!(change(r#"{"url":"https://chat.example.com/moved"}"#), PayloadFormat::Slack, "it was chosen");
+        assert_eq!(change(&format!(r#"{{{slack},"format":"optio"}}"#)), PayloadFormat::Optio);
+        assert_eq!(change(r#"{"url":"https://hooks.slack.com/services/T/B/y"}"#), PayloadFormat::Optio, "so was this");
+    }
+
+    #[test]
+    fn what_would_change_nothing_is_noticed_and_an_unknown_field_is_named() {
+        assert!(draft("{}").is_empty() && draft(r#"{"secret":"••••••"}"#).is_empty());
+        for json in [r#"{"secret":null}"#, r#"{"active":true}"#, r#"{"secret":"••••••","description":null}"#]
+        {
+            assert!(!draft(json).is_empty(), "{json}");
+        }
+        let error = serde_json::from_str::<Draft>(r#"{"colour":"red"}"#).unwrap_err().to_string();
+        assert!(error.contains("colour") && error.contains("ratePerSecond"), "{error}");
     }
 
     #[test]

@@ -4,12 +4,16 @@
 //! takes over, or until it is changed or removed.
 
 use serde_json::Value;
+use url::Url;
 
 use super::{PayloadFormat, WebhookId};
 use crate::event::EventType;
 
 /// Characters of what is wrong that are shown.
 const PROBLEM_MAX: usize = 200;
+
+/// What a body looks like depends on these.
+pub type Shape = (PayloadFormat, Url);
 
 /// What can be told of such a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +22,8 @@ pub struct Held {
     pub id: WebhookId,
     /// What can't be read, for people; without its secret.
     pub problem: String,
-    /// What its body looks like, if that can be read.
-    pub format: Option<PayloadFormat>,
+    /// What its body looks like and where it goes, if both can be read.
+    pub shape: Option<Shape>,
     /// Whether it is active, as far as can be told.
     pub active: bool,
     /// Those of its events that this version knows; None where it may want any.
@@ -31,15 +35,13 @@ impl Held {
     #[must_use]
     pub fn read(id: WebhookId, json: &[u8], problem: &serde_json::Error) -> Self {
         let value: Value = serde_json::from_slice(json).unwrap_or_default();
-        let read_format = |value: &Value| serde_json::from_value(value.clone()).ok();
+        let format = value.get("format").and_then(|format| serde_json::from_value(format.clone()).ok());
+        let url = value.get("url").and_then(|url| serde_json::from_value(url.clone()).ok());
         Self {
             id,
             // Serde echoes the value that it can't read: bounded, and never the secret's, which is any text.
             problem: problem.to_string().chars().take(PROBLEM_MAX).collect(),
-            format: match value.get("format") {
-                None => None,
-                Some(format) => read_format(format),
-            },
+            shape: format.zip(url),
             active: value.get("active") != Some(&Value::Bool(false)),
             events: known_events(&value),
         }
@@ -70,13 +72,15 @@ mod tests {
 
     #[test]
     fn what_can_be_read_of_it_says_which_events_it_may_want() {
-        let newer = held(r#"{"events":["task.failed","task.archived"],"format":"optio","active":true}"#);
+        let newer = held(
+            r#"{"events":["task.failed","task.archived"],"format":"optio","url":"https://example.com/","active":true}"#,
+        );
         assert!(newer.may_want(EventType::TaskFailed) && !newer.may_want(EventType::TaskCompleted));
-        assert_eq!(newer.format, Some(PayloadFormat::Optio));
+        assert_eq!(newer.shape.map(|(format, _)| format), Some(PayloadFormat::Optio));
         for any in ["", "{", "[]", "null", r#"{"events":"all"}"#, r#"{"events":[{"type":"task.failed"}]}"#, "{}"] {
             assert!(held(any).may_want(EventType::TaskCompleted), "{any}");
         }
-        assert_eq!(held(r#"{"format":"teams"}"#).format, None);
+        assert_eq!(held(r#"{"format":"teams"}"#).shape, None);
         assert!(!held(r#"{"active":false,"format":"teams"}"#).may_want(EventType::TaskFailed));
         assert!(held(&format!(r#"{{"id":"{}"}}"#, "x".repeat(9_000))).problem.len() <= PROBLEM_MAX);
     }

@@ -342,7 +342,7 @@ async fn while_a_replay_runs_another_is_refused_and_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_says_what_holds_a_watermark_and_how_endpoints_are() {
-    let world = World::with(&[("delivery.timeout", "60s"), ("worker.drain_timeout", "1s")]).await;
+    let world = World::with(&[("delivery.timeout", "60s")]).await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hang", &[EventType::TaskFailed]).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(50)));

@@ -31,6 +31,11 @@ async fn a_bad_configuration_is_refused_with_the_key_the_value_and_what_is_allow
     let world = World::new().await;
     for (variable, value, words) in [
         ("OPTIO_WEBHOOKS__DELIVERY__ATTEMPTS_MAX", "0", vec!["delivery.attempts_max = 0", "1 to 50"]),
+        (
+            "OPTIO_WEBHOOKS__WORKER__DRAIN_TIMEOUT",
+            "11s",
+            vec!["delivery.timeout = 10s", "up to 9s", "worker.drain_timeout = 11s"],
+        ),
         ("OPTIO_WEBHOOKS__DELIVERY__TIMEOUT", "soon", vec!["delivery.timeout", "soon"]),
         ("OPTIO_WEBHOOKS__DELIVERY__TIMEUOT", "1s", vec!["timeuot", "timeout"]),
         ("OPTIO_WEBHOOKS__DELIVERY__ORDERING", "random", vec!["delivery.ordering", "random", "task", "none"]),

@@ -288,15 +288,32 @@ async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn since_when_a_webhook_fails_is_as_the_first_saw_it_and_of_a_deleted_one_nothing_is_kept() {
+async fn how_long_a_webhook_fails_leaves_idle_time_out_and_of_a_deleted_one_nothing_is_kept() {
     let world = World::new().await;
     let failing = Failing::new(world.redis.clone(), &world.keys());
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
-    assert_eq!(failing.since(webhook, 5).await.unwrap(), 5);
-    assert_eq!(failing.since(webhook, 9).await.unwrap(), 5);
+    let gap_max = Duration::from_millis(20);
+    let first = failing.failed(webhook, gap_max).await.unwrap();
+    assert_eq!(first.lasts, Duration::ZERO);
+    // A day later, as far as Redis has it.
+    let day_ago = first.since_ms - 86_400_000;
+    let kept = |kept: String| {
+        let (mut redis, key) = (world.redis.clone(), world.keys().failing());
+        async move {
+            redis::cmd("HSET").arg(key).arg(webhook.to_string()).arg(kept).query_async::<()>(&mut redis).await.unwrap();
+        }
+    };
+    kept(format!("{day_ago}:{day_ago}:7")).await;
+    let later = failing.failed(webhook, gap_max).await.unwrap();
+    assert_eq!((later.since_ms, later.lasts), (day_ago, Duration::from_millis(27)));
+    // As an earlier version kept it: nothing says what was between.
+    kept(day_ago.to_string()).await;
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
+    failing.clear(webhook).await.unwrap();
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
     world.store().remove(webhook).await.unwrap();
     // An attempt that was under way ends.
-    assert_eq!(failing.since(webhook, 11).await.unwrap(), 11);
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
     let kept: usize =
         redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
     assert_eq!(kept, 0);

@@ -12,6 +12,7 @@ mod hostile;
 mod isolating;
 mod kafka_half_there;
 mod outages;
+mod people;
 mod records;
 mod redis_half_there;
 mod remembering;

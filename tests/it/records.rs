@@ -48,7 +48,7 @@ async fn a_header_key_that_is_not_utf_8_stops_no_worker_and_no_replay() {
     // What reads dead letters takes them as well: the page, and a replay that brings them back to the decoder.
     let (status, page) = worker.call("GET", "/api/dead-letters", None).await;
     assert_eq!((status, page["deadLetters"].as_array().unwrap().len()), (200, 3));
-    let request = serde_json::json!({ "reasons": ["malformed"], "all": true });
+    let request = serde_json::json!({ "reason": "malformed", "all": true });
     let (status, answer) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
     assert_eq!(status, 202, "{answer}");
     let dead = world.dead_lettered(6).await;

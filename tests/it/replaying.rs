@@ -70,6 +70,7 @@ fn dead(webhook: WebhookId, number: usize) -> Delivery {
         source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
         replays: 0,
         traceparent: None,
+        by_hand: false,
     }
 }
 

@@ -94,7 +94,7 @@ async fn a_retry_that_is_too_old_is_dead_lettered_and_a_replay_of_it_is_sent() {
     let dead = world.dead_lettered(1).await;
     assert_eq!(header(&dead[0], "optio-dead-reason"), "expired");
     assert_eq!(world.receiver.count(), 0);
-    let request = serde_json::json!({ "reasons": ["expired"], "all": true });
+    let request = serde_json::json!({ "reason": "expired", "all": true });
     assert_eq!(worker.call("POST", "/api/dead-letters/replay", Some(request)).await.0, 202);
     world.receiver.arrived(1).await;
 }

@@ -36,6 +36,7 @@ pub const BROWSERS_MAX: usize = 8;
 
 /// Which dead letters.
 #[derive(Deserialize, Default, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Asked {
     /// Of this webhook.

@@ -20,6 +20,7 @@ const LIMIT_MAX: usize = 200;
 
 /// Which entries.
 #[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Asked {
     /// 1 to 200; 50 by default.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::input;
@@ -74,7 +76,7 @@ pub struct Tested<'a> {
 
 /// What to send.
 #[derive(Deserialize, Default, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Test {
     /// By default the first that the webhook subscribes to.
     event: Option<EventType>,
@@ -82,7 +84,7 @@ pub struct Test {
 
 /// The new secret.
 #[derive(Deserialize, Default, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Rotate {
     /// By default one is made: 24 random bytes in the Standard Webhooks form, `whsec_…`.
     secret: Option<String>,
@@ -117,15 +119,17 @@ pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result
     Ok(Json(One::from(&admin.find(&id).await?)))
 }
 
-/// Changes a webhook; what isn't given stays, null takes away.
+/// Changes a webhook; what isn't given stays, null takes away. A webhook as it was shown may be sent back: what can't be
+/// changed is taken as long as it is as it stands.
 #[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
     responses((status = 200, body = One), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn change(
     State(admin): State<Shared>,
     Path(id): Path<String>,
-    input::Json(draft): input::Json<Draft>,
+    input::Json(given): input::Json<Map<String, Value>>,
 ) -> Result<Json<One>, Problem> {
     let webhook = admin.find(&id).await?;
+    let draft = changes(given, &webhook)?;
     Ok(Json(One::from(&admin.change(webhook.id, &draft).await?)))
 }
 
@@ -171,6 +175,27 @@ pub async fn rotate(
     let new = secret.or_else(|| generated_secret.clone()).expect("one of the two is there");
     let webhook = admin.rotate(webhook.id, &new, overlap).await?.shown();
     Ok(Json(Rotated { webhook, generated_secret }))
+}
+
+/// What of a webhook is shown and can't be changed.
+const READ_ONLY: [&str; 5] = ["id", "createdAt", "updatedAt", "disabledReason", "secretOverlapUntil"];
+
+/// What is to be changed of `webhook`.
+fn changes(mut given: Map<String, Value>, webhook: &Webhook) -> Result<Draft, Problem> {
+    let shown = serde_json::to_value(webhook.shown()).context("a webhook always serializes")?;
+    for field in READ_ONLY {
+        let stands = &shown[field];
+        if given.remove(field).is_some_and(|value| value != *stands) {
+            return Err(Problem::field(field, format!("can't be changed; it is {stands}: leave it out, or as it is")));
+        }
+    }
+    let draft = axum::Json::<Draft>::from_bytes(Value::Object(given).to_string().as_bytes())?.0;
+    if draft.is_empty() {
+        let sentence = "nothing would change: give one or more of url, events, secret, description, active, format and \
+                        ratePerSecond; the mask of a secret stands for the one that is there";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, sentence));
+    }
+    Ok(draft)
 }
 
 /// How long the old secret signs as well.

@@ -73,7 +73,7 @@
 
   function preset(input) {
     const select = input.form.elements.namedItem("format");
-    const isSlack = () => /^\s*https?:\/\/hooks\.slack(-gov)?\.com(:\d+)?(\/|\s*$)/i.test(input.value);
+    const isSlack = () => /^\s*https?:\/\/hooks\.slack(-gov)?\.com\.?(:\d+)?(\/|\s*$)/i.test(input.value);
     let touched = false, slack = isSlack(), before = select.value;
     select.addEventListener("change", () => (touched = true));
     input.addEventListener("input", () => {

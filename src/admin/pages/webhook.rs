@@ -92,7 +92,11 @@ pub async fn change(
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
     let changed = match entered.draft() {
-        Ok(draft) => admin.change(webhook.id, &draft).await,
+        Ok(mut draft) => {
+            // A form always says a format: as it was, it is no choice, and follows another URL.
+            draft.format = draft.format.filter(|format| *format != webhook.format);
+            admin.change(webhook.id, &draft).await
+        }
         Err(problem) => Err(problem),
     };
     match changed {

@@ -98,7 +98,8 @@ pub async fn list(
     let asked: Asked = Form::of_query(query.as_deref())?;
     let all = admin.store.listing().await?;
     let webhooks = all.webhooks;
-    let page: Vec<&Webhook> = webhooks.iter().skip(asked.page * PAGE).take(PAGE).collect();
+    let number = asked.page.min(webhooks.len() / PAGE);
+    let page: Vec<&Webhook> = webhooks.iter().skip(number * PAGE).take(PAGE).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
     let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
     let content = html! {
@@ -121,7 +122,7 @@ pub async fn list(
                     tbody { @for (webhook, counts) in page.iter().zip(&counts) { (line(webhook, *counts)) } }
                 }
             }
-            (pager(asked.page, webhooks.len()))
+            (pager(number, webhooks.len()))
         }
     };
     Ok(layout("Webhooks", Some(&session), Some(Place::Webhooks), &content))
@@ -239,10 +240,12 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
         div .field {
             label for="format" { "Format" }
             select #format name="format" {
-                (option("optio", "Optio's JSON payload", entered.format.as_deref().unwrap_or("optio")))
-                (option("slack", "Slack message", entered.format.as_deref().unwrap_or("optio")))
+                @let chosen = entered.format.as_deref().unwrap_or_default();
+                @if is_new { (option("", "What fits the URL", chosen)) }
+                (option("optio", "Optio's JSON payload", chosen))
+                (option("slack", "Slack message", chosen))
             }
-            p .hint { "A Slack message is what an incoming webhook of Slack (hooks.slack.com) wants." }
+            p .hint { "A Slack message is what an incoming webhook of Slack (hooks.slack.com) wants; a trigger of Slack's workflows gets the same as variables. Left as it is, it follows the URL." }
         }
         div .field {
             label for="rate" { "Requests per second " span .hint { "(optional)" } }

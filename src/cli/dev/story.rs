@@ -65,9 +65,8 @@ impl Story {
         let receiver = listen(sender.clone()).await?;
         subscribe_webhooks(config, &receiver).await?;
         let names = Names::new(config);
-        let tiers: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         follow(config, &names, sender)?;
-        let worker = Worker::start(config, Prepared { waiting: tiers, ..Prepared::default() }, &readiness.conditions)?;
+        let worker = Worker::start(config, Prepared::default(), &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
         let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
         let happenings = tokio::sync::Mutex::new(happenings);

@@ -277,7 +277,6 @@ mod tests {
     use std::sync::LazyLock;
 
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
     use crate::delivery::DeliveryId;
@@ -285,7 +284,7 @@ mod tests {
     use crate::kafka::headers;
     use crate::pipeline::partition::{Committed, Partition};
     use crate::pipeline::standstill::Standstill;
-    use crate::webhook::{PayloadFormat, WebhookId};
+    use crate::webhook::{PayloadFormat, Webhook};
 
     type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -394,21 +393,28 @@ mod tests {
     fn follow(incoming: &Incoming) {
         match incoming {
             Incoming::Event { event, traceparent, source, replays } => {
-                for format in [PayloadFormat::Optio, PayloadFormat::Slack] {
-                    let webhook_id = WebhookId(Uuid::from_u128(7));
+                for (url, format) in [
+                    ("https://example.com/", PayloadFormat::Optio),
+                    ("https://hooks.slack.com/services/", PayloadFormat::Slack),
+                    ("https://hooks.slack.com/triggers/", PayloadFormat::Slack),
+                ] {
+                    let mut webhook = Webhook::new(url.parse().unwrap(), vec![event.event_type], 0);
+                    webhook.format = format;
+                    let webhook_id = webhook.id;
                     let delivery = Delivery {
                         id: DeliveryId::of(&event.id, webhook_id),
                         webhook_id,
                         event_type: event.event_type,
                         event_id: event.id.clone(),
                         task_id: event.task_id.clone(),
-                        body: Bodies::default().of(event, format),
+                        body: Bodies::default().of(event, webhook.format, &webhook.url),
                         attempts: 0,
                         deferrals: 0,
                         first_seen_at_ms: 0,
                         source: source.clone(),
                         replays: *replays,
                         traceparent: traceparent.clone(),
+                        by_hand: false,
                     };
                     hand_over(&delivery);
                 }

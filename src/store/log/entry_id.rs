@@ -7,6 +7,14 @@ pub struct EntryId {
     number: u64,
 }
 
+impl EntryId {
+    /// When it was written, Unix milliseconds by Redis's clock.
+    #[must_use]
+    pub fn at_ms(self) -> i64 {
+        i64::try_from(self.ms).unwrap_or(i64::MAX)
+    }
+}
+
 /// Not an entry's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("isn't the id of an entry; allowed is one like 1742983954000-0")]

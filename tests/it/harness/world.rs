@@ -70,6 +70,8 @@ impl World {
             ("kafka.properties.session_timeout_ms", "6000"),
             ("kafka.properties.fetch_wait_max_ms", "50"),
             ("admin.token", TOKEN),
+            // Beyond the timeouts that tests set: a drain waits for all of an attempt.
+            ("worker.drain_timeout", "90s"),
             ("delivery.allow_http", "true"),
             ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
             ("delivery.attempts_max", "4"),

@@ -1,0 +1,624 @@
+//! What people meet: the demo, an endpoint that they have mended, a webhook that is disabled, and what they get wrong.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use optio_webhooks::delivery::{Delivery, DeliveryId, Source, now_ms};
+use optio_webhooks::event::EventType;
+use optio_webhooks::record::{self, LastError};
+use optio_webhooks::report::BreakerState;
+use optio_webhooks::store::reports::Reports;
+use optio_webhooks::webhook::WebhookId;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::FutureRecord;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::harness::worker::{PROGRAM, client};
+use crate::harness::{Reply, World, eventually};
+
+fn run(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).envs(world.environment()).envs(more.iter().copied()).stdin(Stdio::null());
+    tokio::task::block_in_place(|| command.output().unwrap())
+}
+
+fn words(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// `dev`, until it is dropped.
+struct Demo {
+    child: Child,
+    page: String,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let mut child = Command::new(PROGRAM).arg("dev").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut page = None;
+        for line in &mut lines {
+            let line = line.unwrap();
+            if let Some((_, rest)) = line.split_once("Settings page: ") {
+                page = rest.split('/').nth(2).map(|address| format!("http://{address}"));
+            }
+            if line.contains("It stays up until Ctrl-C") {
+                break;
+            }
+        }
+        // What it goes on saying is read, so that it never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, page: page.expect("it says where its page is") }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        let request = client().request(method.parse().unwrap(), format!("{}{path}", self.page)).bearer_auth("dev");
+        let request = match body {
+            Value::Null => request,
+            body => request.header("content-type", "application/json").body(body.to_string()),
+        };
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+
+    /// The attempts of the webhook whose URL ends with `path`, newest first, and its id.
+    async fn attempts(&self, path: &str) -> (String, Vec<Value>) {
+        let all = self.call("GET", "/api/webhooks", Value::Null).await;
+        let mut webhooks = all["webhooks"].as_array().unwrap().iter();
+        let webhook = webhooks.find(|webhook| webhook["url"].as_str().unwrap().ends_with(path)).unwrap();
+        let id = webhook["id"].as_str().unwrap().to_owned();
+        let log = self.call("GET", &format!("/api/webhooks/{id}/deliveries?limit=200"), Value::Null).await;
+        (id, log["deliveries"].as_array().unwrap().clone())
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_demo_a_delivery_is_redelivered_and_dead_letters_are_replayed() {
+    let demo = tokio::task::block_in_place(Demo::start);
+    let (steady, attempts) = demo.attempts("/steady").await;
+    let delivery = attempts[0]["deliveryId"].as_str().unwrap();
+    demo.call("POST", &format!("/api/webhooks/{steady}/deliveries/{delivery}/redeliver"), Value::Null).await;
+    eventually("it arrives again", async || {
+        let (_, attempts) = demo.attempts("/steady").await;
+        (attempts.iter().filter(|attempt| attempt["deliveryId"] == delivery).count() == 2).then_some(())
+    })
+    .await;
+
+    let (_, before) = demo.attempts("/dead").await;
+    // By time as well, although this broker can't say what came when.
+    let found = demo.call("GET", "/api/dead-letters?since=1h", Value::Null).await;
+    assert_eq!(found["deadLetters"].as_array().unwrap().len(), 1, "{found}");
+    let begun = demo.call("POST", "/api/dead-letters/replay", json!({ "since": "1h" })).await;
+    let id = begun["replay"]["id"].as_str().unwrap();
+    eventually("the replay's end", async || {
+        let replay = demo.call("GET", &format!("/api/dead-letters/replays/{id}"), Value::Null).await;
+        (replay["replay"]["state"] == "done" && replay["replay"]["replayed"] == 1).then_some(())
+    })
+    .await;
+    eventually("the dead letter is tried again", async || {
+        (demo.attempts("/dead").await.1.len() > before.len()).then_some(())
+    })
+    .await;
+}
+
+fn admin(world: &World) -> AdminClient<DefaultClientContext> {
+    optio_webhooks::kafka::clients::producer(&world.config()).create().unwrap()
+}
+
+/// How soon new partitions and topics must be noticed.
+const NOTICED_MAX: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty_seconds() {
+    let world = World::new().await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 1).await;
+    world.receiver.arrived(1).await;
+    let (admin, options) = (admin(&world), AdminOptions::new());
+    let events = world.names().events().to_owned();
+    let made = admin.create_partitions([&NewPartitions::new(&events, 5)], &options).await.unwrap();
+    made[0].as_ref().unwrap();
+    let tier = world.names().retry(7);
+    let topic = NewTopic::new(&tier, 2, TopicReplication::Fixed(1));
+    admin.create_topics([&topic], &options).await.unwrap()[0].as_ref().unwrap();
+    let began = Instant::now();
+
+    let producer: rdkafka::producer::FutureProducer =
+        optio_webhooks::kafka::clients::producer(&world.config()).create().unwrap();
+    for partition in 2..5 {
+        let value = World::transition(EventType::TaskCompleted).to_string();
+        let record = FutureRecord::<str, str>::to(&events).partition(partition).payload(&value);
+        producer.send(record, NOTICED_MAX).await.map_err(|(error, _)| error).unwrap();
+    }
+    let delivery = Delivery {
+        id: DeliveryId(Uuid::now_v7()),
+        webhook_id: webhook,
+        event_type: EventType::TaskFailed,
+        event_id: "e".to_owned(),
+        task_id: "t".to_owned(),
+        body: "{}".into(),
+        attempts: 1,
+        deferrals: 0,
+        first_seen_at_ms: now_ms(),
+        source: Source { topic: events.as_str().into(), partition: 0, offset: 0 },
+        replays: 0,
+        traceparent: None,
+        by_hand: false,
+    };
+    let headers = record::headers(&delivery, Some(now_ms()), LastError::default());
+    let record = FutureRecord::<str, str>::to(&tier).payload("{}").headers(headers);
+    producer.send(record, NOTICED_MAX).await.map_err(|(error, _)| error).unwrap();
+
+    let requests = world.receiver.arrived(5).await;
+    assert!(began.elapsed() < NOTICED_MAX, "{:?}", began.elapsed());
+    assert!(requests.iter().any(|request| request.delivery() == delivery.id.to_string()), "of the new tier too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_and_made_again_is_read_from_its_beginning() {
+    let world = World::new().await;
+    world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 20).await;
+    world.receiver.delivered(20).await;
+    world.settled().await;
+    let (admin, options) = (admin(&world), AdminOptions::new());
+    let events = world.names().events().to_owned();
+    admin.delete_topics(&[&events], &options).await.unwrap()[0].as_ref().unwrap();
+    let topic = NewTopic::new(&events, 2, TopicReplication::Fixed(1));
+    eventually("the topic is made again", async || {
+        admin.create_topics([&topic], &options).await.unwrap()[0].is_ok().then_some(())
+    })
+    .await;
+    let began = Instant::now();
+    world.emit(EventType::TaskFailed, 10).await;
+    world.receiver.delivered(30).await;
+    assert!(began.elapsed() < NOTICED_MAX, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_failures_and_ten_successes_open_no_circuit_and_defer_nothing() {
+    let world = World::with(&[
+        ("delivery.breaker.attempts_min", "20"),
+        ("delivery.breaker.open_initial", "1h"),
+        ("delivery.breaker.open_max", "1h"),
+        ("delivery.retry.initial", "30s"),
+    ])
+    .await;
+    world.webhook("/", &EventType::ALL).await;
+    let worker = world.worker().await;
+    for (status, count) in [(500, 10), (200, 10), (500, 1), (200, 40)] {
+        world.receiver.answer(move |_| Reply::status(status));
+        let before = world.receiver.count();
+        world.emit(EventType::TaskCompleted, count).await;
+        world.receiver.arrived(before + count).await;
+        world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
+    }
+    let metrics = worker.page("/metrics").await.unwrap().1;
+    assert!(!metrics.contains("circuit_open") && !worker.log().contains("left alone"), "{metrics}");
+}
+
+/// Breakers that open soon and stay open for longer than any test.
+const OPEN_FOR_LONG: [(&str, &str); 4] = [
+    ("delivery.breaker.attempts_min", "5"),
+    ("delivery.breaker.open_initial", "1h"),
+    ("delivery.breaker.open_max", "1h"),
+    ("delivery.retry.initial", "60s"),
+];
+
+/// How many workers leave the endpoint alone.
+async fn leave_alone(world: &World, webhook: WebhookId) -> usize {
+    let reports = Reports::new(world.redis.clone(), &world.keys()).all().await.unwrap();
+    let is_left_alone = |one: &&optio_webhooks::report::EndpointReport| {
+        one.webhook_id == webhook && (one.breaker == BreakerState::Open || one.left_alone_ms.is_some())
+    };
+    reports.iter().filter(|report| report.endpoints.iter().any(|one| is_left_alone(&one))).count()
+}
+
+/// Two workers, and an endpoint that both leave alone.
+async fn left_alone_by_two(world: &World) -> (WebhookId, [crate::harness::worker::Worker; 2]) {
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let workers = [world.worker().await, world.worker().await];
+    let reports = Reports::new(world.redis.clone(), &world.keys());
+    eventually("each has a partition of the events", async || {
+        let events = world.names().events().to_owned();
+        let all = reports.all().await.unwrap();
+        let having = all.iter().filter(|report| report.partitions.iter().any(|one| one.topic == events)).count();
+        (having == 2).then_some(())
+    })
+    .await;
+    world.receiver.answer(|_| Reply::status(500));
+    eventually("both leave it alone", async || {
+        world.emit(EventType::TaskFailed, 20).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (leave_alone(world, webhook).await == 2).then_some(())
+    })
+    .await;
+    world.receiver.answer(|_| Reply::status(200));
+    (webhook, workers)
+}
+
+async fn is_tried_by_both(world: &World, webhook: WebhookId, told: Instant) {
+    eventually("no worker leaves it alone", async || (leave_alone(world, webhook).await == 0).then_some(())).await;
+    // A report is a second old at the most.
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+    let before = world.receiver.count();
+    world.emit(EventType::TaskCompleted, 30).await;
+    world.receiver.arrived(before + 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successful_test_closes_the_circuit_of_every_worker_at_once() {
+    let world = World::with(&OPEN_FOR_LONG).await;
+    let (webhook, workers) = left_alone_by_two(&world).await;
+    let told = Instant::now();
+    let (status, tested) = workers[0].call("POST", &format!("/api/webhooks/{webhook}/test"), None).await;
+    assert_eq!((status, &tested["delivery"]["success"]), (200, &json!(true)));
+    is_tried_by_both(&world, webhook, told).await;
+
+    // The same by the command line.
+    world.receiver.answer(|_| Reply::status(500));
+    eventually("it is left alone again", async || {
+        world.emit(EventType::TaskFailed, 20).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (leave_alone(&world, webhook).await == 2).then_some(())
+    })
+    .await;
+    world.receiver.answer(|_| Reply::status(200));
+    let told = Instant::now();
+    assert!(run(&world, &["webhooks", "test", &webhook.to_string()], &[]).status.success());
+    is_tried_by_both(&world, webhook, told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivery_is_sent_at_once_although_the_circuit_is_open_and_its_success_closes_it_everywhere() {
+    let world = World::with(&OPEN_FOR_LONG).await;
+    let (webhook, workers) = left_alone_by_two(&world).await;
+    let logged = world.logged(webhook).await;
+    let delivery = logged[0]["deliveryId"].as_str().unwrap();
+    let before = world.receiver.count();
+    let told = Instant::now();
+    let path = format!("/api/webhooks/{webhook}/deliveries/{delivery}/redeliver");
+    assert_eq!(workers[0].call("POST", &path, None).await.0, 202);
+    let requests = world.receiver.arrived(before + 1).await;
+    assert_eq!(requests[before].delivery(), delivery);
+    is_tried_by_both(&world, webhook, told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redelivery_does_not_wait_for_a_retry_after_and_its_success_ends_that() {
+    let world = World::with(&[("delivery.retry.initial", "60s")]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let worker = world.worker().await;
+    world.receiver.answer(|_| Reply::status(503).header("retry-after", 3_600));
+    world.emit(EventType::TaskFailed, 1).await;
+    let first = world.receiver.arrived(1).await.remove(0);
+    eventually("it is left alone", async || (leave_alone(&world, webhook).await == 1).then_some(())).await;
+    world.receiver.answer(|_| Reply::status(200));
+    let path = format!("/api/webhooks/{webhook}/deliveries/{}/redeliver", first.delivery());
+    eventually("the attempt is logged", async || (worker.call("POST", &path, None).await.0 == 202).then_some(())).await;
+    world.receiver.arrived(2).await;
+    world.emit(EventType::TaskCompleted, 5).await;
+    world.receiver.arrived(7).await;
+}
+
+/// Sets what Redis has of the webhook's failures: since when, the last of them, and how long counts.
+async fn failing(world: &World, webhook: WebhookId, days: [u64; 3]) {
+    let day_ms = 86_400_000;
+    let [since, last, counted] = days.map(|days| days as i64 * day_ms);
+    let kept = format!("{}:{}:{counted}", now_ms() - since, now_ms() - last);
+    let mut command = redis::cmd("HSET");
+    command.arg(world.keys().failing()).arg(webhook.to_string()).arg(kept);
+    command.query_async::<()>(&mut world.redis.clone()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_days_do_not_disable_a_webhook_nor_does_anything_with_a_success_since_its_first_failure() {
+    let world = World::with(&[("delivery.attempts_max", "1")]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let _worker = world.worker().await;
+    let is_active = async || world.store().get(webhook).await.unwrap().unwrap().active;
+    let attempt = async |status: u16| {
+        world.receiver.answer(move |_| Reply::status(status));
+        let before = world.logged(webhook).await.len();
+        world.emit(EventType::TaskFailed, 1).await;
+        eventually("it is in the log", async || (world.logged(webhook).await.len() > before).then_some(())).await;
+    };
+    // A failure on Monday, none until Saturday: a worker that knows nothing of it sees the second.
+    failing(&world, webhook, [6, 6, 0]).await;
+    attempt(500).await;
+    assert!(is_active().await, "two failures with idle days between them");
+
+    // Failures on each of five days, but a success between them.
+    attempt(200).await;
+    let kept: usize =
+        redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
+    assert_eq!(kept, 0, "the success ends what was counted, with the entry in the log");
+    failing(&world, webhook, [6, 1, 4]).await;
+    attempt(500).await;
+    assert!(is_active().await, "the log has a success since then");
+
+    // The same without a success. One that was just seen makes the worker tell of the next failure at once.
+    attempt(200).await;
+    let mut redis = world.redis.clone();
+    redis::cmd("DEL").arg(world.keys().log(webhook)).query_async::<()>(&mut redis).await.unwrap();
+    failing(&world, webhook, [6, 1, 4]).await;
+    attempt(500).await;
+    eventually("it is disabled", async || (!is_active().await).then_some(())).await;
+    let reason = world.store().get(webhook).await.unwrap().unwrap().disabled_reason.unwrap();
+    assert!(reason.starts_with("failed for 5days without one success"), "{reason}");
+    assert!(world.logged(webhook).await.iter().all(|entry| entry["success"] == false), "and the log bears it out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_that_another_worker_sees_keeps_a_webhook_from_being_disabled() {
+    let world = World::with(&[
+        ("webhooks.disable_after", "2s"),
+        ("delivery.attempts_max", "50"),
+        ("delivery.retry.max", "300ms"),
+    ])
+    .await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let _workers = [world.worker().await, world.worker().await];
+    // One event fails for ever; others come in at both workers and succeed.
+    world
+        .receiver
+        .answer(|request| Reply::status(if request.header("x-optio-event") == "task.failed" { 500 } else { 200 }));
+    let began = Instant::now();
+    world.emit(EventType::TaskFailed, 1).await;
+    while began.elapsed() < Duration::from_secs(5) {
+        world.emit(EventType::TaskCompleted, 2).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(world.store().get(webhook).await.unwrap().unwrap().active, "after {:?}", began.elapsed());
+    }
+    eventually("without them it is disabled", async || {
+        (!world.store().get(webhook).await.unwrap().unwrap().active).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_looks_like_a_number_signs_in_as_it_stands_and_as_nothing_else() {
+    for (token, other) in [
+        ("00123456", "123456"),
+        ("+5551234", "5551234"),
+        ("1.50", "1.5"),
+        ("\"quoted\"", "quoted"),
+        ("päß wörd", "pass word"),
+    ] {
+        let mut world = World::new().await;
+        world.set("admin.token", token);
+        let admin = world.admin().await;
+        let status = async |token: &str| {
+            let request = client().get(format!("{}/api/webhooks", admin.address())).bearer_auth(token);
+            request.send().await.unwrap().status().as_u16()
+        };
+        assert_eq!((status(token).await, status(other).await), (200, 401), "{token}");
+    }
+}
+
+/// Settings that may hold a secret, spelled in many ways: right, misspelled, at another place, in a URL.
+fn secret_settings() -> Vec<(&'static str, String)> {
+    let secret = "hunter2/w#rd";
+    let plain = [
+        "ADMIN__TOKEN",
+        "ADMIN",
+        "ADMIN__TOKEN__VALUE",
+        "ADMIN__PASSWORD",
+        "REDIS",
+        "REDIS__PASSWORD",
+        "KAFKA",
+        "KAFKA__PROPERTIES",
+        "KAFKA__SASL_PASSWORD",
+        "KAFKA__PROPERTIES__SASL_PASSWORD",
+        "KAFKA__PROPERTIES__SASL_PASWORD",
+        "KAFKA__PROPERTIES__SASL__PASSWORD",
+        "KAFKA__PROPERTIES__SASL_USERNAME",
+        "KAFKA__PROPERTIES__SASL_OAUTHBEARER_CLIENT_SECRET",
+        "KAFKA__PROPERTIES__SASL_OAUTHBEARER_CONFIG",
+        "KAFKA__PROPERTIES__SASL_JAAS_CONFIG",
+        "KAFKA__PROPERTIES__SSL_KEY_PASSWORD",
+        "KAFKA__PROPERTIES__SSL_KEYSTORE_PASSWORD",
+        "KAFKA__PROPERTIES__SSL_KEY_PEM",
+        "KAFKA__PROPERTIES__SSL_CERTIFICATE_PEM",
+        "KAFKA__PROPERTIES__SSL_CA_PEM",
+        "DELIVERY",
+        "DELIVERY__PROXY_PASSWORD",
+    ];
+    let urls = [
+        ("REDIS__URL", "redis://127.0.0.1:1/?password={}"),
+        ("REDIS__URL", "redis+unix:///run/redis.sock?pass={}"),
+        ("REDIS__URL", "redis://me:{}@127.0.0.1:1/"),
+        ("REDIS__URL", "redis://:p@{}@127.0.0.1:1/"),
+        ("REDIS__URL", "redis://127.0.0.1:{}"),
+        ("REDIS__URL", "me:{}@127.0.0.1:1"),
+        ("REDIS__URL", "redis://me:{}"),
+        ("DELIVERY__PROXY", "http://me:{}@127.0.0.1:1/"),
+        ("DELIVERY__PROXY", "http://me:p@{}@127.0.0.1:1/"),
+        ("DELIVERY__PROXY", "me:{}@proxy:3128"),
+        ("DELIVERY__PROXY", "http://proxy:3128/?key={}"),
+        ("KAFKA__BROKERS", "me:{}@127.0.0.1:1"),
+        ("KAFKA__PROPERTIES__BOOTSTRAP_SERVERS", "me:{}@127.0.0.1:1"),
+    ];
+    let plain = plain.into_iter().map(|name| (name, secret.to_owned()));
+    plain.chain(urls.into_iter().map(|(name, url)| (name, url.replace("{}", secret)))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_spelling_of_a_secret_setting_leaks_it_to_what_is_shown_checked_or_run() {
+    let world = World::new().await;
+    let mut leaks = Vec::new();
+    for (name, value) in secret_settings() {
+        let variable = format!("OPTIO_WEBHOOKS__{name}");
+        for arguments in [["config", "show"].as_slice(), &["config", "show", "--json"], &["config", "check"]] {
+            let output = run(&world, arguments, &[(&variable, &value)]);
+            if words(&output).contains("hunter2") {
+                leaks.push(format!("{variable}={value} {arguments:?}: {}", words(&output)));
+            }
+        }
+        // Those that can be used would run: the others say why they can't.
+        let output = run(&world, &["config", "check"], &[(&variable, &value)]);
+        if !output.status.success() {
+            let output = run(&world, &["run"], &[(&variable, &value)]);
+            assert_eq!(output.status.code(), Some(78), "{variable}={value}: {}", words(&output));
+            if words(&output).contains("hunter2") {
+                leaks.push(format!("{variable}={value} run: {}", words(&output)));
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    for text in [
+        "[admin]\ntoken = hunter2",
+        "[admin]\ntoken = \"hunter2",
+        "[admin]\ntoken = [\"hunter2\"]",
+        "[kafka.properties]\nsasl.password = \"hunter2\"",
+        "[kafka.properties]\n\"sasl.password\" = [\"hunter2\"]",
+        "admin = \"hunter2\"",
+        "redis = [\"hunter2\"]",
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = run(&world, &["--config", file.to_str().unwrap(), "config", "show"], &[]);
+        if words(&output).contains("hunter2") {
+            leaks.push(format!("{text}: {}", words(&output)));
+        }
+    }
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_whose_password_needs_percent_encoding_is_refused_with_that_word_and_without_the_password() {
+    let world = World::new().await;
+    for (name, value) in [
+        ("OPTIO_WEBHOOKS__REDIS__URL", "redis://me:p@ss/w#rd@redis:6379/"),
+        ("OPTIO_WEBHOOKS__DELIVERY__PROXY", "http://me:p@ss/w#rd@proxy:3128"),
+    ] {
+        let output = run(&world, &["config", "check"], &[(name, value)]);
+        assert_eq!(output.status.code(), Some(78), "{}", words(&output));
+        let said = words(&output);
+        assert!(said.contains("percent-encode") && said.contains("6379") != said.contains("3128"), "{said}");
+        assert!(!["p@ss", "ss/w", "w#rd"].iter().any(|part| said.contains(part)), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_with_an_unknown_field_or_that_changes_nothing_is_refused_and_named() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    let path = format!("/api/webhooks/{webhook}");
+    let shown = admin.call("GET", &path, None).await.1["webhook"].clone();
+    for (change, word) in [
+        (json!({ "colour": "red" }), "colour"),
+        (json!({ "rate_per_second": 5 }), "rate_per_second"),
+        (json!({ "active": true, "Url": "https://example.com/" }), "Url"),
+        (json!({ "url": null, "descripton": "x" }), "descripton"),
+        (json!({}), "ratePerSecond"),
+        (json!({ "secret": "••••••" }), "mask"),
+        (json!({ "id": shown["id"], "createdAt": shown["createdAt"] }), "nothing would change"),
+        (json!({ "id": Uuid::now_v7(), "active": false }), "id"),
+        (json!({ "createdAt": null, "active": false }), "createdAt"),
+        (json!({ "updatedAt": "2020-01-01T00:00:00Z", "active": false }), "updatedAt"),
+        (json!({ "ratePerSecond": -1 }), "ratePerSecond"),
+        (json!({ "ratePerSecond": 4_294_967_296_u64 }), "ratePerSecond"),
+        (json!([]), "map"),
+    ] {
+        let (status, problem) = admin.call("PATCH", &path, Some(change.clone())).await;
+        let sentence = problem["error"].as_str().unwrap();
+        assert!(status == 400 && sentence.contains(word), "{change}: {status} {sentence}");
+    }
+    assert_eq!(admin.call("GET", &path, None).await.1["webhook"], shown, "none of them changed anything");
+    // What a client was shown may be sent back with what it wants to change.
+    let mut changed = shown.clone();
+    changed["description"] = json!("changed");
+    let (status, answer) = admin.call("PATCH", &path, Some(changed)).await;
+    assert_eq!((status, &answer["webhook"]["description"]), (200, &json!("changed")));
+
+    for (method, path, body, word) in [
+        (
+            "POST",
+            "/api/webhooks".to_owned(),
+            json!({ "url": "https://example.com/", "events": ["task.failed"], "id": "x" }),
+            "id",
+        ),
+        ("POST", format!("{path}/test"), json!({ "evnt": "task.failed" }), "evnt"),
+        ("POST", format!("{path}/test"), json!({ "event": 5 }), "event"),
+        ("POST", format!("{path}/rotate-secret"), json!({ "overlaps": "1h" }), "overlaps"),
+        ("POST", format!("{path}/rotate-secret"), json!({ "secret": "••••••" }), "mask"),
+        ("POST", "/api/dead-letters/replay".to_owned(), json!({ "webhok": webhook }), "webhok"),
+        ("POST", "/api/dead-letters/replay".to_owned(), json!({ "all": true, "limit": 0 }), "limit"),
+        ("GET", "/api/webhooks?active=true".to_owned(), Value::Null, "active"),
+        ("GET", format!("{path}?verbose"), Value::Null, "verbose"),
+        ("GET", "/api/status?webhook=x".to_owned(), Value::Null, "webhook"),
+        ("GET", format!("{path}/deliveries?succes=true"), Value::Null, "succes"),
+        ("GET", format!("{path}/deliveries?limit=0"), Value::Null, "limit"),
+        ("GET", format!("{path}/deliveries?limit=99999999999999999999"), Value::Null, "limit"),
+        ("GET", "/api/dead-letters?limit=99999999999999999999".to_owned(), Value::Null, "limit"),
+        ("GET", "/api/dead-letters?page=2".to_owned(), Value::Null, "page"),
+        ("GET", "/api/dead-letters?cursor=0-99999999999999999999".to_owned(), Value::Null, "cursor"),
+    ] {
+        let (status, problem) = admin.call(method, &path, Some(body).filter(|body| !body.is_null())).await;
+        let sentence = problem["error"].as_str().unwrap();
+        assert!(status == 400 && sentence.contains(word), "{method} {path}: {status} {sentence}");
+    }
+    let update = run(&world, &["webhooks", "update", &webhook.to_string()], &[]);
+    assert_eq!(update.status.code(), Some(2));
+    assert!(words(&update).contains("nothing would change"), "{}", words(&update));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_beyond_the_last_shows_the_last_however_far_it_is() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    world.webhook("/hook", &[EventType::TaskFailed]).await;
+    let sign_in = client().post(format!("{}/sign-in", admin.address()));
+    let form = format!("next=%2F&token={}", crate::harness::world::TOKEN.replace(' ', "+").replace('\'', "%27"));
+    let signed_in = sign_in.header("content-type", "application/x-www-form-urlencoded").body(form);
+    let answer = signed_in.send().await.unwrap();
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    for (page, status) in
+        [("0", 200), ("1", 200), ("18446744073709551615", 200), ("99999999999999999999", 400), ("-1", 400)]
+    {
+        let address = format!("{}/settings/webhooks?page={page}", admin.address());
+        let answer = client().get(address).header("cookie", &cookie).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{page}");
+        assert_eq!(answer.text().await.unwrap().contains("/hook"), status == 200, "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slacks_format_is_chosen_again_when_the_url_changes_by_the_api_and_the_command_line() {
+    let world = World::new().await;
+    let admin = world.admin().await;
+    let added = run(
+        &world,
+        &["webhooks", "add", "--url", "https://hooks.slack.com./triggers/T0/1/x", "--events", "task.failed", "--json"],
+        &[],
+    );
+    let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert_eq!(added["webhook"]["format"], "slack");
+    let path = format!("/api/webhooks/{}", added["webhook"]["id"].as_str().unwrap());
+    for (change, format) in [
+        (json!({ "url": "https://example.com/hook" }), "optio"),
+        (json!({ "url": "https://HOOKS.SLACK.COM/services/T/B/x" }), "slack"),
+        (json!({ "url": "https://example.com/other", "format": "slack" }), "slack"),
+        (json!({ "url": "https://example.com/moved" }), "slack"),
+        (json!({ "url": "https://hooks.slack.com/services/T/B/x", "format": "optio" }), "optio"),
+        (json!({ "url": "https://hooks.slack.com/services/T/B/y" }), "optio"),
+    ] {
+        let (status, changed) = admin.call("PATCH", &path, Some(change.clone())).await;
+        assert_eq!((status, &changed["webhook"]["format"]), (200, &json!(format)), "{change}");
+    }
+}
