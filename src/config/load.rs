@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn every_setting_is_either_a_text_or_something_that_can_be_checked() {
         let defaults: toml::Table = toml::from_str(DEFAULT).unwrap();
-        let checked = ["admin.listen", "delivery.ordering"];
+        let checked = ["admin.listen", "delivery.ordering", "kafka.offsets_lost"];
         let mut open: Vec<(String, toml::Value)> = defaults.into_iter().collect();
         while let Some((key, value)) = open.pop() {
             match value {
