@@ -38,6 +38,7 @@ use crate::config::{Config, Ordering};
 use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, FatePolicy, GONE, Outcome, Source, now_ms_up};
 use crate::event::{Event, Nothing};
 use crate::http::client::Client;
+use crate::kafka::headers;
 use crate::record::{LastError, UnreadOrigin};
 use crate::report::EndpointReport;
 use crate::store;
@@ -103,7 +104,8 @@ pub struct Unreadable {
 
 impl Unreadable {
     fn bytes(&self) -> usize {
-        [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum()
+        let own: usize = [&self.key, &self.value].into_iter().flatten().map(Vec::len).sum();
+        own + headers::bytes(Some(self.headers.as_borrowed()))
     }
 }
 

@@ -43,6 +43,12 @@ pub fn all(headers: Option<&BorrowedHeaders>) -> impl Iterator<Item = Header<'_>
     (0..count).filter_map(move |at| get(headers?, at))
 }
 
+/// Bytes of all keys and values.
+#[must_use]
+pub fn bytes(headers: Option<&BorrowedHeaders>) -> usize {
+    all(headers).map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
+}
+
 /// The text of the last header of a name; None where there is none, or it isn't text.
 #[must_use]
 pub fn last<'a>(headers: Option<&'a BorrowedHeaders>, name: &str) -> Option<&'a str> {

@@ -126,7 +126,11 @@ pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHan
 /// synchronous one would hold up the polling for a round trip, or for as long as the broker is away.
 struct Committing {
     stop: std::sync::mpsc::Sender<()>,
+    thread: JoinHandle<()>,
 }
+
+/// How long the end waits for the commit that is under way.
+const COMMITTING_ENDS_MAX: Duration = Duration::from_secs(2);
 
 impl Committing {
     fn start(
@@ -143,8 +147,17 @@ impl Committing {
                 watchdog.look(&consumer);
             }
         };
-        thread.spawn(run).context("a thread for commits")?;
-        Ok(Self { stop })
+        let thread = thread.spawn(run).context("a thread for commits")?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it, and waits a moment: whoever drops the consumer last leaves the group, and that is the poll thread's to do.
+    fn end(self) {
+        drop(self.stop);
+        let deadline = Instant::now() + COMMITTING_ENDS_MAX;
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -164,8 +177,8 @@ struct Consume {
     standstill: Arc<Standstill>,
     /// Standstills that were dealt with.
     epoch: u64,
-    /// When the partitions were given up after a standstill, and how many rebalances there had been.
-    given_up: Option<(Instant, usize)>,
+    /// When the partitions were given up after a standstill.
+    given_up: Option<Instant>,
     stop: CancellationToken,
     /// librdkafka gave up on this consumer: only a new process can go on.
     is_fatal: bool,
@@ -180,7 +193,7 @@ impl Consume {
             self.after_standstill();
         }
         let left = self.consumer.context().finish(&self.consumer, self.drain_timeout);
-        let _ = self.committing.stop.send(());
+        self.committing.end();
         // Dropping the consumer leaves the group; what is still assigned is closed by now.
         self.consumer.unsubscribe();
         left
@@ -220,10 +233,11 @@ impl Consume {
             self.epoch = epoch;
             self.pending = Batch::default();
             context.give_up();
-            self.given_up = Some((Instant::now(), context.rebalances()));
+            self.given_up = Some(Instant::now());
         }
-        let Some((since, rebalances)) = self.given_up else { return };
-        if context.rebalances() != rebalances {
+        let Some(since) = self.given_up else { return };
+        // A rebalance alone says nothing: a cooperative one may leave the given-up partitions with this member.
+        if context.has_all_of(&self.consumer) {
             self.given_up = None;
         } else if since.elapsed() >= REJOIN_AFTER {
             self.given_up = None;

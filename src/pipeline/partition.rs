@@ -199,6 +199,12 @@ impl Partition {
             return None;
         }
         let watermark = state.offsets.commit()?;
+        // An operator's reset is remembered by nothing but the commit without our note: it stays until the marks that it made
+        // void are gone, or until there is another offset to commit.
+        let is_reset = self.marks_are_void && state.committed.as_ref().is_some_and(|(at, _)| *at == watermark.offset);
+        if is_reset && !self.predecessor.initialized() {
+            return None;
+        }
         let commit = (watermark.offset, commit_note::encode(&watermark));
         (state.committed.as_ref() != Some(&commit)).then_some(commit)
     }

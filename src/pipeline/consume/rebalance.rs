@@ -1,7 +1,6 @@
 //! What is assigned, and the two ways that it ends: revoked (drained, committed) or lost (nothing committed).
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -28,8 +27,6 @@ pub(super) struct Rebalances {
     /// Held while offsets are being committed: an older commit must not land behind the last one of a revoke.
     committing: Mutex<()>,
     refused: Mutex<Outage>,
-    /// How many rebalances there were.
-    count: AtomicUsize,
     parts: Parts,
 }
 
@@ -58,7 +55,6 @@ impl ClientContext for Rebalances {
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
-        self.count.fetch_add(1, Ordering::Relaxed);
         let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assign(consumer, list);
             if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) }
@@ -82,18 +78,14 @@ impl ConsumerContext for Rebalances {
 impl Rebalances {
     pub(super) fn new(parts: Parts) -> Self {
         let refused = parts.conditions.outage(format!("kafka: commits of {}", parts.group), Severity::NotReady);
-        Self {
-            assigned: Mutex::default(),
-            committing: Mutex::default(),
-            refused: Mutex::new(refused),
-            count: AtomicUsize::new(0),
-            parts,
-        }
+        Self { assigned: Mutex::default(), committing: Mutex::default(), refused: Mutex::new(refused), parts }
     }
 
-    /// How many rebalances there were.
-    pub(super) fn rebalances(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+    /// Whether every partition that the client takes for assigned is known here: none of them was given up.
+    pub(super) fn has_all_of(&self, consumer: &BaseConsumer<Self>) -> bool {
+        let Ok(list) = consumer.assignment() else { return false };
+        let assigned = self.assigned();
+        list.elements().iter().all(|one| assigned.contains_key(&(Arc::from(one.topic()), one.partition())))
     }
 
     fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Assigned>> {
@@ -116,7 +108,9 @@ impl Rebalances {
         let mut fresh = Vec::new();
         for element in list.elements() {
             let (topic, number) = (Arc::<str>::from(element.topic()), element.partition());
+            // What can't be read of one partition isn't the same as never committed.
             let element = found.as_ref().and_then(|found| found.find_partition(&topic, number));
+            let element = element.filter(|element| element.error().is_ok());
             let offset = element.as_ref().map(|element| element.offset());
             let committed = committed(offset, element.as_ref().map_or("", |element| element.metadata()));
             let is_fresh = offset == Some(Offset::Invalid);
@@ -142,8 +136,13 @@ impl Rebalances {
     /// Commits where reading begins in partitions without a commit. From then on a partition without one has lost it, or is
     /// new, and marks of it are void; without this, a crash before the first commit would look the same.
     fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Assigned]) {
+        // This runs inside of a poll: what the broker doesn't say in time is left out.
+        let deadline = Instant::now() + COMMITTED_WAIT;
         for partition in fresh {
-            match consumer.fetch_watermarks(&partition.topic, partition.number, COMMITTED_WAIT) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                break;
+            };
+            match consumer.fetch_watermarks(&partition.topic, partition.number, left) {
                 Ok((low, _)) => partition.begins_at(low, None),
                 Err(error) => {
                     tracing::warn!(%error, topic = %partition.topic, partition = partition.number, "where a new partition begins can't be read")
@@ -253,9 +252,10 @@ impl Rebalances {
         if commits.is_empty() {
             return;
         }
-        let mut refused = self.refused.lock().expect("nothing panics while it holds the outage");
         // Synchronous: only so does rdkafka say whether the broker took it.
-        match consumer.commit(&list, CommitMode::Sync) {
+        let committed = consumer.commit(&list, CommitMode::Sync);
+        let mut refused = self.refused.lock().expect("nothing panics while it holds the outage");
+        match committed {
             Ok(()) => {
                 refused.over();
                 tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");

@@ -13,12 +13,15 @@ use rdkafka::util::Timeout;
 
 use super::HandedOff;
 use crate::conditions::{Conditions, LOUD_AFTER, Outage, Severity};
+use crate::kafka::headers;
 use crate::kafka::words::Words;
 use crate::pipeline::handling::Handling;
 
 /// `max.message.bytes` of each topic, as far as it could be read.
 pub type Limits = HashMap<String, usize>;
 
+/// Bytes that a hand-off takes in memory beside its record.
+const HAND_OFF_BYTES: usize = 4_096;
 /// Bytes that a broker counts beside a batch's records.
 const BATCH_OVERHEAD: usize = 512;
 
@@ -106,7 +109,8 @@ impl Producing {
         may_be_too_large: bool,
     ) -> Written {
         let Outgoing { topic, key, value } = outgoing;
-        let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let own = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let size = own + headers::bytes(Some(headers.as_borrowed())) + HAND_OFF_BYTES;
         let mut through = &self.batched;
         let mut outage: Option<Outage> = None;
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
