@@ -130,7 +130,8 @@ impl Worker {
         let assigned = Arc::new(reporting::Assigned::default());
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
-        let reporting = reporting::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone());
+        let reporting =
+            reporting::keep(pipeline.clone(), assigned.clone(), reports.clone(), name.clone(), conditions.clone());
         tokio::spawn(stop_after.clone().run_until_cancelled_owned(reporting));
         let predecessors = Predecessors {
             connection: redis.clone(),

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use crate::conditions::{Conditions, Severity};
 use crate::delivery::now_ms;
 use crate::event::rfc3339;
 use crate::pipeline::Pipeline;
 use crate::pipeline::partition::Partition;
 use crate::report::{HoldingReport, PartitionReport, Report};
+use crate::store::is_away;
 use crate::store::reports::Reports;
 
 /// How often.
@@ -37,14 +39,25 @@ impl Assigned {
 }
 
 /// Says so until the process ends. Redis that is away is no trouble: the next report says more.
-pub async fn keep(pipeline: Arc<Pipeline>, assigned: Arc<Assigned>, reports: Reports, worker: String) {
+pub async fn keep(
+    pipeline: Arc<Pipeline>,
+    assigned: Arc<Assigned>,
+    reports: Reports,
+    worker: String,
+    conditions: Conditions,
+) {
+    let mut refused = conditions.outage("redis: this worker's report", Severity::Warning);
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match reports.put(&report(&pipeline, &assigned, worker.clone())).await {
-            Ok(workers) => pipeline.set_workers(workers),
-            Err(error) => tracing::debug!(%error, "a report can't be written"),
+            Ok(workers) => {
+                refused.over();
+                pipeline.set_workers(workers);
+            }
+            Err(error) if is_away(&error) => tracing::debug!(%error, "a report can't be written"),
+            Err(error) => refused.failed(format_args!("others don't know how this worker stands: {error}")),
         }
     }
 }
