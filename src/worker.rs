@@ -102,6 +102,7 @@ impl Worker {
             redis: config.redis.clone(),
             snapshots: snapshots.clone(),
             conditions: conditions.clone(),
+            ended: ended.clone().drop_guard(),
         });
         let producing = Producing::new(clients::producer(config), &topics.limits, conditions.clone());
         let hand_off = HandOff::new(producing.context("kafka producer")?, names.clone());

@@ -12,7 +12,6 @@ use rdkafka::message::OwnedHeaders;
 
 use super::Unreadable;
 use super::handling::Handling;
-use crate::conditions::Conditions;
 use crate::delivery::{DeadReason, Delivery, now_ms};
 use crate::record::{self, LastError};
 use crate::topics::Names;
@@ -44,12 +43,6 @@ impl HandOff {
     #[must_use]
     pub fn new(producing: Producing, names: Names) -> Self {
         Self { producing: Arc::new(producing), names: Arc::new(names) }
-    }
-
-    /// Where conditions show.
-    #[must_use]
-    pub fn conditions(&self) -> &Conditions {
-        self.producing.conditions()
     }
 
     /// Puts a delivery into `tier`. Returns when it is durable; not cancel safe.

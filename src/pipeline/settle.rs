@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 use uuid::Uuid;
 
 use super::handling::Handling;
@@ -109,13 +110,15 @@ pub struct Setup {
     /// Told when nothing can be recorded.
     pub snapshots: Snapshots,
     pub conditions: Conditions,
+    /// Dropped when settling ends, however it does: without it offsets would stay open for ever, and nobody would know.
+    pub ended: DropGuard,
 }
 
 /// Starts the task that settles. It ends when every [`Settler`] is gone.
 #[must_use]
 pub fn start(setup: Setup) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
-    let Setup { connection, keys, groups, log, redis, snapshots, conditions } = setup;
+    let Setup { connection, keys, groups, log, redis, snapshots, conditions, ended } = setup;
     let settling = Settling {
         recorder: Recorder::new(connection, keys.clone(), log),
         keys,
@@ -128,7 +131,10 @@ pub fn start(setup: Setup) -> Settler {
         cut: HashSet::new(),
         cut_since: Instant::now(),
     };
-    tokio::spawn(settling.run(batches));
+    tokio::spawn(async move {
+        let _ended = ended;
+        settling.run(batches).await;
+    });
     Settler { waiting }
 }
 

@@ -74,10 +74,6 @@ impl Producing {
         Ok(Self { batched: Renewed::new(config)?, alone: Renewed::new(alone)?, conditions })
     }
 
-    pub(super) fn conditions(&self) -> &Conditions {
-        &self.conditions
-    }
-
     /// Returns when the broker has it, or when it is known that it never will; not cancel safe.
     pub(super) async fn write(
         &self,
