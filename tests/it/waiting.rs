@@ -54,13 +54,7 @@ async fn one_long_retry_after_holds_up_no_other_webhooks_retries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
-    let world = World::with(&[
-        ("delivery.retry.initial", "1h"),
-        ("delivery.retry.max", "12h"),
-        ("worker.waiting_bytes_max", "16777216"),
-        ("worker.large_bytes_max", "16777216"),
-    ])
-    .await;
+    let world = World::with(&[("delivery.retry.initial", "1h"), ("delivery.retry.max", "12h")]).await;
     for path in ["/1", "/2", "/3", "/4"] {
         world.webhook(path, &EventType::ALL).await;
     }
