@@ -24,7 +24,7 @@ use crate::http;
 use crate::kafka::group::Commits;
 use crate::redelivery::Redeliveries;
 use crate::store::log::DeliveryLog;
-use crate::store::repaired::Repaired;
+use crate::store::recoveries::Recoveries;
 use crate::store::reports::Reports;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
@@ -67,7 +67,7 @@ impl Admin {
             log: DeliveryLog::new(redis.clone(), keys.clone()),
             reports: Reports::new(redis.clone(), &keys),
             client: http::client::new(&config.delivery).context("http client")?,
-            redeliveries: Redeliveries::new(config, store.clone(), Repaired::new(redis.clone(), keys.clone()))
+            redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
                 .context("kafka producer")?,
             replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
             lags: Lags::new(config.clone()),

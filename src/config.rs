@@ -176,7 +176,7 @@ pub struct Delivery {
 impl Delivery {
     /// The longest that an endpoint is left alone, by its breaker or as it asked.
     #[must_use]
-    pub fn left_alone_max(&self) -> Duration {
+    pub fn back_off_max(&self) -> Duration {
         self.breaker.open_max.max(self.retry_after_max)
     }
 }

@@ -8,11 +8,9 @@ use crate::event::EventType;
 use crate::webhook::WebhookId;
 
 pub use attempt::{Attempt, FailureCode, Outcome, retry_after};
-pub use clock::{millis, now_ms, now_ms_up};
 pub use fate::{DeadReason, Fate, FatePolicy, GONE};
 
 mod attempt;
-mod clock;
 mod fate;
 
 /// Identity of a delivery: one per event and webhook, the same after a crash, a retry, a replay.

@@ -64,7 +64,7 @@ impl EventType {
 
     /// When it is told, in the seed page's words.
     #[must_use]
-    pub fn in_words(self) -> &'static str {
+    pub fn explanation(self) -> &'static str {
         match self {
             Self::TaskCompleted => {
                 "Fired when a task reaches the completed state, typically when the agent's pull request is merged."

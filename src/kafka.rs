@@ -5,5 +5,5 @@ pub mod clients;
 pub mod describe;
 pub mod group;
 pub mod headers;
+pub mod logging;
 pub mod offsets_lost;
-pub mod words;

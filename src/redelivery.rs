@@ -5,13 +5,14 @@ use std::time::Duration;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{Delivery, Source, now_ms};
+use crate::delivery::{Delivery, Source};
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::record::{self, LastError};
 use crate::store::log::Entry;
-use crate::store::repaired::{Repair, Repaired};
+use crate::store::recoveries::{Recoveries, Recovery};
 use crate::store::webhooks::WebhookStore;
 use crate::topics::Names;
 
@@ -21,9 +22,9 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Writes redeliveries.
 #[derive(Clone)]
 pub struct Redeliveries {
-    producer: FutureProducer<Words>,
+    producer: FutureProducer<Logging>,
     store: WebhookStore,
-    repaired: Repaired,
+    recoveries: Recoveries,
     topic: String,
     age_max: Duration,
 }
@@ -33,11 +34,11 @@ impl Redeliveries {
     ///
     /// # Errors
     /// Where that can't be made.
-    pub fn new(config: &Config, store: WebhookStore, repaired: Repaired) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, store: WebhookStore, recoveries: Recoveries) -> anyhow::Result<Self> {
         let mut client = clients::producer(config);
         client.set("message.timeout.ms", WRITE_MAX.as_millis().to_string()).set("linger.ms", "0");
-        let producer = client.create_with_context(Words)?;
-        Ok(Self { producer, store, repaired, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
+        let producer = client.create_with_context(Logging)?;
+        Ok(Self { producer, store, recoveries, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
     }
 
     /// Puts the delivery of `entry` into delivery again, attempts begun anew, in place of a retry that waits.
@@ -60,7 +61,7 @@ impl Redeliveries {
             tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");
         }
         // The delivery itself is the probe of the worker that gets it; this is for all others.
-        if let Err(error) = self.repaired.put(delivery.webhook_id, Repair::Asked).await {
+        if let Err(error) = self.recoveries.put(delivery.webhook_id, Recovery::TryNow).await {
             tracing::warn!(%error, webhook = %delivery.webhook_id, "workers can't be told that the endpoint is worth trying");
         }
         Ok(())

@@ -72,7 +72,8 @@ pub struct EndpointReport {
     /// Its circuit breaker.
     pub breaker: BreakerState,
     /// Left alone for so long, in milliseconds: by the breaker, or as its `Retry-After` asked.
-    pub left_alone_ms: Option<u64>,
+    #[serde(rename = "leftAloneMs")]
+    pub backs_off_ms: Option<u64>,
     /// Requests under way.
     pub in_flight: usize,
     /// How many it may have at once now.

@@ -1,15 +1,15 @@
 //! What Redis holds: the webhooks, the delivery log, the marks of what is settled.
 
+pub mod backoffs;
 pub mod connection;
 mod error;
 pub mod failing;
 pub mod lease;
-pub mod left_alone;
 pub mod log;
 pub mod loss;
 pub mod marks;
 pub mod reading;
-pub mod repaired;
+pub mod recoveries;
 pub mod replaced;
 pub mod reports;
 pub mod server;
@@ -102,7 +102,7 @@ impl Keys {
 
     /// Stream: endpoints that people or probes say are worth trying again.
     #[must_use]
-    pub fn repaired(&self) -> String {
+    pub fn recoveries(&self) -> String {
         format!("{}repaired", self.prefix)
     }
 

@@ -3,15 +3,16 @@
 use crate::store::connection::Connection;
 use uuid::Uuid;
 
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source, now_ms};
+use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source};
 use crate::event::body::Bodies;
 use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
 use crate::http::client::Client;
 use crate::pipeline::send;
 use crate::store::Keys;
 use crate::store::log::{self, Entry, EntryId, Logged};
-use crate::store::repaired;
+use crate::store::recoveries;
 use crate::webhook::Webhook;
 
 /// What a test delivery came to.
@@ -56,7 +57,7 @@ pub async fn send(
     log::trim(&mut pipe, &keys, webhook.id, now_ms(), &config.log);
     if attempt.failure.is_none() {
         // The endpoint works: no worker waits for its circuit any longer, nor counts what failed before.
-        repaired::works(&mut pipe, &keys, webhook.id, Uuid::nil());
+        recoveries::works(&mut pipe, &keys, webhook.id, Uuid::nil());
     }
     let (id,): (String,) = pipe.query_async(&mut redis).await?;
     Ok(Trial { id: id.parse()?, delivery, attempt })

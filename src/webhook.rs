@@ -1,7 +1,7 @@
 //! A subscription: whom to tell of what, and how that is proven.
 
 pub mod draft;
-pub mod held;
+pub mod unsupported;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
+use crate::clock::{millis, now_ms};
 use crate::config::MASK;
-use crate::delivery::{millis, now_ms};
 use crate::event::{EventType, rfc3339};
 use crate::http::address::AddressPolicy;
 

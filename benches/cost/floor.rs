@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::Config;
-use optio_webhooks::delivery::{DeliveryId, now_ms};
+use optio_webhooks::delivery::DeliveryId;
 use optio_webhooks::event::{Decoded, Event, Limits, Position, decode};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::signature;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use optio_webhooks::delivery::{Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::clock::now_ms;
+use optio_webhooks::delivery::{Delivery, DeliveryId, FailureCode, Source};
 use optio_webhooks::event::EventType;
 use optio_webhooks::kafka::clients;
 use optio_webhooks::record::{self, LastError};

@@ -8,7 +8,8 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate, Source, now_ms};
+use optio_webhooks::clock::now_ms;
+use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate, Source};
 use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
 use optio_webhooks::store::log::{self, Logged};
 use optio_webhooks::store::{Keys, connection};

@@ -9,7 +9,8 @@ mod rig;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::clock::now_ms;
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
 use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::record::{self, LastError};

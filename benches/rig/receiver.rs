@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What came, and how long after its event was written or the attempt before it.

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::{Config, variable};
-use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients};
 use optio_webhooks::store::webhooks::WebhookStore;
@@ -96,19 +96,21 @@ impl World {
     pub async fn emit_evenly(&self, event: EventType, count: usize, per_second: usize) {
         let producer: FutureProducer = clients::producer(&self.config).create().expect("a producer");
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
-        let mut sent = 0;
+        let mut sent = Vec::with_capacity(count);
         let began = std::time::Instant::now();
-        while sent < count {
+        while sent.len() < count {
             ticks.tick().await;
             let due = (began.elapsed().as_secs_f64() * per_second as f64) as usize;
-            while sent < due.min(count) {
+            while sent.len() < due.min(count) {
                 let (key, value) = transition(event);
                 let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
-                drop(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
-                sent += 1;
+                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
             }
         }
-        rdkafka::producer::Producer::flush(&producer, Duration::from_secs(30)).expect("written");
+        // A record that was not written would leave the measurement waiting for it.
+        for sent in sent {
+            sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+        }
     }
 
     /// Writes `count` transitions that lead to `event`, each of another task.

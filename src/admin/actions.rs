@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Admin, Problem};
+use crate::clock::now_ms;
 use crate::config::MASK;
-use crate::delivery::now_ms;
 use crate::event::EventType;
 use crate::http::client::policy;
 use crate::store::log::{Entry, EntryId};

@@ -15,8 +15,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::pages::Refusal;
 use super::{Problem, Shared};
+use crate::clock::now_ms;
 use crate::config;
-use crate::delivery::now_ms;
 
 const COOKIE: &str = "optio_webhooks_session";
 /// Where people sign in.

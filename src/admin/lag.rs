@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::config::Config;
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::topics::{MESSAGE_MAX, Names, needed};
 
 /// An answer serves for so long: the page may be looked at by many.
@@ -86,14 +86,14 @@ fn ask(config: &Config, dated: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
     Ok(lags)
 }
 
-fn consumer(config: &Config, group: &str) -> anyhow::Result<BaseConsumer<Words>> {
+fn consumer(config: &Config, group: &str) -> anyhow::Result<BaseConsumer<Logging>> {
     let mut client = clients::consumer(config, group);
-    client.set("enable.partition.eof", "true").create_with_context(Words).context("kafka consumer")
+    client.set("enable.partition.eof", "true").create_with_context(Logging).context("kafka consumer")
 }
 
 /// Reads when the first record was written of each partition with a lag that isn't `dated` elsewhere. It joins no
 /// group: nobody's partition goes.
-fn date(consumer: &BaseConsumer<Words>, lags: &mut [Lag], dated: &HashSet<i32>) -> anyhow::Result<()> {
+fn date(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], dated: &HashSet<i32>) -> anyhow::Result<()> {
     let mut firsts = TopicPartitionList::new();
     for behind in lags.iter().filter(|lag| lag.lag > 0 && !dated.contains(&lag.partition)) {
         firsts.add_partition_offset(&behind.topic, behind.partition, Offset::Offset(behind.end - behind.lag))?;
@@ -128,7 +128,7 @@ fn date(consumer: &BaseConsumer<Words>, lags: &mut [Lag], dated: &HashSet<i32>) 
 
 /// What is committed. A group's coordinator that is being found, or is moving, is asked again.
 fn committed(
-    consumer: &BaseConsumer<Words>,
+    consumer: &BaseConsumer<Logging>,
     partitions: &TopicPartitionList,
 ) -> rdkafka::error::KafkaResult<TopicPartitionList> {
     use rdkafka::types::RDKafkaErrorCode as Code;
@@ -146,7 +146,7 @@ fn committed(
     }
 }
 
-fn of_group(config: &Config, consumer: &BaseConsumer<Words>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
+fn of_group(config: &Config, consumer: &BaseConsumer<Logging>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
     let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
     let mut partitions = TopicPartitionList::new();
     for topic in topics {

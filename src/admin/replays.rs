@@ -12,8 +12,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Problem;
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{DeadReason, DeliveryId, now_ms};
+use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::{EventType, rfc3339};
 use crate::replay::choice::Choice;
 use crate::replay::dead_letters::{self, Summary};

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::lag::Lag;
 use super::{Admin, Problem};
-use crate::delivery::now_ms;
+use crate::clock::now_ms;
 use crate::report::{EndpointReport, HoldingReport, PartitionReport, Report};
 use crate::topics::Names;
 

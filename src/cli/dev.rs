@@ -16,7 +16,7 @@ use crate::topics::{MESSAGE_MAX, needed};
 
 use story::{SECRET, Story};
 
-mod happening;
+mod observation;
 mod story;
 
 /// `optio-webhooks dev`

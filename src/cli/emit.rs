@@ -10,11 +10,11 @@ use serde_json::{Deserializer, Value};
 use uuid::Uuid;
 
 use super::{Failure, say};
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::now_ms;
 use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 
 /// `optio-webhooks emit`
 #[derive(clap::Args)]
@@ -56,9 +56,9 @@ impl Emit {
             Some(_) => self.read_file(config)?,
             None => self.samples(),
         };
-        let producer: FutureProducer<Words> = clients::producer(config)
+        let producer: FutureProducer<Logging> = clients::producer(config)
             .set("message.timeout.ms", ACKNOWLEDGE_MAX_MS)
-            .create_with_context(Words)
+            .create_with_context(Logging)
             .context("kafka producer")?;
         let quiet = transitions.len() > 20;
         for window in transitions.chunks(WINDOW) {

@@ -9,8 +9,8 @@ use serde_json::json;
 use url::Url;
 
 use super::{Failure, say, say_json};
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::now_ms;
 use crate::event::EventType;
 use crate::http;
 use crate::http::client::policy;
@@ -248,22 +248,28 @@ fn unknown(id: WebhookId) -> Failure {
 }
 
 async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
-    let Listing { webhooks, held, .. } = store.listing().await?;
+    let Listing { webhooks, unsupported, .. } = store.listing().await?;
     let shown: Vec<Shown> = webhooks.iter().map(Webhook::shown).collect();
     if output.json {
         let mut answer = json!({ "webhooks": shown });
-        if !held.is_empty() {
-            answer["unreadable"] = held.iter().map(|held| json!({ "id": held.id, "problem": held.problem })).collect();
+        if !unsupported.is_empty() {
+            answer["unreadable"] = unsupported
+                .iter()
+                .map(|unsupported| json!({ "id": unsupported.id, "problem": unsupported.problem }))
+                .collect();
         }
         return say_json(&answer);
     }
     for webhook in &shown {
         say(&line(webhook));
     }
-    for held in &held {
-        say(&format!("{}  can't be read by this version, what is for it waits: {}", held.id, held.problem));
+    for unsupported in &unsupported {
+        say(&format!(
+            "{}  can't be read by this version, what is for it waits: {}",
+            unsupported.id, unsupported.problem
+        ));
     }
-    if shown.is_empty() && held.is_empty() {
+    if shown.is_empty() && unsupported.is_empty() {
         say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");
     }
     Ok(())

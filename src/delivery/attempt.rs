@@ -53,7 +53,7 @@ impl FailureCode {
 
     /// What it means, for people.
     #[must_use]
-    pub fn in_words(self) -> &'static str {
+    pub fn explanation(self) -> &'static str {
         match self {
             Self::Status => "the endpoint answered with a status that isn't 2xx",
             Self::Timeout => "no whole answer came in time",

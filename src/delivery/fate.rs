@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Delivery, millis};
+use super::{Attempt, Delivery};
+use crate::clock::millis;
 use crate::config;
 use crate::schedule::Schedule;
 

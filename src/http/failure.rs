@@ -64,7 +64,7 @@ impl fmt::Write for Bounded {
 #[must_use]
 pub fn of_hyper(error: &hyper::Error) -> (FailureCode, String) {
     if let Some(tls) = causes(error).find_map(rustls_error) {
-        return (FailureCode::Tls, super::tls::in_words(tls));
+        return (FailureCode::Tls, super::tls::explanation(tls));
     }
     if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<h2::Error>()) {
         return of_h2(error);

@@ -96,7 +96,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let tls = error.get_ref().and_then(|inside| inside.downcast_ref::<rustls::Error>());
-            Err(SendError::new(FailureCode::Tls, step, tls.map_or_else(|| broken(&error), in_words)))
+            Err(SendError::new(FailureCode::Tls, step, tls.map_or_else(|| broken(&error), explanation)))
         }
         Err(_) => Err(SendError::timeout(step)),
     }
@@ -111,10 +111,10 @@ fn broken(error: &io::Error) -> String {
 
 /// What a failure of TLS means, for people.
 #[must_use]
-pub fn in_words(error: &rustls::Error) -> String {
+pub fn explanation(error: &rustls::Error) -> String {
     use rustls::Error as Failed;
     match error {
-        Failed::InvalidCertificate(wrong) => certificate_in_words(wrong),
+        Failed::InvalidCertificate(wrong) => certificate_explanation(wrong),
         Failed::InvalidMessage(wrong) => {
             format!("what came isn't TLS; does the endpoint speak plain http on this port? ({wrong:?})")
         }
@@ -138,7 +138,7 @@ pub fn in_words(error: &rustls::Error) -> String {
     }
 }
 
-fn certificate_in_words(wrong: &CertificateError) -> String {
+fn certificate_explanation(wrong: &CertificateError) -> String {
     // A certificate may name any year; the format ends with 9999.
     let seconds =
         |time: &rustls::pki_types::UnixTime| crate::event::rfc3339(time.as_secs().min(YEAR_9999_S) as i64 * 1_000);

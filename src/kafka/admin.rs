@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::describe::{self, Settings};
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
 
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -60,7 +60,7 @@ impl Found {
 
 /// Asks the broker.
 pub struct Topics {
-    admin: AdminClient<Words>,
+    admin: AdminClient<Logging>,
     config: Config,
     names: Names,
 }
@@ -72,7 +72,7 @@ impl Topics {
     /// Where the client can't be made.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            admin: clients::producer(config).create_with_context(Words).context("kafka client")?,
+            admin: clients::producer(config).create_with_context(Logging).context("kafka client")?,
             names: Names::new(config),
             config: config.clone(),
         })

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
-use super::words;
+use super::logging;
 use crate::config::{BadConfig, Config, MASK, is_harmless, without};
 
 /// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
@@ -102,7 +102,7 @@ pub fn producer(config: &Config) -> ClientConfig {
 /// The property's key, librdkafka's word on it, and its value where that is known to be harmless.
 pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
     let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.clone());
-    words::keep_secret(secrets.collect());
+    logging::keep_secret(secrets.collect());
     for (key, value) in &config.kafka.properties {
         let mut probe = ClientConfig::new();
         probe.set(key, value);

@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::Config;
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::topics::Names;
 
 /// One answer of the broker may take this long.
@@ -37,7 +37,7 @@ pub struct Extent {
 
 /// A group, asked without joining it. Every call blocks on the network.
 pub struct Group {
-    consumer: BaseConsumer<Words>,
+    consumer: BaseConsumer<Logging>,
 }
 
 impl Group {
@@ -46,7 +46,7 @@ impl Group {
     /// # Errors
     /// Where the client can't be made.
     pub fn new(config: &Config, group: &str) -> anyhow::Result<Self> {
-        let consumer = clients::consumer(config, group).create_with_context(Words).context("kafka client")?;
+        let consumer = clients::consumer(config, group).create_with_context(Logging).context("kafka client")?;
         Ok(Self { consumer })
     }
 

@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::group::{Extent, Group, Position};
-use super::{clients, words::Words};
+use super::{clients, logging::Logging};
 use crate::config::Config;
 use crate::pipeline::commit_note;
 use crate::pipeline::offsets::Watermark;
@@ -75,8 +75,8 @@ pub fn look(config: &Config) -> anyhow::Result<[AtStart; 2]> {
 /// # Errors
 /// Where the broker refuses: another member of the group is at work already, and has commits of its own then.
 pub fn skip_to_end(config: &Config, group: &AtStart) -> anyhow::Result<()> {
-    let consumer: BaseConsumer<Words> =
-        clients::consumer(config, &group.group).create_with_context(Words).context("kafka client")?;
+    let consumer: BaseConsumer<Logging> =
+        clients::consumer(config, &group.group).create_with_context(Logging).context("kafka client")?;
     let mut ends = TopicPartitionList::new();
     for (position, extent) in &group.partitions {
         let mut element = ends.add_partition(&position.topic, position.partition);

@@ -15,18 +15,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rdkafka::TopicPartitionList;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::Batch;
-use super::partition::Partition;
+use super::assigned::Assigned;
+use super::incoming::Batch;
 use super::standstill::Standstill;
 use crate::conditions::Conditions;
-use crate::worker::reporting;
+use crate::config::Config;
+use crate::event;
+use crate::kafka::clients;
+use crate::store::marks::MarkStreams;
+use crate::topics::Names;
 use intake::Record;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
@@ -43,32 +46,58 @@ const BLOCKED_WAIT: Duration = Duration::from_millis(10);
 /// How long the group may take to say that partitions are lost after a standstill, before this member joins anew by itself.
 const REJOIN_AFTER: Duration = Duration::from_secs(3);
 
-/// Told when a commit went through, to trim the marks below it.
-pub type Trim = Box<dyn Fn(&Partition, String) + Send + Sync>;
+/// One of the two consumer groups: its name, what it subscribes to, and what it makes of its records.
+pub struct Group {
+    thread_name: &'static str,
+    group_id: String,
+    topics: Vec<String>,
+    intake: Intake,
+}
 
-/// What a poll thread needs.
+impl Group {
+    /// The group that reads `task-events`.
+    #[must_use]
+    pub fn events(config: &Config, names: &Names) -> Self {
+        Self {
+            thread_name: "events",
+            group_id: names.events_group().to_owned(),
+            topics: vec![names.events().to_owned()],
+            intake: Intake::Events { limits: event::Limits::new(config) },
+        }
+    }
+
+    /// The group that reads the retry tiers and the replay topic.
+    #[must_use]
+    pub fn retries(config: &Arc<Config>, names: &Names) -> Self {
+        Self {
+            thread_name: "retries",
+            group_id: names.retry_group(),
+            // A pattern, so that the group also reads tiers that other settings left, or that are created while it runs.
+            topics: vec![names.waiting_pattern()],
+            intake: Intake::Retries(Retries::new(config)),
+        }
+    }
+
+    /// Whether it reads `task-events`.
+    #[must_use]
+    pub fn reads_events(&self) -> bool {
+        matches!(self.intake, Intake::Events { .. })
+    }
+}
+
+/// What a poll thread shares with the rest of the process.
 pub struct Setup {
-    /// The consumer's configuration.
-    pub client: ClientConfig,
-    /// What to subscribe to.
-    pub topics: Vec<String>,
-    /// `kafka.commit_interval`
-    pub commit_interval: Duration,
-    /// `kafka.open_offsets_max`
-    pub open_offsets_max: usize,
-    /// `kafka.stall_after`
-    pub stall_after: Duration,
-    /// `worker.drain_timeout`
-    pub drain_timeout: Duration,
+    /// The configuration.
+    pub config: Arc<Config>,
     /// Where records go.
     pub batches: mpsc::Sender<Batch>,
-    /// Told when marks can be trimmed.
-    pub trim: Trim,
-    /// Told of what is assigned.
-    pub assigned: Arc<reporting::Assigned>,
+    /// The list of what is assigned to this process.
+    pub assigned: Arc<Assigned>,
+    /// The streams of marks: a commit trims them.
+    pub marks: MarkStreams,
     /// Whether this process stood still.
     pub standstill: Arc<Standstill>,
-    /// Where a wait shows.
+    /// Where an outage shows.
     pub conditions: Conditions,
     /// Ends the thread, after a drain.
     pub stop: CancellationToken,
@@ -79,43 +108,47 @@ pub struct Setup {
 /// Starts the thread. Its result is how many deliveries were still in flight when the drain's time was over.
 ///
 /// # Errors
-/// Where the consumer can't be made.
-pub fn start(name: &str, setup: Setup, intake: Intake) -> anyhow::Result<JoinHandle<usize>> {
+/// Fails if the consumer or a thread can't be created.
+pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
+    let Group { thread_name, group_id, topics, intake } = group;
+    let config = &setup.config;
+    let client = clients::consumer(config, &group_id);
     let context = Rebalances::new(rebalance::Parts {
-        group: setup.client.get("group.id").unwrap_or_default().to_owned(),
-        drain_timeout: setup.drain_timeout,
-        trim: setup.trim,
+        group: group_id,
+        drain_timeout: config.worker.drain_timeout,
+        marks: setup.marks,
+        runtime: tokio::runtime::Handle::current(),
         registry: setup.assigned,
         standstill: setup.standstill.clone(),
-        // Whoever sets another reset policy means it: then nothing is committed before a record is settled.
-        begins_at_oldest: setup.client.get("auto.offset.reset") == Some("earliest"),
+        // An operator who sets another reset policy means it: then nothing is committed before a record is settled.
+        begins_at_oldest: client.get("auto.offset.reset") == Some("earliest"),
         conditions: setup.conditions.clone(),
     });
-    let consumer: BaseConsumer<Rebalances> = setup.client.create_with_context(context).context("kafka consumer")?;
-    let topics: Vec<&str> = setup.topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&topics).context("kafka consumer: subscribe")?;
+    let consumer: BaseConsumer<Rebalances> = client.create_with_context(context).context("kafka consumer")?;
+    let subscribed: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&subscribed).context("kafka consumer: subscribe")?;
     let runtime = tokio::runtime::Handle::current();
     let consumer = Arc::new(consumer);
-    let watchdog = Watchdog::new(setup.stall_after, setup.conditions);
-    let committing = Committing::start(name, consumer.clone(), setup.commit_interval, watchdog)?;
+    let watchdog = Watchdog::new(config.kafka.stall_after, setup.conditions);
+    let committing = Committing::start(thread_name, consumer.clone(), config.kafka.commit_interval, watchdog)?;
     let thread = Consume {
         consumer,
         committing,
-        topics: setup.topics,
+        topics,
         intake,
         runtime,
         batches: setup.batches,
         pending: Batch::default(),
         blocked: false,
-        open_offsets_max: setup.open_offsets_max,
-        drain_timeout: setup.drain_timeout,
+        open_offsets_max: config.kafka.open_offsets_max,
+        drain_timeout: config.worker.drain_timeout,
         epoch: setup.standstill.epoch(),
         standstill: setup.standstill,
         given_up: None,
         stop: setup.stop,
         is_fatal: false,
     };
-    let handle = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+    let handle = std::thread::Builder::new().name(thread_name.to_owned()).spawn(move || {
         let _ended = setup.ended;
         thread.run()
     });
@@ -306,6 +339,3 @@ fn report(error: &KafkaError) {
         _ => tracing::error!(%error, "kafka consumer"),
     }
 }
-
-/// Shared by the thread and its rebalances.
-type Assigned = Arc<Partition>;

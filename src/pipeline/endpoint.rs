@@ -9,6 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, Change, Verdict};
+use super::defer::Deferral;
 use super::lane::{Lane, Queued};
 use super::latency::{Latency, Pulse};
 use super::pace::Pace;
@@ -29,7 +30,7 @@ pub struct Endpoint<T> {
     breaker: Breaker,
     rate: Option<Rate>,
     /// It asked to be left alone until then (`Retry-After`).
-    held_until: Option<Instant>,
+    cooling_until: Option<Instant>,
     /// Raised when it moves: what comes of requests to where it was says nothing of where it is.
     moves: u32,
 }
@@ -43,22 +44,13 @@ struct Rate {
     free_at: Instant,
 }
 
-/// Why deliveries are put off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deferral {
-    /// `saturated` or `circuit_open`.
-    pub why: FailureCode,
-    /// How long the endpoint will be left alone; None where it works, and has its hands full.
-    pub left_alone: Option<Duration>,
-}
-
 /// What to do at an endpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<T> {
     /// Send it; then [`Endpoint::finished`].
     Start(T, Started),
     /// Put them off.
-    PutOff(Vec<T>, Deferral),
+    Defer(Vec<T>, Deferral),
     /// Look again then.
     Later(Instant),
     /// Nothing until something changes.
@@ -84,14 +76,14 @@ impl<T: Queued> Endpoint<T> {
             latency: Latency::default(),
             breaker: Breaker::new(now),
             rate: None,
-            held_until: None,
+            cooling_until: None,
             moves: 0,
         }
     }
 
     /// Of which a worker before this one knew that it is to be left alone for `wait`.
     #[must_use]
-    pub fn left_alone(wait: Duration, settings: &config::Delivery, now: Instant) -> Self {
+    pub fn backing_off(wait: Duration, settings: &config::Delivery, now: Instant) -> Self {
         Self { breaker: Breaker::opened(wait, now, &settings.breaker), ..Self::new(settings, now) }
     }
 
@@ -100,7 +92,7 @@ impl<T: Queued> Endpoint<T> {
         self.pace = Pace::new(settings.endpoint_in_flight_max);
         self.latency = Latency::default();
         self.breaker = Breaker::new(now);
-        self.held_until = None;
+        self.cooling_until = None;
         self.moves += 1;
     }
 
@@ -128,14 +120,14 @@ impl<T: Queued> Endpoint<T> {
     /// It is known to work, by a test or by another worker's probe: its circuit closes, and what it asked for with a
     /// `Retry-After` is over. Whether it was left alone until now.
     pub fn works(&mut self, now: Instant) -> bool {
-        let was_held = self.held(now).is_some();
-        self.held_until = None;
+        let was_cooling = self.cools_for(now).is_some();
+        self.cooling_until = None;
         let was_open = self.breaker.close(now);
         if was_open {
             // What waited for it comes back at its pace, not at ours.
             self.pace.restart();
         }
-        was_held || was_open
+        was_cooling || was_open
     }
 
     /// A person asks for it to be tried: an open circuit lets one request through now. A `Retry-After` is kept to by
@@ -149,16 +141,16 @@ impl<T: Queued> Endpoint<T> {
         if self.by_hand.is_empty() || self.breaker.is_probing() {
             return None;
         }
-        let is_held = self.held(now).is_some();
-        let is_left_alone = is_held || !self.breaker.is_closed();
+        let is_unsupported = self.cools_for(now).is_some();
+        let is_backing_off = is_unsupported || !self.breaker.is_closed();
         // A probe needn't wait for requests that are under way since before.
-        if !is_left_alone && self.lane.in_flight() >= self.limit(settings) {
+        if !is_backing_off && self.lane.in_flight() >= self.limit(settings) {
             return None;
         }
         if let Some(at) = self.rate_allows_at(now) {
             return Some(Next::Later(at));
         }
-        self.breaker.try_now(is_held, &settings.breaker);
+        self.breaker.try_now(is_unsupported, &settings.breaker);
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
         let (_, item) = self.by_hand.pop_front()?;
         self.lane.start_by_hand();
@@ -187,21 +179,21 @@ impl<T: Queued> Endpoint<T> {
         if self.lane.waiting() == 0 {
             return Next::Nothing;
         }
-        let held = self.held(now);
+        let cooling = self.cools_for(now);
         let refused = self.breaker.refuses_for(now);
         if refused.is_some() {
-            let left_alone = refused.max(held);
-            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, left_alone });
+            let backs_off_for = refused.max(cooling);
+            return Next::Defer(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, backs_off_for });
         }
-        if held.is_some_and(|wait| wait > settings.endpoint_wait_max) {
-            return Next::PutOff(self.lane.evict(0), Deferral { why: FailureCode::Saturated, left_alone: held });
+        if cooling.is_some_and(|wait| wait > settings.endpoint_wait_max) {
+            return Next::Defer(self.lane.evict(0), Deferral { why: FailureCode::Saturated, backs_off_for: cooling });
         }
         let may_hold = self.may_hold(slow_part, settings);
         let may_wait = may_hold.saturating_sub(self.lane.in_flight());
         if self.lane.waiting() > may_wait {
-            return Next::PutOff(self.lane.evict(may_wait), Deferral::SATURATED);
+            return Next::Defer(self.lane.evict(may_wait), Deferral::SATURATED);
         }
-        if let Some(wait) = held {
+        if let Some(wait) = cooling {
             return Next::Later(now + wait);
         }
         // Of an endpoint that hasn't answered yet any request may take long: one is tried in any case.
@@ -269,8 +261,8 @@ impl<T: Queued> Endpoint<T> {
     }
 
     /// How long it asked to be left alone yet.
-    fn held(&self, now: Instant) -> Option<Duration> {
-        self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+    fn cools_for(&self, now: Instant) -> Option<Duration> {
+        self.cooling_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
     /// What has waited for so long that it must not hold up the commit of its partition any more.
@@ -285,8 +277,8 @@ impl<T: Queued> Endpoint<T> {
 
     /// How long it is left alone yet.
     #[must_use]
-    pub fn left_alone_for(&self, now: Instant) -> Option<Duration> {
-        self.breaker.refuses_for(now).max(self.held(now))
+    pub fn backs_off_for(&self, now: Instant) -> Option<Duration> {
+        self.breaker.refuses_for(now).max(self.cools_for(now))
     }
 
     /// As it is now.
@@ -295,7 +287,7 @@ impl<T: Queued> Endpoint<T> {
         EndpointReport {
             webhook_id,
             breaker: self.breaker.state(now),
-            left_alone_ms: self.left_alone_for(now).map(|left| left.as_millis() as u64),
+            backs_off_ms: self.backs_off_for(now).map(|left| left.as_millis() as u64),
             in_flight: self.lane.in_flight(),
             limit: self.pace.limit(),
             waiting: self.lane.waiting() + self.by_hand.len(),
@@ -330,12 +322,12 @@ impl<T: Queued> Endpoint<T> {
         }
         if let Some(asked) = outcome.retry_after.filter(|_| !succeeded) {
             let until = now + asked.min(settings.retry_after_max);
-            self.held_until = Some(self.held_until.map_or(until, |held| held.max(until)));
+            self.cooling_until = Some(self.cooling_until.map_or(until, |held| held.max(until)));
         }
         let change = self.breaker.record(succeeded, started.is_probe, started.at, now, &settings.breaker);
         if change == Some(Change::Closed) {
             // A probe that a person asked for may succeed before the time that the endpoint asked for is over.
-            self.held_until = None;
+            self.cooling_until = None;
             // What waited for it comes back at its pace, not at ours.
             self.pace.restart();
         }
@@ -347,7 +339,7 @@ impl<T: Queued> Endpoint<T> {
     pub fn is_forgettable(&self, now: Instant, settings: &config::Delivery) -> bool {
         self.is_idle()
             && self.pace.limit() >= settings.endpoint_in_flight_max
-            && self.held_until.is_none_or(|until| until <= now)
+            && self.cooling_until.is_none_or(|until| until <= now)
             && self.rate.as_ref().is_none_or(|rate| rate.free_at <= now)
             && self.breaker.is_spotless(now, &settings.breaker)
     }
@@ -357,14 +349,6 @@ impl<T: Queued> Endpoint<T> {
     pub fn is_idle(&self) -> bool {
         self.lane.is_idle() && self.by_hand.is_empty()
     }
-}
-
-impl Deferral {
-    /// Its webhook can't be read by this version: looked at again ever less often, as an endpoint is that stays away.
-    pub const HELD: Self = Self { why: FailureCode::Saturated, left_alone: Some(Duration::ZERO) };
-
-    /// The endpoint works, and has its hands full.
-    pub const SATURATED: Self = Self { why: FailureCode::Saturated, left_alone: None };
 }
 
 /// What waits in a lane holds up the commit of its partition: it may wait no longer than the attempt it waits for may take.
@@ -394,7 +378,7 @@ mod tests {
     use crate::config::Config;
 
     /// Of the places that endpoints may hold for long.
-    const PART: usize = 100;
+    const SLOW_PART: usize = 100;
     const SECOND: Duration = Duration::from_secs(1);
 
     #[derive(Debug, PartialEq, Eq)]
@@ -430,7 +414,7 @@ mod tests {
     }
 
     fn start(endpoint: &mut Endpoint<Item>, settings: &config::Delivery) -> Started {
-        match endpoint.next(Instant::now(), PART, settings) {
+        match endpoint.next(Instant::now(), SLOW_PART, settings) {
             Next::Start(_, started) => started,
             other => panic!("{other:?}"),
         }
@@ -440,25 +424,25 @@ mod tests {
     async fn no_more_go_at_once_than_the_limit_and_overload_lowers_it() {
         let (mut endpoint, settings) = endpoint(10);
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint, &settings)).collect();
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing);
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Nothing);
         endpoint.finished(None, started[0], Some(answered(503)), Instant::now(), &settings);
         assert_eq!(
-            endpoint.next(Instant::now(), PART, &settings),
+            endpoint.next(Instant::now(), SLOW_PART, &settings),
             Next::Nothing,
             "three are in flight, two are allowed"
         );
         endpoint.finished(None, started[1], None, Instant::now(), &settings);
         endpoint.finished(None, started[2], None, Instant::now(), &settings);
         start(&mut endpoint, &settings);
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing);
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Nothing);
     }
 
     /// Everything that is put off now; what may start does.
-    fn put_off(endpoint: &mut Endpoint<Item>, part: usize, settings: &config::Delivery) -> Vec<usize> {
+    fn defer(endpoint: &mut Endpoint<Item>, part: usize, settings: &config::Delivery) -> Vec<usize> {
         let mut all = Vec::new();
         loop {
             match endpoint.next(Instant::now(), part, settings) {
-                Next::PutOff(items, deferral) => {
+                Next::Defer(items, deferral) => {
                     assert_eq!(deferral, Deferral::SATURATED);
                     all.extend(items.into_iter().map(|item| item.0));
                 }
@@ -471,23 +455,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_falls_silent_keeps_a_short_queue_and_no_more_than_its_part() {
         let (mut endpoint, settings) = endpoint(1_000);
-        assert!(put_off(&mut endpoint, 2, &settings).is_empty(), "nothing is known of it yet");
+        assert!(defer(&mut endpoint, 2, &settings).is_empty(), "nothing is known of it yet");
         assert_eq!(endpoint.lane.in_flight(), 2, "and it gets no more than its part");
         assert_eq!(endpoint.holds_long(&settings), 2);
-        assert!(put_off(&mut endpoint, PART, &settings).is_empty());
+        assert!(defer(&mut endpoint, SLOW_PART, &settings).is_empty());
         for _ in 0..4 {
             endpoint.waited(SECOND / 10);
         }
-        let left = put_off(&mut endpoint, PART, &settings).len();
+        let left = defer(&mut endpoint, SLOW_PART, &settings).len();
         assert_eq!((left, endpoint.lane.in_flight(), endpoint.lane.waiting()), (994, 4, 2));
         assert_eq!(endpoint.holds_long(&settings), 6);
-        assert_eq!(put_off(&mut endpoint, 3, &settings).len(), 2, "none may wait where its part is in flight");
+        assert_eq!(defer(&mut endpoint, 3, &settings).len(), 2, "none may wait where its part is in flight");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_endpoint_that_nothing_is_known_of_is_tried_in_any_case() {
         let (mut endpoint, settings) = endpoint(2);
-        assert!(put_off(&mut endpoint, 0, &settings).is_empty());
+        assert!(defer(&mut endpoint, 0, &settings).is_empty());
         assert_eq!((endpoint.lane.in_flight(), endpoint.lane.waiting()), (1, 1));
     }
 
@@ -500,7 +484,7 @@ mod tests {
         for item in 1..=8 {
             endpoint.admit(Item(item), Instant::now());
         }
-        assert_eq!(put_off(&mut endpoint, 3, &settings).len(), 5);
+        assert_eq!(defer(&mut endpoint, 3, &settings).len(), 5);
         assert_eq!(endpoint.lane.in_flight() + endpoint.lane.waiting(), 3);
         assert_eq!(endpoint.holds_long(&settings), 3);
     }
@@ -515,7 +499,7 @@ mod tests {
             endpoint.admit(Item(item), Instant::now());
         }
         // Four at once, each 10 ms: 200 within half a second; beside them four that go now, and two behind those.
-        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 300 - 206);
+        assert_eq!(defer(&mut endpoint, SLOW_PART, &settings).len(), 300 - 206);
         assert_eq!(endpoint.holds_long(&settings), 6);
     }
 
@@ -525,9 +509,9 @@ mod tests {
         settings.endpoint_queue_max = 30;
         endpoint.set_rate(NonZeroU32::new(2), 1, Instant::now());
         // At two a second: 1 within half a second; beside it one that goes now, and 20 within the time of an attempt.
-        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 50 - 22);
+        assert_eq!(defer(&mut endpoint, SLOW_PART, &settings).len(), 50 - 22);
         endpoint.set_rate(NonZeroU32::new(2), 4, Instant::now());
-        assert_eq!(put_off(&mut endpoint, PART, &settings).len(), 21 - 7, "four workers share it");
+        assert_eq!(defer(&mut endpoint, SLOW_PART, &settings).len(), 21 - 7, "four workers share it");
     }
 
     #[tokio::test(start_paused = true)]
@@ -550,22 +534,22 @@ mod tests {
         for started in &started[..3] {
             endpoint.finished(None, *started, Some(answered(500)), Instant::now(), &settings);
         }
-        assert!(endpoint.left_alone_for(Instant::now()).is_some());
+        assert!(endpoint.backs_off_for(Instant::now()).is_some());
         endpoint.moved(&settings, Instant::now());
         endpoint.admit(Item(4), Instant::now());
         start(&mut endpoint, &settings);
         let asked = Outcome { retry_after: Some(SECOND * 60), ..answered(503) };
         endpoint.finished(None, started[3], Some(asked), Instant::now(), &settings);
-        assert_eq!((endpoint.left_alone_for(Instant::now()), endpoint.limit(&settings)), (None, 4));
+        assert_eq!((endpoint.backs_off_for(Instant::now()), endpoint.limit(&settings)), (None, 4));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_worker_before_knew_is_kept_to() {
         let (_, settings) = endpoint(0);
-        let mut endpoint = Endpoint::left_alone(SECOND * 60, &settings, Instant::now());
+        let mut endpoint = Endpoint::backing_off(SECOND * 60, &settings, Instant::now());
         endpoint.admit(Item(0), Instant::now());
-        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(SECOND * 60) };
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(vec![Item(0)], deferral));
+        let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(SECOND * 60) };
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Defer(vec![Item(0)], deferral));
         tokio::time::advance(SECOND * 60).await;
         endpoint.admit(Item(1), Instant::now());
         assert!(start(&mut endpoint, &settings).is_probe);
@@ -579,16 +563,16 @@ mod tests {
             endpoint.finished(None, started, Some(answered(500)), Instant::now(), &settings);
         }
         let open = settings.breaker.open_initial;
-        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(open) };
+        let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(open) };
         assert!(
-            matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(items, why) if items.len() == 2 && why == deferral)
+            matches!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Defer(items, why) if items.len() == 2 && why == deferral)
         );
         tokio::time::advance(open).await;
         endpoint.admit(Item(5), Instant::now());
         endpoint.admit(Item(6), Instant::now());
         let probe = start(&mut endpoint, &settings);
         assert_eq!(
-            endpoint.next(Instant::now(), PART, &settings),
+            endpoint.next(Instant::now(), SLOW_PART, &settings),
             Next::Nothing,
             "one probe at a time; the other waits for it"
         );
@@ -598,7 +582,7 @@ mod tests {
         );
         endpoint.admit(Item(7), Instant::now());
         start(&mut endpoint, &settings);
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing, "at its own pace");
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Nothing, "at its own pace");
     }
 
     #[tokio::test(start_paused = true)]
@@ -610,19 +594,23 @@ mod tests {
         }
         endpoint.admit(Item(BY_HAND), Instant::now());
         endpoint.admit(Item(BY_HAND + 1), Instant::now());
-        let Next::Start(Item(BY_HAND), probe) = endpoint.next(Instant::now(), PART, &settings) else {
+        let Next::Start(Item(BY_HAND), probe) = endpoint.next(Instant::now(), SLOW_PART, &settings) else {
             panic!("it goes first")
         };
         assert!(probe.is_probe);
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::Nothing, "all others wait for its answer");
+        assert_eq!(
+            endpoint.next(Instant::now(), SLOW_PART, &settings),
+            Next::Nothing,
+            "all others wait for its answer"
+        );
         let opened = endpoint.finished(None, probe, Some(answered(500)), Instant::now(), &settings);
         assert_eq!(opened, Some(Change::Opened(settings.breaker.open_initial * 2)));
-        let Next::Start(Item(next), probe) = endpoint.next(Instant::now(), PART, &settings) else {
+        let Next::Start(Item(next), probe) = endpoint.next(Instant::now(), SLOW_PART, &settings) else {
             panic!("the circuit is open, and the next that a person asked for is a probe as well")
         };
         assert_eq!((next, probe.is_probe), (BY_HAND + 1, true));
         let closed = endpoint.finished(None, probe, Some(answered(200)), Instant::now(), &settings);
-        assert_eq!((closed, endpoint.left_alone_for(Instant::now())), (Some(Change::Closed), None));
+        assert_eq!((closed, endpoint.backs_off_for(Instant::now())), (Some(Change::Closed), None));
     }
 
     #[tokio::test(start_paused = true)]
@@ -637,11 +625,11 @@ mod tests {
         let probe = start(&mut endpoint, &settings);
         assert!(probe.is_probe);
         assert!(
-            matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(..)),
+            matches!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Defer(..)),
             "others keep to what it asked for"
         );
         endpoint.finished(None, probe, Some(answered(200)), Instant::now(), &settings);
-        assert_eq!(endpoint.left_alone_for(Instant::now()), None);
+        assert_eq!(endpoint.backs_off_for(Instant::now()), None);
         endpoint.admit(Item(2), Instant::now());
         start(&mut endpoint, &settings);
     }
@@ -655,7 +643,7 @@ mod tests {
             endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         }
         assert!(endpoint.works(Instant::now()));
-        assert_eq!(endpoint.left_alone_for(Instant::now()), None);
+        assert_eq!(endpoint.backs_off_for(Instant::now()), None);
         assert!(!endpoint.works(Instant::now()), "now it is no news");
         endpoint.admit(Item(3), Instant::now());
         start(&mut endpoint, &settings);
@@ -668,8 +656,8 @@ mod tests {
         let minute = Duration::from_secs(60);
         let asked = Outcome { retry_after: Some(minute), ..answered(429) };
         endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
-        let deferral = Deferral { why: FailureCode::Saturated, left_alone: Some(minute) };
-        assert_eq!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(vec![Item(1)], deferral));
+        let deferral = Deferral { why: FailureCode::Saturated, backs_off_for: Some(minute) };
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Defer(vec![Item(1)], deferral));
         tokio::time::advance(minute).await;
         endpoint.admit(Item(2), Instant::now());
         start(&mut endpoint, &settings);
@@ -680,7 +668,7 @@ mod tests {
         let (mut endpoint, settings) = endpoint(2);
         endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         start(&mut endpoint, &settings);
-        let Next::Later(at) = endpoint.next(Instant::now(), PART, &settings) else {
+        let Next::Later(at) = endpoint.next(Instant::now(), SLOW_PART, &settings) else {
             panic!("the second may not go yet")
         };
         assert!(at <= Instant::now() + Duration::from_millis(100));
@@ -706,8 +694,8 @@ mod tests {
         for started in started {
             endpoint.finished(None, started, Some(asked), Instant::now(), &settings);
         }
-        let deferral = Deferral { why: FailureCode::CircuitOpen, left_alone: Some(hold) };
-        assert!(matches!(endpoint.next(Instant::now(), PART, &settings), Next::PutOff(_, why) if why == deferral));
+        let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(hold) };
+        assert!(matches!(endpoint.next(Instant::now(), SLOW_PART, &settings), Next::Defer(_, why) if why == deferral));
     }
 
     #[tokio::test(start_paused = true)]

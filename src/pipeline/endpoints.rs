@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::Change;
-use super::endpoint::{Deferral, Endpoint, Next, Started};
+use super::defer::Deferral;
+use super::endpoint::{Endpoint, Next, Started};
 use super::lane::Queued;
-use super::slow_places::SlowPlaces;
+use super::slow_permits::SlowPermits;
 use crate::config;
 use crate::delivery::Outcome;
 use crate::report::EndpointReport;
-use crate::store::repaired::Repair;
+use crate::store::recoveries::Recovery;
 use crate::webhook::{Webhook, WebhookId};
 
 /// The endpoints that have something to do or a past worth remembering.
@@ -29,7 +30,7 @@ pub struct Endpoints<T> {
 #[derive(Debug)]
 struct State<T> {
     known: HashMap<WebhookId, Known<T>>,
-    slow_places: SlowPlaces,
+    slow_permits: SlowPermits,
 }
 
 #[derive(Debug)]
@@ -51,15 +52,15 @@ impl<T> Known<T> {
 
 /// How long an endpoint is left alone, for other workers to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum EndpointChange {
     /// For so long from now on.
-    LeftAlone(Duration),
+    BacksOff(Duration),
     /// No more.
-    Back,
+    Recovered,
 }
 
 /// A shorter time isn't worth telling: who doesn't know of it learns it by a request or two.
-const NEWS_MIN: Duration = Duration::from_secs(1);
+const ANNOUNCED_MIN: Duration = Duration::from_secs(1);
 
 /// What is to be done at an endpoint.
 #[derive(Debug)]
@@ -67,28 +68,28 @@ pub struct Steps<T> {
     /// To be sent.
     pub start: Vec<(T, Started)>,
     /// To be put off.
-    pub put_off: Vec<(T, Deferral)>,
+    pub defer: Vec<(T, Deferral)>,
     /// When to look again.
     pub again_at: Option<Instant>,
 }
 
 impl<T> Steps<T> {
     fn is_empty(&self) -> bool {
-        self.start.is_empty() && self.put_off.is_empty() && self.again_at.is_none()
+        self.start.is_empty() && self.defer.is_empty() && self.again_at.is_none()
     }
 }
 
 impl<T> Default for Steps<T> {
     fn default() -> Self {
-        Self { start: Vec::new(), put_off: Vec::new(), again_at: None }
+        Self { start: Vec::new(), defer: Vec::new(), again_at: None }
     }
 }
 
 impl<T: Queued> Endpoints<T> {
-    /// None yet. Together they may hold `slow_places` for long.
+    /// None yet. Together they may hold `slow_permits` for long.
     #[must_use]
-    pub fn new(settings: config::Delivery, slow_places: usize) -> Self {
-        let state = State { known: HashMap::new(), slow_places: SlowPlaces::new(slow_places) };
+    pub fn new(settings: config::Delivery, slow_permits: usize) -> Self {
+        let state = State { known: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
         Self { state: Mutex::new(state), settings, workers: AtomicU32::new(1) }
     }
 
@@ -102,24 +103,24 @@ impl<T: Queued> Endpoints<T> {
     }
 
     /// What other workers know of endpoints that are to be left alone. What is known here already counts more.
-    pub fn inform(&self, left_alone: impl IntoIterator<Item = (WebhookId, Duration)>) {
+    pub fn back_off(&self, backs_off_for: impl IntoIterator<Item = (WebhookId, Duration)>) {
         let now = Instant::now();
         let mut state = self.state();
-        for (webhook, wait) in left_alone {
-            let endpoint = || Known::new(Endpoint::left_alone(wait, &self.settings, now));
+        for (webhook, wait) in backs_off_for {
+            let endpoint = || Known::new(Endpoint::backing_off(wait, &self.settings, now));
             state.known.entry(webhook).or_insert_with(endpoint);
         }
     }
 
     /// What is known of an endpoint from elsewhere: from a person's test or redelivery, or from another worker.
-    pub fn hear(&self, webhook: WebhookId, repair: Repair) {
+    pub fn recover(&self, webhook: WebhookId, recovery: Recovery) {
         let now = Instant::now();
         let mut state = self.state();
         // One that nothing is known of here isn't left alone either.
         let Some(known) = state.known.get_mut(&webhook) else { return };
-        match repair {
-            Repair::Asked => known.endpoint.try_now(&self.settings),
-            Repair::Works => {
+        match recovery {
+            Recovery::TryNow => known.endpoint.try_now(&self.settings),
+            Recovery::Succeeded => {
                 if known.endpoint.works(now) {
                     tracing::info!(%webhook, "circuit closed: the endpoint is known to work");
                 }
@@ -146,9 +147,9 @@ impl<T: Queued> Endpoints<T> {
     pub fn advance(&self, webhook: WebhookId) -> Steps<T> {
         let now = Instant::now();
         let mut state = self.state();
-        let State { known, slow_places } = &mut *state;
+        let State { known, slow_permits } = &mut *state;
         let Some(one) = known.get_mut(&webhook) else { return Steps::default() };
-        let steps = one.steps(slow_places, now, &self.settings);
+        let steps = one.steps(slow_permits, now, &self.settings);
         // A healthy one that is idle is most of them: forgotten at once, so that memory follows what is going on.
         if one.is_over() && one.endpoint.is_forgettable(now, &self.settings) {
             known.remove(&webhook);
@@ -170,14 +171,14 @@ impl<T: Queued> Endpoints<T> {
         order_key: Option<u64>,
         started: Started,
         outcome: Option<Outcome>,
-    ) -> Option<News> {
+    ) -> Option<EndpointChange> {
         let now = Instant::now();
-        let (change, before, left_alone) = {
+        let (change, before, backs_off_for) = {
             let mut state = self.state();
             let endpoint = &mut state.known.get_mut(&webhook)?.endpoint;
-            let before = endpoint.left_alone_for(now).unwrap_or_default();
+            let before = endpoint.backs_off_for(now).unwrap_or_default();
             let change = endpoint.finished(order_key, started, outcome, now, &self.settings);
-            (change, before, endpoint.left_alone_for(now).unwrap_or_default())
+            (change, before, endpoint.backs_off_for(now).unwrap_or_default())
         };
         match change {
             Some(Change::Opened(lasts)) => {
@@ -186,11 +187,11 @@ impl<T: Queued> Endpoints<T> {
             }
             Some(Change::Closed) => {
                 tracing::info!(%webhook, "endpoint is back");
-                return Some(News::Back);
+                return Some(EndpointChange::Recovered);
             }
             None => {}
         }
-        (left_alone >= before + NEWS_MIN).then_some(News::LeftAlone(left_alone))
+        (backs_off_for >= before + ANNOUNCED_MIN).then_some(EndpointChange::BacksOff(backs_off_for))
     }
 
     /// Each as it is now.
@@ -204,7 +205,7 @@ impl<T: Queued> Endpoints<T> {
     pub fn sweep(&self, by: Duration, exists: impl Fn(WebhookId) -> bool) -> Vec<(WebhookId, Steps<T>)> {
         let now = Instant::now();
         let mut all = Vec::new();
-        let State { known, slow_places } = &mut *self.state();
+        let State { known, slow_permits } = &mut *self.state();
         known.retain(|webhook, known| {
             known.endpoint.waited(by);
             let exists = exists(*webhook);
@@ -213,8 +214,8 @@ impl<T: Queued> Endpoints<T> {
                 known.endpoint.moved(&self.settings, now);
             }
             let overdue = known.endpoint.overdue(now, &self.settings);
-            let mut steps = known.steps(slow_places, now, &self.settings);
-            steps.put_off.extend(overdue.into_iter().map(|item| (item, Deferral::SATURATED)));
+            let mut steps = known.steps(slow_permits, now, &self.settings);
+            steps.defer.extend(overdue.into_iter().map(|item| (item, Deferral::SATURATED)));
             if !steps.is_empty() {
                 all.push((*webhook, steps));
             }
@@ -226,13 +227,13 @@ impl<T: Queued> Endpoints<T> {
 
 impl<T: Queued> Known<T> {
     /// Everything that may be done now.
-    fn steps(&mut self, slow_places: &mut SlowPlaces, now: Instant, settings: &config::Delivery) -> Steps<T> {
+    fn steps(&mut self, slow_permits: &mut SlowPermits, now: Instant, settings: &config::Delivery) -> Steps<T> {
         let mut steps = Steps::default();
-        let part = slow_places.part(self.holds_long);
+        let part = slow_permits.part(self.holds_long);
         loop {
             match self.endpoint.next(now, part, settings) {
                 Next::Start(item, started) => steps.start.push((item, started)),
-                Next::PutOff(items, deferral) => steps.put_off.extend(items.into_iter().map(|item| (item, deferral))),
+                Next::Defer(items, deferral) => steps.defer.extend(items.into_iter().map(|item| (item, deferral))),
                 Next::Later(at) => {
                     if !std::mem::replace(&mut self.is_awaited, true) {
                         steps.again_at = Some(at);
@@ -243,7 +244,7 @@ impl<T: Queued> Known<T> {
             }
         }
         let before = std::mem::replace(&mut self.holds_long, self.endpoint.holds_long(settings));
-        slow_places.hold(before, self.holds_long);
+        slow_permits.hold(before, self.holds_long);
         steps
     }
 

@@ -9,16 +9,21 @@ use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
-use super::endpoint::Deferral;
+use super::defer::Deferral;
+use super::dispatch::{Dispatcher, Open, task_key};
 use super::hand_off::HandedOff;
-use super::held::HeldEvents;
+use super::incoming::{Batch, Incoming, Unreadable};
+use super::panics;
 use super::parking::Parking;
 use super::partition::Receipt;
+use super::permits::Claim;
 use super::predecessors::Predecessors;
+use super::recipient::{NoRecipient, recipient};
 use super::settle::Settlement;
-use super::{Batch, Claim, Incoming, Open, Pipeline, Unreachable, Unreadable, panics, recipient, task_key};
+use super::unsupported::UnsupportedEvents;
+use crate::clock::now_ms;
 use crate::config::Ordering;
-use crate::delivery::{DeadReason, Delivery, DeliveryId, Source, now_ms};
+use crate::delivery::{DeadReason, Delivery, DeliveryId, Source};
 use crate::event::Event;
 use crate::event::body::Bodies;
 use crate::record::{LastError, UnreadOrigin};
@@ -37,21 +42,21 @@ const EARLIEST_MS: i64 = 1_420_070_400_000;
 
 /// Fans out what a consumer hands over, in its order, until the consumer is gone. `parking` is its group's.
 pub async fn run(
-    pipeline: Arc<Pipeline>,
+    dispatcher: Arc<Dispatcher>,
     predecessors: Predecessors,
     parking: Arc<Parking>,
     mut batches: mpsc::Receiver<Batch>,
 ) {
     let predecessors = Arc::new(predecessors);
     let mut fan_out = FanOut {
-        held: HeldEvents::new(pipeline.clone(), predecessors.clone(), parking.clone()),
-        pipeline,
+        unsupported: UnsupportedEvents::new(dispatcher.clone(), predecessors.clone(), parking.clone()),
+        dispatcher,
         predecessors,
         beside: HashMap::new(),
         beside_kib: Arc::new(Semaphore::new(BESIDE_KIB_MAX as usize)),
         wide_at_once: Arc::new(Semaphore::new(WIDE_AT_ONCE)),
     };
-    fan_out.pipeline.inform().await;
+    fan_out.dispatcher.load_backoffs().await;
     while let Some(batch) = batches.recv().await {
         fan_out.beside.retain(|_, done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         for (incoming, receipt) in batch.records {
@@ -62,8 +67,8 @@ pub async fn run(
 }
 
 struct FanOut {
-    pipeline: Arc<Pipeline>,
-    held: HeldEvents,
+    dispatcher: Arc<Dispatcher>,
+    unsupported: UnsupportedEvents,
     predecessors: Arc<Predecessors>,
     /// Tasks with an event that is fanned out beside the others; told when it is done. The next event of such a
     /// task waits for it, so that first attempts keep their order.
@@ -84,17 +89,17 @@ impl FanOut {
             return;
         }
         match spare {
-            Incoming::Due { delivery, .. } | Incoming::Far { delivery, .. } => {
-                let permits = self.pipeline.writing_place().await;
-                let Some(handling) = self.pipeline.handle(receipt, permits) else { return };
+            Incoming::Due { delivery, .. } | Incoming::DueLater { delivery, .. } => {
+                let permits = self.dispatcher.permits.write().await;
+                let Some(handling) = self.dispatcher.handle(receipt, permits) else { return };
                 let detail = panics::DETAIL.to_owned();
-                tokio::spawn(self.pipeline.clone().give_up(delivery, DeadReason::Malformed, detail, handling));
+                tokio::spawn(self.dispatcher.clone().give_up(delivery, DeadReason::Malformed, detail, handling));
             }
             Incoming::Event { event, source, replays, .. } => {
-                unreadable(&self.pipeline, &self.predecessors, panicked(&event, source, replays, &receipt), receipt)
+                unreadable(&self.dispatcher, &self.predecessors, panicked(&event, source, replays, &receipt), receipt)
                     .await;
             }
-            Incoming::Unreadable(record) => unreadable(&self.pipeline, &self.predecessors, record, receipt).await,
+            Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
             Incoming::Nothing(_) => receipt.settle(),
         }
     }
@@ -113,20 +118,20 @@ impl FanOut {
                 self.event(event, First { traceparent, source, replays }, receipt).await;
             }
             Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
-            Incoming::Far { delivery, last, due_at_ms } => self.far(delivery, last, due_at_ms, receipt).await,
-            Incoming::Unreadable(record) => unreadable(&self.pipeline, &self.predecessors, record, receipt).await,
+            Incoming::DueLater { delivery, last, due_at_ms } => self.far(delivery, last, due_at_ms, receipt).await,
+            Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
         }
     }
 
     async fn event(&mut self, event: Arc<Event>, first: First, receipt: Arc<Receipt>) {
-        let snapshot = self.pipeline.snapshots.current().await;
-        for held in snapshot.held(event.event_type) {
-            self.held.take(&snapshot, held, &event, &first, &receipt).await;
+        let snapshot = self.dispatcher.snapshots.current().await;
+        for held in snapshot.unsupported(event.event_type) {
+            self.unsupported.take(&snapshot, held, &event, &first, &receipt).await;
         }
         let webhooks = snapshot.matching(event.event_type);
         drop(snapshot);
         let is_wide = webhooks.len() > WIDE;
-        let ordered = self.pipeline.config.delivery.ordering == Ordering::Task;
+        let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
         let before = if ordered { self.beside.remove(&key) } else { None };
         let claim = match (first.replays, is_wide) {
@@ -135,7 +140,7 @@ impl FanOut {
             (0, false) => Claim::First,
         };
         let spread = Spread {
-            pipeline: self.pipeline.clone(),
+            dispatcher: self.dispatcher.clone(),
             predecessors: self.predecessors.clone(),
             webhooks,
             event,
@@ -168,29 +173,27 @@ impl FanOut {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
-        let order_key = self.pipeline.order_key(&delivery);
-        if let Some(detail) = self.pipeline.policy.too_old(&delivery, now_ms()) {
-            let permits = self.pipeline.writing_place().await;
-            let Some(handling) = self.pipeline.handle(receipt, permits) else { return };
-            tokio::spawn(self.pipeline.clone().give_up(delivery, DeadReason::Expired, detail, handling));
+        let order_key = self.dispatcher.order_key(&delivery);
+        if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
+            let permits = self.dispatcher.permits.write().await;
+            let Some(handling) = self.dispatcher.handle(receipt, permits) else { return };
+            tokio::spawn(self.dispatcher.clone().give_up(delivery, DeadReason::Expired, detail, handling));
             return;
         }
-        let Some(permits) = self.pipeline.place(Claim::Retry, delivery.body.len()).await else {
-            let permits = self.pipeline.writing_place().await;
+        let Some(permits) = self.dispatcher.permits.claim(Claim::Retry, delivery.body.len()).await else {
+            let permits = self.dispatcher.permits.write().await;
             let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
-            self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::SATURATED));
+            self.dispatcher.spawn_deferral(open, Deferral::SATURATED);
             return;
         };
         let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
-        let found = recipient(&*self.pipeline.snapshots.current().await, &open.delivery);
+        let found = recipient(&*self.dispatcher.snapshots.current().await, &open.delivery);
         match found {
-            Ok(webhook) => self.pipeline.submit(&webhook, open),
-            Err(Unreachable::Held) => {
-                self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::HELD))
-            }
-            Err(Unreachable::Dropped(why)) => {
-                let Some(handling) = self.pipeline.handle(open.receipt, open.permits) else { return };
-                self.pipeline.drop_silently(&open.delivery, handling, why).await;
+            Ok(webhook) => self.dispatcher.submit(&webhook, open),
+            Err(NoRecipient::Unsupported) => self.dispatcher.spawn_deferral(open, Deferral::UNSUPPORTED),
+            Err(NoRecipient::Dropped(why)) => {
+                let Some(handling) = self.dispatcher.handle(open.receipt, open.permits) else { return };
+                self.dispatcher.drop_silently(&open.delivery, handling, why).await;
             }
         }
     }
@@ -200,14 +203,14 @@ impl FanOut {
         if self.predecessors.settled(&receipt, delivery.id.0).await {
             return receipt.settle();
         }
-        let permits = self.pipeline.writing_place().await;
-        let Some(mut handling) = self.pipeline.handle(receipt, permits) else { return };
-        let pipeline = self.pipeline.clone();
+        let permits = self.dispatcher.permits.write().await;
+        let Some(mut handling) = self.dispatcher.handle(receipt, permits) else { return };
+        let dispatcher = self.dispatcher.clone();
         tokio::spawn(async move {
             let left_ms = u64::try_from(due_at_ms.saturating_sub(now_ms())).unwrap_or(0);
-            let tier = pipeline.policy.schedule.tier_for(Duration::from_millis(left_ms));
-            if pipeline.hand_off.retry(&delivery, tier, due_at_ms, last, &mut handling).await == HandedOff::Written {
-                pipeline.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+            let tier = dispatcher.policy.schedule.tier_for(Duration::from_millis(left_ms));
+            if dispatcher.hand_off.retry(&delivery, tier, due_at_ms, last, &mut handling).await == HandedOff::Written {
+                dispatcher.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
             }
         });
     }
@@ -215,7 +218,7 @@ impl FanOut {
 
 /// Gives a record up that can't be read.
 async fn unreadable(
-    pipeline: &Arc<Pipeline>,
+    dispatcher: &Arc<Dispatcher>,
     predecessors: &Predecessors,
     record: Arc<Unreadable>,
     receipt: Arc<Receipt>,
@@ -224,12 +227,12 @@ async fn unreadable(
     if predecessors.settled(&receipt, Uuid::nil()).await {
         return receipt.settle();
     }
-    let permits = pipeline.writing_place().await;
-    let Some(mut handling) = pipeline.handle(receipt, permits) else { return };
-    let pipeline = pipeline.clone();
+    let permits = dispatcher.permits.write().await;
+    let Some(mut handling) = dispatcher.handle(receipt, permits) else { return };
+    let dispatcher = dispatcher.clone();
     tokio::spawn(async move {
-        if pipeline.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
-            pipeline.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
+        if dispatcher.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
+            dispatcher.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
         }
     });
 }
@@ -292,7 +295,7 @@ fn first_seen_at_ms(receipt: &Receipt) -> i64 {
 
 /// One event on its way to its webhooks.
 struct Spread {
-    pipeline: Arc<Pipeline>,
+    dispatcher: Arc<Dispatcher>,
     predecessors: Arc<Predecessors>,
     webhooks: Arc<[Arc<Webhook>]>,
     event: Arc<Event>,
@@ -306,7 +309,7 @@ impl Spread {
     async fn run(self) {
         if panics::caught(self.each()).await.is_err() {
             let record = panicked(&self.event, self.first.source.clone(), self.first.replays, &self.receipt);
-            unreadable(&self.pipeline, &self.predecessors, record, self.receipt.clone()).await;
+            unreadable(&self.dispatcher, &self.predecessors, record, self.receipt.clone()).await;
         }
     }
 
@@ -325,39 +328,39 @@ impl Spread {
                 self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
                 continue;
             };
-            if let Some(detail) = self.pipeline.policy.too_old(&delivery, now_ms()) {
+            if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
                 // Offsets that were lost must not send the past again.
                 self.give_up(delivery, DeadReason::Expired, detail).await;
                 continue;
             }
-            let place = self.pipeline.place(self.claim, delivery.body.len()).await;
-            let has_place = place.is_some();
-            let permits = match place {
+            let permit = self.dispatcher.permits.claim(self.claim, delivery.body.len()).await;
+            let has_permit = permit.is_some();
+            let permits = match permit {
                 Some(permits) => permits,
-                None => self.pipeline.writing_place().await,
+                None => self.dispatcher.permits.write().await,
             };
             // Revoked meanwhile: the next owner fans out the rest.
             if self.receipt.partition.is_closed() {
                 return;
             }
             self.receipt.add();
-            let order_key = self.pipeline.order_key(&delivery);
+            let order_key = self.dispatcher.order_key(&delivery);
             let (delivery, receipt) = (Arc::new(delivery), self.receipt.clone());
             let open = Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0 };
-            if has_place {
-                self.pipeline.submit(webhook, open);
+            if has_permit {
+                self.dispatcher.submit(webhook, open);
             } else {
-                self.pipeline.spawn(open, |pipeline, open| pipeline.put_off(open, Deferral::SATURATED));
+                self.dispatcher.spawn_deferral(open, Deferral::SATURATED);
             }
         }
         self.receipt.settle();
     }
 
     async fn give_up(&self, delivery: Delivery, reason: DeadReason, detail: String) {
-        let permits = self.pipeline.writing_place().await;
+        let permits = self.dispatcher.permits.write().await;
         self.receipt.add();
-        let Some(handling) = self.pipeline.handle(self.receipt.clone(), permits) else { return };
-        tokio::spawn(self.pipeline.clone().give_up(Arc::new(delivery), reason, detail, handling));
+        let Some(handling) = self.dispatcher.handle(self.receipt.clone(), permits) else { return };
+        tokio::spawn(self.dispatcher.clone().give_up(Arc::new(delivery), reason, detail, handling));
     }
 
     fn delivery(&self, webhook: &Webhook, body: Bytes) -> Delivery {

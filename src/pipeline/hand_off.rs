@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
 
-use super::Unreadable;
 use super::handling::Handling;
-use crate::delivery::{DeadReason, Delivery, now_ms};
+use super::incoming::Unreadable;
+use crate::clock::now_ms;
+use crate::delivery::{DeadReason, Delivery};
 use crate::record::{self, LastError};
 use crate::topics::Names;
 pub use producing::{Limits, Producing};

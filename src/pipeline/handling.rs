@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Permits;
 use super::parking::{Parked, Parking};
 use super::partition::{InFlight, Receipt};
+use super::permits::Permits;
 
 /// One part of a record that is being handled. Dropping it settles nothing: the offset stays.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::webhook::{Webhook, WebhookId};
 /// the most. With the defaults that is a day, more than the longest wait between two attempts of a delivery.
 const PARTS: u32 = 5;
 /// How often a worker tells Redis of a webhook's failures: so many times in a part.
-const TOLD_PER_PART: u32 = 10;
+const REPORTS_PER_PART: u32 = 10;
 
 /// Watches the outcomes of attempts.
 pub struct Health {
@@ -28,25 +28,25 @@ pub struct Health {
     failing: Failing,
     log: DeliveryLog,
     disable_after: Duration,
-    /// When Redis was last told of a webhook's failure; without an entry the next one is told at once.
-    told: Mutex<HashMap<WebhookId, Instant>>,
+    /// When Redis was last reported of a webhook's failure; without an entry the next one is reported at once.
+    reported: Mutex<HashMap<WebhookId, Instant>>,
 }
 
 impl Health {
     /// With `webhooks.disable_after`.
     #[must_use]
     pub fn new(store: WebhookStore, failing: Failing, log: DeliveryLog, disable_after: Duration) -> Self {
-        Self { store, failing, log, disable_after, told: Mutex::default() }
+        Self { store, failing, log, disable_after, reported: Mutex::default() }
     }
 
-    fn told(&self) -> MutexGuard<'_, HashMap<WebhookId, Instant>> {
-        self.told.lock().expect("nothing panics while it holds what was told")
+    fn reported(&self) -> MutexGuard<'_, HashMap<WebhookId, Instant>> {
+        self.reported.lock().expect("nothing panics while it holds what was reported")
     }
 
     /// Draws the conclusions from an attempt. While Redis is away this costs nothing but a conclusion drawn later.
     pub async fn observe(&self, webhook: &Webhook, attempt: &Attempt) {
         if attempt.failure.is_none() {
-            self.told().remove(&webhook.id);
+            self.reported().remove(&webhook.id);
             return;
         }
         if let Err(error) = self.failed(webhook, attempt.ended_at_ms).await {
@@ -55,22 +55,22 @@ impl Health {
     }
 
     /// It answered 410 Gone: it is disabled. False if it was changed since it was asked, or is gone or inactive already.
-    pub async fn gone(&self, webhook: &Webhook, now_ms: i64) -> bool {
+    pub async fn disable_gone(&self, webhook: &Webhook, now_ms: i64) -> bool {
         self.disable(webhook, "the endpoint answered 410 Gone", now_ms).await
     }
 
     /// Forgets webhooks that don't `exist` any more, or aren't active: enabled again, they begin anew.
     pub fn retain(&self, exists: impl Fn(WebhookId) -> bool) {
-        self.told().retain(|webhook, _| exists(*webhook));
+        self.reported().retain(|webhook, _| exists(*webhook));
     }
 
     async fn failed(&self, webhook: &Webhook, now_ms: i64) -> redis::RedisResult<()> {
         let gap_max = self.disable_after / PARTS;
-        if self.told().get(&webhook.id).is_some_and(|told| told.elapsed() < gap_max / TOLD_PER_PART) {
+        if self.reported().get(&webhook.id).is_some_and(|reported| reported.elapsed() < gap_max / REPORTS_PER_PART) {
             return Ok(());
         }
         let failure = self.failing.failed(webhook.id, gap_max).await?;
-        self.told().insert(webhook.id, Instant::now());
+        self.reported().insert(webhook.id, Instant::now());
         if failure.lasts < self.disable_after {
             return Ok(());
         }

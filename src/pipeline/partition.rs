@@ -74,7 +74,7 @@ pub enum Stage {
 
 /// What holds a partition's watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holding {
+pub struct Blocker {
     /// The lowest offset that isn't settled.
     pub offset: i64,
     /// Timestamp of the record there, Unix milliseconds.
@@ -155,7 +155,7 @@ impl Partition {
 
     /// What holds the watermark; None where nothing is open.
     #[must_use]
-    pub fn holding(&self) -> Option<Holding> {
+    pub fn holding(&self) -> Option<Blocker> {
         // Settled and forgotten, or given up with an old log: not what is looked for.
         let receipt = {
             let mut state = self.state();
@@ -171,7 +171,7 @@ impl Partition {
             }
         };
         let (stage, webhook) = receipt.stage();
-        Some(Holding { offset: receipt.offset, timestamp_ms: receipt.timestamp_ms, stage, webhook })
+        Some(Blocker { offset: receipt.offset, timestamp_ms: receipt.timestamp_ms, stage, webhook })
     }
 
     fn settle(&self, generation: u64, offset: i64) {
@@ -415,11 +415,11 @@ mod tests {
         let (first, second) = (partition.open(5, 70).unwrap(), partition.open(6, 80).unwrap());
         let webhook = WebhookId(uuid::Uuid::from_u128(1));
         first.note(Stage::Sending, webhook);
-        let holding = Holding { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
+        let holding = Blocker { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
         assert_eq!(partition.holding(), Some(holding));
         first.settle();
         drop(first);
-        let holding = Holding { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
+        let holding = Blocker { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
         assert_eq!(partition.holding(), Some(holding));
         second.settle();
         assert_eq!(partition.holding(), None);

@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::store::connection::Connection;
 use uuid::Uuid;
 
 use super::partition::{Partition, Receipt};
-use super::settle::Groups;
 use crate::conditions::{Conditions, Severity};
-use crate::store::marks::{self, Mark};
-use crate::store::{Keys, is_away};
+use crate::store::is_away;
+use crate::store::marks::{Loaded, Mark, MarkStreams};
 
 /// Loads the marks of each partition once.
 #[derive(Clone)]
 pub struct Predecessors {
-    /// To Redis.
-    pub connection: Connection,
-    /// Its keys.
-    pub keys: Keys,
-    /// Which group reads a topic.
-    pub groups: Groups,
+    /// The streams of marks.
+    pub marks: MarkStreams,
     /// Where a wait shows.
     pub conditions: Conditions,
 }
@@ -31,16 +25,12 @@ impl Predecessors {
         loaded.contains(Mark::of(id, receipt.offset, receipt.timestamp_ms))
     }
 
-    async fn load(&self, partition: &Arc<Partition>) -> marks::Loaded {
-        let key = self.groups.marks_key(&self.keys, partition);
+    async fn load(&self, partition: &Arc<Partition>) -> Loaded {
+        let key = self.marks.key(&partition.topic, partition.number);
         let mut outage = self.conditions.outage("redis: reading what is settled", Severity::NotReady);
         loop {
-            let mut connection = self.connection.clone();
-            let loaded = if partition.marks_are_void {
-                marks::discard(&mut connection, &key).await
-            } else {
-                marks::load(&mut connection, &key).await
-            };
+            let loaded =
+                if partition.marks_are_void { self.marks.discard(&key).await } else { self.marks.load(&key).await };
             match loaded {
                 Ok(loaded) => {
                     partition.inherited(&loaded.entries);
@@ -50,7 +40,7 @@ impl Predecessors {
                 // A key of another type, say: what is settled is sent again after a crash, which is what a lost Redis costs.
                 Err(error) if !is_away(&error) => {
                     tracing::error!(key, %error, "what a predecessor settled can't be read: it may be sent again");
-                    return marks::Loaded::default();
+                    return Loaded::default();
                 }
                 Err(error) => {
                     outage.failed(format_args!("{key} can't be read: {error}"));

@@ -3,8 +3,9 @@
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 
+use crate::clock::{now_ms, now_ms_up};
 use crate::config;
-use crate::delivery::{Attempt, Delivery, FailureCode, now_ms, now_ms_up, retry_after};
+use crate::delivery::{Attempt, Delivery, FailureCode, retry_after};
 use crate::http::answer::Answer;
 use crate::http::client::{Client, policy};
 use crate::http::failure::SendError;

@@ -17,15 +17,15 @@ use uuid::Uuid;
 
 use super::handling::Handling;
 use super::partition::Partition;
+use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
-use crate::delivery::{Attempt, Delivery, Fate, now_ms};
-use crate::store::connection::Connection;
+use crate::delivery::{Attempt, Delivery, Fate};
 use crate::store::log::{self, Logged};
-use crate::store::marks::{self, Entry, Mark};
-use crate::store::settled::{self, Marks, Recorder};
+use crate::store::marks::{self, Entry, Mark, MarkStreams, NewEntry};
+use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
-use crate::store::{Keys, is_away, refuses_writes};
+use crate::store::{is_away, refuses_writes};
 use crate::webhook::WebhookId;
 use batch_bytes::BatchBytes;
 use refusals::Refusals;
@@ -101,11 +101,8 @@ impl Settler {
 /// What settling needs.
 #[allow(missing_docs, reason = "each is what its type says")]
 pub struct Setup {
-    /// Of its own: nothing queues behind a batch.
-    pub connection: Connection,
-    pub keys: Keys,
-    pub groups: Groups,
-    pub log: config::Log,
+    pub recorder: Recorder,
+    pub marks: MarkStreams,
     pub redis: config::Redis,
     /// Told when nothing can be recorded.
     pub snapshots: Snapshots,
@@ -118,11 +115,10 @@ pub struct Setup {
 #[must_use]
 pub fn start(setup: Setup) -> Settler {
     let (waiting, batches) = mpsc::channel(WAITING_MAX);
-    let Setup { connection, keys, groups, log, redis, snapshots, conditions, ended } = setup;
+    let Setup { recorder, marks, redis, snapshots, conditions, ended } = setup;
     let settling = Settling {
-        recorder: Recorder::new(connection, keys.clone(), log),
-        keys,
-        groups,
+        recorder,
+        marks,
         snapshots,
         refusals: Refusals::new(conditions.clone()),
         conditions,
@@ -138,24 +134,9 @@ pub fn start(setup: Setup) -> Settler {
     Settler { waiting }
 }
 
-/// Which group reads a topic; marks are kept per group.
-#[derive(Debug, Clone)]
-pub struct Groups(pub crate::topics::Names);
-
-impl Groups {
-    /// The key of a partition's marks.
-    #[must_use]
-    pub fn marks_key(&self, keys: &Keys, partition: &Partition) -> String {
-        let group =
-            if self.0.is_waiting(&partition.topic) { self.0.retry_group() } else { self.0.events_group().to_owned() };
-        keys.marks(&group, &partition.topic, partition.number)
-    }
-}
-
 struct Settling {
     recorder: Recorder,
-    keys: Keys,
-    groups: Groups,
+    marks: MarkStreams,
     snapshots: Snapshots,
     conditions: Conditions,
     refusals: Refusals,
@@ -240,7 +221,7 @@ impl Settling {
         }
         let logs: Vec<String> = match recorded.refused.is_empty() && self.refusals.is_empty() {
             true => Vec::new(),
-            false => batch.lines.iter().map(|line| self.keys.log(line.webhook)).collect(),
+            false => batch.lines.iter().map(|line| self.recorder.log_key(line.webhook)).collect(),
         };
         let used = logs.iter().chain(batch.marks.iter().map(|marks| &marks.key)).map(String::as_str);
         self.refusals.note(used, &recorded.refused);
@@ -272,8 +253,8 @@ impl Settling {
         }
         let (mut marks, mut of) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
         for (partition, highest, settled) in partitions.into_values() {
-            let key = self.groups.marks_key(&self.keys, partition);
-            marks.push(Marks { key, value: marks::encode(highest, &settled) });
+            let key = self.marks.key(&partition.topic, partition.number);
+            marks.push(NewEntry { key, value: marks::encode(highest, &settled) });
             of.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::delivery::millis;
+use crate::clock::millis;
 use crate::schedule::Waits;
 
 /// A bounded read-ahead of a tier's partition.
@@ -230,7 +230,7 @@ mod tests {
             self.written += 1;
         }
 
-        fn put_off(&mut self, mut delivery: Delivery, now_ms: i64) {
+        fn defer(&mut self, mut delivery: Delivery, now_ms: i64) {
             // The breaker alone would ask again every 30 seconds.
             let left_alone = Some(Duration::from_secs(30));
             let fate = self.policy.after_deferral(&delivery, left_alone, now_ms, rand::random());
@@ -244,7 +244,7 @@ mod tests {
         fn step(&mut self, tier: usize, now_ms: i64) {
             loop {
                 if let Some(due) = self.windows[tier].pop_due(now_ms) {
-                    self.put_off(due, now_ms);
+                    self.defer(due, now_ms);
                 } else if let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms, ALL) {
                     let left = Duration::from_millis((due_at_ms - now_ms) as u64);
                     self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, far);
@@ -278,7 +278,7 @@ mod tests {
         let mut arrived = 0;
         for now_ms in (0..3_600_000).step_by(20) {
             while arrived < waiting && (arrived * 10_000 / waiting) as i64 <= now_ms {
-                all.put_off(delivery.clone(), now_ms);
+                all.defer(delivery.clone(), now_ms);
                 arrived += 1;
             }
             (0..tiers as usize).for_each(|tier| all.step(tier, now_ms));

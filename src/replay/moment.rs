@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::delivery::{millis, now_ms};
+use crate::clock::{millis, now_ms};
 
 /// Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::topics::Names;
 
 /// How long the broker may take to say where a topic begins and ends.
@@ -115,10 +115,10 @@ pub struct Scan {
 }
 
 /// A consumer that is closed on a thread of its own: that takes a tenth of a second and more, and has nothing to say.
-struct ClosedElsewhere(Option<BaseConsumer<Words>>);
+struct ClosedElsewhere(Option<BaseConsumer<Logging>>);
 
 impl std::ops::Deref for ClosedElsewhere {
-    type Target = BaseConsumer<Words>;
+    type Target = BaseConsumer<Logging>;
     fn deref(&self) -> &Self::Target {
         self.0.as_ref().expect("it is taken only when dropped")
     }
@@ -158,7 +158,7 @@ impl Scan {
     fn locate_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
         let read_ahead_kib = (READ_AHEAD_KIB / share.of).max(1_024).to_string();
         let read_ahead_records = (READ_AHEAD_RECORDS / share.of).to_string();
-        let consumer: BaseConsumer<Words> = clients::consumer(config, &Names::new(config).replay_group())
+        let consumer: BaseConsumer<Logging> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
             // One reader of a whole topic: larger answers than a worker asks for, still bounded.
             .set("fetch.message.max.bytes", "262144")
@@ -166,7 +166,7 @@ impl Scan {
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", read_ahead_kib)
             .set("queued.min.messages", read_ahead_records)
-            .create_with_context(Words)
+            .create_with_context(Logging)
             .context("kafka consumer")?;
         let consumer = ClosedElsewhere(Some(consumer));
         let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
@@ -260,7 +260,7 @@ const IN_PROCESS_BROKER: &str = "mockCluster";
 
 /// Where each partition's reading begins; the oldest where nothing is said.
 fn starts(
-    consumer: &BaseConsumer<Words>,
+    consumer: &BaseConsumer<Logging>,
     topic: &str,
     numbers: &[i32],
     start: Start,

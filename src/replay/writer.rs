@@ -14,7 +14,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::kafka::{clients, words};
+use crate::kafka::{clients, logging};
 use crate::topics::Names;
 
 /// Records of a batch at the most: what a kill may leave half written.
@@ -43,11 +43,11 @@ struct Refusals(AtomicU64);
 
 impl ClientContext for Refusals {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        words::log(level, facility, words);
+        logging::log(level, facility, words);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        words::error(&error, reason);
+        logging::error(&error, reason);
     }
 }
 

@@ -11,7 +11,7 @@ use redis::Script;
 use super::connection::Connection;
 
 use super::Keys;
-use crate::delivery::millis;
+use crate::clock::millis;
 use crate::webhook::WebhookId;
 
 /// Kept as `since:last:counted`, in milliseconds. Of a webhook that was deleted under the attempt nothing is kept:

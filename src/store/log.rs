@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Keys;
+use crate::clock::millis;
 use crate::config;
-use crate::delivery::millis;
 use crate::webhook::WebhookId;
 
 pub use entry::{Entry, Logged, Shown};

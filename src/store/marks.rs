@@ -6,10 +6,16 @@
 //! record's offset and its timestamp: the same delivery written to a tier again, or a record of a topic that
 //! was deleted and made anew, has another one.
 
-use crate::store::connection::Connection;
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
+
+use super::Keys;
+use super::connection::Connection;
+use crate::topics::Names;
+
+/// The stream of a partition that nobody owns any more expires after this, in seconds.
+pub const EXPIRE_S: i64 = 7 * 86_400;
 
 /// Identifies a delivery in one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,30 +70,82 @@ pub fn encode(highest: i64, marks: &[Mark]) -> Vec<u8> {
     bytes
 }
 
-/// Removes a partition's stream: what it says is void.
-///
-/// # Errors
-/// Redis's.
-pub async fn discard(connection: &mut Connection, key: &str) -> redis::RedisResult<Loaded> {
-    redis::cmd("DEL").arg(key).query_async::<()>(connection).await?;
-    Ok(Loaded::default())
+/// An entry for a partition's stream. The script of [`super::settled`] appends it.
+#[derive(Debug)]
+pub struct NewEntry {
+    /// The stream's key.
+    pub key: String,
+    /// The highest offset and the marks, from [`encode`].
+    pub value: Vec<u8>,
 }
 
-/// Reads a partition's stream.
-///
-/// # Errors
-/// Redis's.
-pub async fn load(connection: &mut Connection, key: &str) -> redis::RedisResult<Loaded> {
-    let reply: StreamRangeReply = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(connection).await?;
-    let mut loaded = Loaded::default();
-    for entry in reply.ids {
-        let Some(value) = entry.get::<Vec<u8>>("m") else { continue };
-        let mut words = value.as_chunks::<8>().0.iter();
-        let Some(highest) = words.next().map(|bytes| i64::from_le_bytes(*bytes)) else { continue };
-        loaded.marks.extend(words.map(|bytes| u64::from_le_bytes(*bytes)));
-        loaded.entries.push(Entry { id: entry.id, highest });
+/// The streams of one installation.
+#[derive(Clone)]
+pub struct MarkStreams {
+    connection: Connection,
+    keys: Keys,
+    names: Names,
+}
+
+impl MarkStreams {
+    /// The streams that `keys` and `names` name.
+    #[must_use]
+    pub fn new(connection: Connection, keys: Keys, names: Names) -> Self {
+        Self { connection, keys, names }
     }
-    Ok(loaded)
+
+    /// The key of a partition's stream. Each consumer group has streams of its own.
+    #[must_use]
+    pub fn key(&self, topic: &str, partition: i32) -> String {
+        let group =
+            if self.names.is_waiting(topic) { self.names.retry_group() } else { self.names.events_group().to_owned() };
+        self.keys.marks(&group, topic, partition)
+    }
+
+    /// Reads a stream.
+    ///
+    /// # Errors
+    /// An error of Redis.
+    pub async fn load(&self, key: &str) -> redis::RedisResult<Loaded> {
+        let mut connection = self.connection.clone();
+        let reply: StreamRangeReply =
+            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut connection).await?;
+        let mut loaded = Loaded::default();
+        for entry in reply.ids {
+            let Some(value) = entry.get::<Vec<u8>>("m") else { continue };
+            let mut words = value.as_chunks::<8>().0.iter();
+            let Some(highest) = words.next().map(|bytes| i64::from_le_bytes(*bytes)) else { continue };
+            loaded.marks.extend(words.map(|bytes| u64::from_le_bytes(*bytes)));
+            loaded.entries.push(Entry { id: entry.id, highest });
+        }
+        Ok(loaded)
+    }
+
+    /// Removes a stream whose marks are void.
+    ///
+    /// # Errors
+    /// An error of Redis.
+    pub async fn discard(&self, key: &str) -> redis::RedisResult<Loaded> {
+        redis::cmd("DEL").arg(key).query_async::<()>(&mut self.connection.clone()).await?;
+        Ok(Loaded::default())
+    }
+
+    /// Trims a stream up to the entry `passed`, which a commit has passed. A trim that fails only takes room.
+    pub async fn trim(&self, key: &str, passed: &str) {
+        let mut pipe = redis::pipe();
+        pipe.cmd("XTRIM").arg(key).arg("MINID").arg(passed).ignore();
+        // MINID keeps the entry itself, which the commit has passed as well.
+        pipe.cmd("XDEL").arg(key).arg(passed).ignore();
+        if let Err(error) = pipe.query_async::<()>(&mut self.connection.clone()).await {
+            tracing::debug!(%error, key, "marks can't be trimmed");
+        }
+    }
+}
+
+/// Appends an entry without the script.
+pub fn append(pipe: &mut redis::Pipeline, entry: &NewEntry) {
+    pipe.cmd("XADD").arg(&entry.key).arg("*").arg("m").arg(&entry.value);
+    pipe.cmd("EXPIRE").arg(&entry.key).arg(EXPIRE_S);
 }
 
 #[cfg(test)]

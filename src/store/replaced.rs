@@ -10,7 +10,8 @@ use crate::store::connection::Connection;
 use redis::streams::StreamRangeReply;
 
 use super::Keys;
-use crate::delivery::{DeliveryId, millis, now_ms};
+use crate::clock::{millis, now_ms};
+use crate::delivery::DeliveryId;
 
 /// Redeliveries that are remembered at most. Beyond that the oldest are forgotten: then a retry that still waits is
 /// sent as well, under the same delivery id.

@@ -4,7 +4,7 @@ use crate::store::connection::Connection;
 use redis::AsyncCommands as _;
 
 use super::{Keys, is_away};
-use crate::delivery::now_ms;
+use crate::clock::now_ms;
 use crate::report::Report;
 
 /// A worker that hasn't said anything for so long is gone, in milliseconds.

@@ -14,12 +14,11 @@ use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
 use uuid::Uuid;
 
 use super::connection::Connection;
+use super::marks::{self, NewEntry};
 use super::{Keys, is_away, log, refuses_writes, success};
 use crate::config;
 use crate::webhook::WebhookId;
 
-/// Marks of a partition that nobody owns any more go away after this, in seconds.
-const MARKS_EXPIRE_S: i64 = 7 * 86_400;
 /// The number of a process's last line is kept for this long after it, in seconds.
 const SEQUENCE_EXPIRE_S: i64 = 86_400;
 
@@ -40,22 +39,13 @@ pub struct Line<'a> {
     pub cut: bool,
 }
 
-/// Marks for a partition's stream.
-#[derive(Debug)]
-pub struct Marks {
-    /// The stream.
-    pub key: String,
-    /// The entry's value.
-    pub value: Vec<u8>,
-}
-
 /// What is recorded at once.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// In the order of their numbers.
     pub lines: Vec<Line<'a>>,
     /// One for each partition.
-    pub marks: Vec<Marks>,
+    pub marks: Vec<NewEntry>,
 }
 
 /// What came of a batch.
@@ -81,6 +71,12 @@ impl Recorder {
     pub fn new(connection: Connection, keys: Keys, log: config::Log) -> Self {
         let sequence_key = keys.settled_sequence(Uuid::now_v7());
         Self { connection, keys, log, sequence_key }
+    }
+
+    /// The key of a webhook's log, as answers name it.
+    #[must_use]
+    pub fn log_key(&self, webhook: WebhookId) -> String {
+        self.keys.log(webhook)
     }
 
     /// Gives the connection up: an answer that didn't come in time may stand behind much that is still to be sent.
@@ -134,7 +130,7 @@ impl Recorder {
             .arg(log::oldest_ms(&self.log, now_ms))
             .arg(success::key(&self.keys, now_ms))
             .arg(success::EXPIRE_S)
-            .arg(MARKS_EXPIRE_S)
+            .arg(marks::EXPIRE_S)
             .arg(batch.lines.len())
             .arg(batch.marks.len())
             .arg(self.keys.failing());
@@ -146,8 +142,8 @@ impl Recorder {
                 .arg(line.meta)
                 .arg(line.body);
         }
-        for marks in &batch.marks {
-            call.arg(&marks.key).arg(&marks.value);
+        for entry in &batch.marks {
+            call.arg(&entry.key).arg(&entry.value);
         }
         call
     }
@@ -179,10 +175,9 @@ impl Recorder {
             keys.push(success_key);
         }
         let marks_at = keys.len();
-        for marks in &batch.marks {
-            pipe.cmd("XADD").arg(&marks.key).arg("*").arg("m").arg(&marks.value);
-            pipe.cmd("EXPIRE").arg(&marks.key).arg(MARKS_EXPIRE_S);
-            keys.extend([marks.key.clone(), marks.key.clone()]);
+        for entry in &batch.marks {
+            marks::append(&mut pipe, entry);
+            keys.extend([entry.key.clone(), entry.key.clone()]);
         }
         let answers: Vec<Value> = pipe.query_async(&mut self.connection).await?;
         let mut recorded = Recorded::default();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::delivery::{Delivery, DeliveryId};
 use crate::event::EventType;
-use crate::webhook::held::Held;
+use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
 
 pub use keeper::{Setup, keep};
@@ -24,7 +24,7 @@ pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
     by_event: HashMap<EventType, Arc<[Arc<Webhook>]>>,
     /// Webhooks that this version can't read: what is for them waits.
-    held: HashMap<WebhookId, Arc<Held>>,
+    unsupported: HashMap<WebhookId, Arc<Unsupported>>,
     /// Deliveries that were sent again by hand, and when, Unix milliseconds.
     replaced: HashMap<DeliveryId, i64>,
 }
@@ -32,14 +32,23 @@ pub struct Snapshot {
 impl Snapshot {
     /// Indexed by event type; webhooks that aren't active get nothing.
     #[must_use]
-    pub fn of(webhooks: Vec<Webhook>, held: Vec<Held>, replaced: HashMap<DeliveryId, i64>) -> Self {
+    pub fn of(webhooks: Vec<Webhook>, unsupported: Vec<Unsupported>, replaced: HashMap<DeliveryId, i64>) -> Self {
         let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
         let by_event = EventType::ALL
             .into_iter()
             .map(|event| (event, active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect()))
             .collect();
-        let held = held.into_iter().filter(|held| held.active).map(|held| (held.id, Arc::new(held))).collect();
-        Self { by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(), by_event, held, replaced }
+        let unsupported = unsupported
+            .into_iter()
+            .filter(|unsupported| unsupported.active)
+            .map(|unsupported| (unsupported.id, Arc::new(unsupported)))
+            .collect();
+        Self {
+            by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(),
+            by_event,
+            unsupported,
+            replaced,
+        }
     }
 
     /// Whether a delivery was sent again by hand since it was first seen: then that stands for this one.
@@ -56,13 +65,13 @@ impl Snapshot {
 
     /// Whether what is for that webhook waits, because this version can't read it.
     #[must_use]
-    pub fn is_held(&self, id: WebhookId) -> bool {
-        self.held.contains_key(&id)
+    pub fn is_unsupported(&self, id: WebhookId) -> bool {
+        self.unsupported.contains_key(&id)
     }
 
     /// Those that may want to be told of `event`, and can't be read.
-    pub fn held(&self, event: EventType) -> impl Iterator<Item = &Arc<Held>> {
-        self.held.values().filter(move |held| held.may_want(event))
+    pub fn unsupported(&self, event: EventType) -> impl Iterator<Item = &Arc<Unsupported>> {
+        self.unsupported.values().filter(move |unsupported| unsupported.may_want(event))
     }
 
     /// The active webhooks that want to be told of `event`.

@@ -12,7 +12,7 @@ use super::reading::{Peek, Version};
 use super::{Keys, StoreError, is_away, replaced};
 use crate::delivery::DeliveryId;
 use crate::event::rfc3339;
-use crate::webhook::held::Held;
+use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
 
 /// The webhooks as they stand in Redis.
@@ -28,7 +28,7 @@ pub struct Listing {
     /// Oldest first.
     pub webhooks: Vec<Webhook>,
     /// Those that this version can't read.
-    pub held: Vec<Held>,
+    pub unsupported: Vec<Unsupported>,
     /// Entries that can't be a webhook of any version: their names aren't ids.
     pub foreign: Vec<String>,
     /// The names of all entries.
@@ -274,7 +274,7 @@ impl WebhookStore {
 
 fn readable(id: WebhookId, json: &[u8]) -> Result<Webhook, StoreError> {
     serde_json::from_slice(json)
-        .map_err(|error| StoreError::Unreadable { id, problem: Held::read(id, json, &error).problem })
+        .map_err(|error| StoreError::Unreadable { id, problem: Unsupported::read(id, json, &error).problem })
 }
 
 fn listing(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Listing {
@@ -289,10 +289,10 @@ fn listing(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Listing {
         match serde_json::from_slice::<Webhook>(&json) {
             // The entry's name is what deliveries and changes go by.
             Ok(webhook) => listing.webhooks.push(Webhook { id, ..webhook }),
-            Err(error) => listing.held.push(Held::read(id, &json, &error)),
+            Err(error) => listing.unsupported.push(Unsupported::read(id, &json, &error)),
         }
     }
     listing.webhooks.sort_by(|a, b| (&a.created_at, a.id).cmp(&(&b.created_at, b.id)));
-    listing.held.sort_by_key(|held| held.id);
+    listing.unsupported.sort_by_key(|unsupported| unsupported.id);
     listing
 }

@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use crate::conditions::{Conditions, Severity};
 use crate::config::Config;
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::store::connection;
 use crate::store::snapshot::Snapshots;
 
@@ -122,7 +122,8 @@ fn metrics_page() -> Option<PrometheusHandle> {
 
 /// Asks the broker again and again on a thread of its own, as long as someone looks at the answer.
 fn probe_kafka(config: &Config) -> anyhow::Result<Arc<AtomicBool>> {
-    let client: BaseConsumer<Words> = clients::producer(config).create_with_context(Words).context("kafka client")?;
+    let client: BaseConsumer<Logging> =
+        clients::producer(config).create_with_context(Logging).context("kafka client")?;
     let topic = config.kafka.topic.clone();
     let up = Arc::new(AtomicBool::new(false));
     let answer = Arc::downgrade(&up);

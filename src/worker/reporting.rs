@@ -1,12 +1,13 @@
 //! A worker's report of itself, every second.
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
-use crate::delivery::now_ms;
 use crate::event::rfc3339;
-use crate::pipeline::Pipeline;
+use crate::pipeline::assigned::Assigned;
+use crate::pipeline::dispatch::Dispatcher;
 use crate::pipeline::partition::Partition;
 use crate::report::{HoldingReport, PartitionReport, Report};
 use crate::store::is_away;
@@ -17,30 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Endpoints that one report names; the worst come first.
 const ENDPOINTS_MAX: usize = 200;
 
-/// The partitions that are assigned to this process.
-#[derive(Debug, Default)]
-pub struct Assigned(Mutex<Vec<Weak<Partition>>>);
-
-impl Assigned {
-    /// One more.
-    pub fn add(&self, partition: &Arc<Partition>) {
-        let mut all = self.0.lock().expect("nothing panics while it holds the list");
-        all.retain(|one| one.strong_count() > 0);
-        all.push(Arc::downgrade(partition));
-    }
-
-    fn all(&self) -> Vec<Arc<Partition>> {
-        let all = self.0.lock().expect("nothing panics while it holds the list");
-        let mut live: Vec<Arc<Partition>> =
-            all.iter().filter_map(Weak::upgrade).filter(|one| !one.is_closed()).collect();
-        live.sort_by(|one, other| (&one.topic, one.number).cmp(&(&other.topic, other.number)));
-        live
-    }
-}
-
 /// Says so until the process ends. Redis that is away is no trouble: the next report says more.
 pub async fn keep(
-    pipeline: Arc<Pipeline>,
+    dispatcher: Arc<Dispatcher>,
     assigned: Arc<Assigned>,
     reports: Reports,
     worker: String,
@@ -51,10 +31,10 @@ pub async fn keep(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match reports.put(&report(&pipeline, &assigned, worker.clone())).await {
+        match reports.put(&report(&dispatcher, &assigned, worker.clone())).await {
             Ok(workers) => {
                 refused.over();
-                pipeline.set_workers(workers);
+                dispatcher.set_workers(workers);
             }
             Err(error) if is_away(&error) => tracing::debug!(%error, "a report can't be written"),
             Err(error) => refused.failed(format_args!("others don't know how this worker stands: {error}")),
@@ -62,19 +42,19 @@ pub async fn keep(
     }
 }
 
-fn report(pipeline: &Pipeline, assigned: &Assigned, worker: String) -> Report {
-    let in_flight_max = pipeline.config.worker.in_flight_max;
-    let mut endpoints = pipeline.endpoints();
+fn report(dispatcher: &Dispatcher, assigned: &Assigned, worker: String) -> Report {
+    let in_flight_max = dispatcher.in_flight_max();
+    let mut endpoints = dispatcher.endpoints();
     endpoints.sort_by_key(|endpoint| (endpoint.breaker, std::cmp::Reverse(endpoint.waiting), endpoint.webhook_id));
     endpoints.truncate(ENDPOINTS_MAX);
-    let seen = pipeline.snapshots.seen();
+    let seen = dispatcher.webhooks_seen();
     Report {
         webhooks: seen.map(|(_, webhooks)| webhooks),
         webhooks_version: seen.map(|(version, _)| version),
         worker,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         at_ms: now_ms(),
-        in_flight: in_flight_max - pipeline.places_left(),
+        in_flight: in_flight_max - dispatcher.permits_left(),
         in_flight_max,
         partitions: assigned.all().iter().map(|partition| of(partition)).collect(),
         endpoints,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::signature;
 use optio_webhooks::store::success;

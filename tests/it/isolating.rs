@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::store::failing::Failing;
 use optio_webhooks::webhook::draft::Draft;
@@ -67,8 +67,8 @@ async fn many_endpoints_that_work_but_are_slow_leave_the_others_their_places() {
     .await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}: it waited for the slow ones", began.elapsed());
     let tiers = (1..=3).flat_map(|tier| world.records(&world.names().retry(tier)));
-    let put_off = tiers.filter(|record| header(record, "optio-webhook-id") == fast.to_string()).count();
-    assert_eq!(put_off, 0, "and none of it was put off for them");
+    let defer = tiers.filter(|record| header(record, "optio-webhook-id") == fast.to_string()).count();
+    assert_eq!(defer, 0, "and none of it was put off for them");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,12 +87,12 @@ async fn a_dead_endpoint_is_left_alone_and_gets_each_delivery_once_when_it_is_ba
     world.emit(EventType::TaskCompleted, 300).await;
     let deferred = async || {
         let tiers = (1..=5).flat_map(|tier| world.records(&world.names().retry(tier)));
-        let put_off: Vec<_> = tiers.filter(|record| header(record, "optio-last-error") == "circuit_open").collect();
-        (put_off.len() >= 500).then_some(put_off)
+        let defer: Vec<_> = tiers.filter(|record| header(record, "optio-last-error") == "circuit_open").collect();
+        (defer.len() >= 500).then_some(defer)
     };
-    let put_off = eventually("deliveries that are put off", deferred).await;
-    assert!(put_off.iter().all(|record| header(record, "optio-deferrals") != "0"));
-    assert!(put_off.iter().any(|record| header(record, "optio-attempts") == "0"), "a deferral spends no attempt");
+    let defer = eventually("deliveries that are put off", deferred).await;
+    assert!(defer.iter().all(|record| header(record, "optio-deferrals") != "0"));
+    assert!(defer.iter().any(|record| header(record, "optio-attempts") == "0"), "a deferral spends no attempt");
     let attempts = world.receiver.count();
     assert!(attempts < 150, "{attempts} attempts of 300 deliveries: it was left alone");
     assert!(
@@ -175,7 +175,7 @@ async fn a_rate_limit_is_kept() {
     webhook.rate_per_second = std::num::NonZeroU32::new(20);
     world.store().put(&webhook).await.unwrap();
     let _worker = world.worker().await;
-    let began_ms = optio_webhooks::delivery::now_ms();
+    let began_ms = optio_webhooks::clock::now_ms();
     world.emit(EventType::TaskCompleted, 60).await;
     let requests = world.receiver.arrived(60).await;
     world.settled().await;

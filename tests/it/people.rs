@@ -4,7 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::{Delivery, DeliveryId, Source, now_ms};
+use optio_webhooks::clock::now_ms;
+use optio_webhooks::delivery::{Delivery, DeliveryId, Source};
 use optio_webhooks::event::EventType;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::report::BreakerState;
@@ -228,7 +229,7 @@ const OPEN_FOR_LONG: [(&str, &str); 4] = [
 async fn leave_alone(world: &World, webhook: WebhookId) -> usize {
     let reports = Reports::new(world.redis.clone(), &world.keys()).all().await.unwrap();
     let is_left_alone = |one: &&optio_webhooks::report::EndpointReport| {
-        one.webhook_id == webhook && (one.breaker == BreakerState::Open || one.left_alone_ms.is_some())
+        one.webhook_id == webhook && (one.breaker == BreakerState::Open || one.backs_off_ms.is_some())
     };
     reports.iter().filter(|report| report.endpoints.iter().any(|one| is_left_alone(&one))).count()
 }

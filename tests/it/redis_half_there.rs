@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::store::connection;
-use optio_webhooks::store::settled::{Batch, Line, Marks, Recorder};
+use optio_webhooks::store::marks::NewEntry;
+use optio_webhooks::store::settled::{Batch, Line, Recorder};
 use optio_webhooks::store::success;
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::webhook::WebhookId;
@@ -353,7 +354,7 @@ async fn a_batch_that_is_recorded_twice_or_in_parts_adds_no_second_entry_and_no_
                 cut: true,
             })
             .collect(),
-        marks: vec![Marks { key: keys.marks("group", "topic", 0), value: vec![0; 16] }],
+        marks: vec![NewEntry { key: keys.marks("group", "topic", 0), value: vec![0; 16] }],
     };
     for numbers in [1..9, 1..9, 1..5, 5..9, 5..11] {
         let recorded = recorder.record(&batch(numbers), now_ms()).await.unwrap();

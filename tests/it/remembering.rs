@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::report::BreakerState;
+use optio_webhooks::store::backoffs::Backoffs;
 use optio_webhooks::store::failing::Failing;
-use optio_webhooks::store::left_alone::LeftAlone;
 use optio_webhooks::store::reports::Reports;
 use optio_webhooks::webhook::WebhookId;
 use optio_webhooks::webhook::draft::Draft;
@@ -20,7 +20,7 @@ async fn change(world: &World, webhook: WebhookId, draft: Draft) {
 
 /// Waits until others can know that the endpoint is left alone.
 async fn told(world: &World, webhook: WebhookId) {
-    let left_alone = LeftAlone::new(world.redis.clone(), &world.keys());
+    let left_alone = Backoffs::new(world.redis.clone(), &world.keys());
     eventually("it is told", async || {
         left_alone.all().await.unwrap().iter().any(|(one, _)| *one == webhook).then_some(())
     })
@@ -78,7 +78,7 @@ async fn a_webhook_with_another_url_is_tried_at_once_and_begins_anew() {
         world.receiver.requests().iter().any(|request| request.path == "/mended").then_some(())
     })
     .await;
-    assert!(LeftAlone::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
+    assert!(Backoffs::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
     let failing = Failing::new(world.redis.clone(), &world.keys());
     let lasts = failing.failed(webhook, Duration::from_secs(60)).await.unwrap().lasts;
     assert!(lasts < Duration::from_secs(1), "its failures of before count no more: {lasts:?}");
@@ -124,5 +124,5 @@ async fn a_webhook_that_is_enabled_again_begins_anew() {
     world.receiver.arrived(asked + 1).await;
     let enabled = is_active(true).await.expect("one failure doesn't disable it: what was before counts no more");
     assert_eq!(enabled.disabled_reason, None);
-    assert!(LeftAlone::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
+    assert!(Backoffs::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
 }

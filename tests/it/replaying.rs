@@ -5,7 +5,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source, now_ms};
+use optio_webhooks::clock::now_ms;
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::record::{self, LastError, UnreadOrigin};
 use optio_webhooks::replay::browse;

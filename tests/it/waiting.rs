@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use optio_webhooks::delivery::now_ms;
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::kafka::clients;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};

@@ -96,7 +96,11 @@ pub struct Rotate {
 #[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
 pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem> {
     let all = admin.store.listing().await?;
-    let unreadable = all.held.into_iter().map(|held| Unreadable { id: held.id, problem: held.problem }).collect();
+    let unreadable = all
+        .unsupported
+        .into_iter()
+        .map(|unsupported| Unreadable { id: unsupported.id, problem: unsupported.problem })
+        .collect();
     let webhooks = all.webhooks.iter().map(Webhook::shown).collect();
     Ok(Json(Webhooks { webhooks, unreadable, warning: admin.trouble() }))
 }

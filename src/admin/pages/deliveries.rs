@@ -177,7 +177,7 @@ pub async fn show(
             dt { "Attempt" } dd { (logged.attempt) @if logged.replays > 0 { " of replay " (logged.replays) } }
             dt { "Time" } dd { (time(&logged.delivered_at)) }
             dt { "Duration" } dd { (logged.duration_ms) " ms" }
-            @if let Some(code) = logged.error { dt { "Error" } dd { code { (code.as_str()) } ": " (code.in_words()) } }
+            @if let Some(code) = logged.error { dt { "Error" } dd { code { (code.as_str()) } ": " (code.explanation()) } }
             @if let Some(detail) = &logged.error_detail { dt { "Why" } dd { (detail) } }
             @if let Some(next) = &logged.next_attempt_at { dt { "Next attempt" } dd { (time(next)) } }
         }

@@ -94,7 +94,7 @@ fn endpoint(one: &EndpointStatus) -> Markup {
                     BreakerState::HalfOpen => span .badge.warn { "Being tried" },
                     BreakerState::Closed => span .badge.ok { "Working" },
                 }
-                @if let Some(left) = endpoint.left_alone_ms { span .hint { " for " (seconds(left as i64)) } }
+                @if let Some(left) = endpoint.backs_off_ms { span .hint { " for " (seconds(left as i64)) } }
             }
             td data-label="In flight" { (endpoint.in_flight) " of " (endpoint.limit) }
             td data-label="Waiting" { (endpoint.waiting) }

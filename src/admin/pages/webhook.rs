@@ -14,7 +14,7 @@ use super::webhooks::{Entered, fields, secret_field, state};
 use super::{Form, Refusal, option, time};
 use crate::admin::auth::Session;
 use crate::admin::{Problem, Shared};
-use crate::delivery::now_ms;
+use crate::clock::now_ms;
 use crate::event::{EventType, rfc3339};
 use crate::signature;
 use crate::webhook::Webhook;

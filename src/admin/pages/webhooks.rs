@@ -11,7 +11,7 @@ use super::layout::{Place, csrf, flash, layout};
 use super::{Form, Refusal, option, time};
 use crate::admin::auth::Session;
 use crate::admin::{Problem, Shared};
-use crate::delivery::now_ms;
+use crate::clock::now_ms;
 use crate::event::EventType;
 use crate::store::success::{self, Counts};
 use crate::webhook::draft::Draft;
@@ -110,8 +110,8 @@ pub async fn list(
         }
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
         @if let Some(trouble) = admin.trouble() { p .flash.bad role="alert" { "Redis: " (trouble) } }
-        @for held in &all.held {
-            p .flash.bad role="alert" { "Webhook " (held.id) " can't be read by this version (" (held.problem) "). What is for it waits." }
+        @for unsupported in &all.unsupported {
+            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). What is for it waits." }
         }
         @if webhooks.is_empty() {
             p .empty { "No webhooks yet. Add one to be told when a task completes, fails or needs attention." }
@@ -232,7 +232,7 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
                     input type="checkbox" name="events" id=(event.as_str()) value=(event.as_str())
                         checked[entered.events.iter().any(|name| name == event.as_str())] aria-describedby={ (event.as_str()) "-hint" };
                     label for=(event.as_str()) { (event.as_str()) }
-                    p .hint id={ (event.as_str()) "-hint" } { (event.in_words()) }
+                    p .hint id={ (event.as_str()) "-hint" } { (event.explanation()) }
                 }
             }
         }

@@ -13,14 +13,14 @@ use uuid::Uuid;
 
 use super::super::run::Signals;
 use super::super::say;
-use super::happening::{Happening, follow};
+use super::observation::{Observation, follow};
 use crate::admin;
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::now_ms;
 use crate::dev::receiver::{Answer, Arrival, Receiver};
 use crate::event::{EventType, sample};
 use crate::kafka::clients;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
@@ -48,8 +48,8 @@ pub struct Story {
     pub receiver: Receiver,
     /// Where the settings page is.
     pub page: std::net::SocketAddr,
-    happenings: tokio::sync::Mutex<mpsc::Receiver<Happening>>,
-    producer: FutureProducer<Words>,
+    observations: tokio::sync::Mutex<mpsc::Receiver<Observation>>,
+    producer: FutureProducer<Logging>,
 }
 
 impl Story {
@@ -61,16 +61,16 @@ impl Story {
         say(
             "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",
         );
-        let (sender, happenings) = mpsc::channel(1_000);
+        let (sender, observations) = mpsc::channel(1_000);
         let receiver = listen(sender.clone()).await?;
         subscribe_webhooks(config, &receiver).await?;
         let names = Names::new(config);
         follow(config, &names, sender)?;
         let worker = Worker::start(config, Prepared::default(), &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
-        let producer = clients::producer(config).create_with_context(Words).context("kafka producer")?;
-        let happenings = tokio::sync::Mutex::new(happenings);
-        Ok(Self { config: config.clone(), worker, receiver, page, happenings, producer })
+        let producer = clients::producer(config).create_with_context(Logging).context("kafka producer")?;
+        let observations = tokio::sync::Mutex::new(observations);
+        Ok(Self { config: config.clone(), worker, receiver, page, observations, producer })
     }
 
     /// Writes one transition of each type and follows what becomes of them.
@@ -86,13 +86,13 @@ impl Story {
         }
         say("");
         let mut seen = Seen::default();
-        let mut happenings = self.happenings.lock().await;
+        let mut observations = self.observations.lock().await;
         let deadline = Instant::now() + STORY_MAX;
         while !seen.is_complete(&self.config) {
-            match tokio::time::timeout_at(deadline, happenings.recv()).await {
-                Ok(Some(happening)) => {
-                    say(&happening.line());
-                    seen.add(&happening);
+            match tokio::time::timeout_at(deadline, observations.recv()).await {
+                Ok(Some(observation)) => {
+                    say(&observation.line());
+                    seen.add(&observation);
                 }
                 Ok(None) | Err(_) => break,
             }
@@ -107,10 +107,10 @@ impl Story {
 
     /// Goes on showing what happens.
     pub async fn watch(&self, signals: &mut Signals) {
-        let mut happenings = self.happenings.lock().await;
+        let mut observations = self.observations.lock().await;
         loop {
             tokio::select! {
-                Some(happening) = happenings.recv() => say(&happening.line()),
+                Some(observation) = observations.recv() => say(&observation.line()),
                 () = signals.next() => return,
             }
         }
@@ -134,17 +134,17 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, happening: &Happening) {
-        match happening {
-            Happening::Arrived(arrival) => {
+    fn add(&mut self, observation: &Observation) {
+        match observation {
+            Observation::Arrived(arrival) => {
                 self.attempts += 1;
                 self.wrong_signatures += u32::from(arrival.verified != Some(true));
                 if arrival.status == 200 {
                     *self.delivered.entry(arrival.path.clone()).or_default() += 1;
                 }
             }
-            Happening::Waits { .. } => self.retries += 1,
-            Happening::Dead { .. } => self.dead += 1,
+            Observation::Waits { .. } => self.retries += 1,
+            Observation::Dead { .. } => self.dead += 1,
         }
     }
 
@@ -184,7 +184,7 @@ impl Seen {
     }
 }
 
-async fn listen(happenings: mpsc::Sender<Happening>) -> anyhow::Result<Receiver> {
+async fn listen(observations: mpsc::Sender<Observation>) -> anyhow::Result<Receiver> {
     let answer = |arrival: &Arrival| match arrival.path.as_str() {
         FLAKY if arrival.attempt <= FLAKY_FAILURES => Answer::status(503),
         DEAD => Answer::status(500),
@@ -193,7 +193,7 @@ async fn listen(happenings: mpsc::Sender<Happening>) -> anyhow::Result<Receiver>
     let (receiver, mut arrivals) = Receiver::start(([127, 0, 0, 1], 0).into(), Some(SECRET.to_owned()), answer).await?;
     tokio::spawn(async move {
         while let Some(arrival) = arrivals.recv().await {
-            let _ = happenings.send(Happening::Arrived(arrival)).await;
+            let _ = observations.send(Observation::Arrived(arrival)).await;
         }
     });
     Ok(receiver)

@@ -7,13 +7,14 @@ use std::time::Duration;
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, OwnedHeaders};
 
-use super::Assigned;
+use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{DeadReason, Delivery, Source, now_ms};
+use crate::delivery::{DeadReason, Delivery, Source};
 use crate::event::{Decoded, Limits, Position, Undecodable, decode};
-use crate::pipeline::partition::Receipt;
+use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
+use crate::pipeline::panics;
+use crate::pipeline::partition::{Partition, Receipt};
 use crate::pipeline::window::{Window, bytes_part};
-use crate::pipeline::{Batch, Incoming, Unreadable, panics};
 use crate::record::{self, LastError, UnreadOrigin};
 use crate::topics::{self, Names};
 
@@ -67,7 +68,7 @@ pub struct Retries {
     names: Names,
     limits: Limits,
     /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
-    windows: HashMap<usize, (Assigned, Window<Waiting>)>,
+    windows: HashMap<usize, (Arc<Partition>, Window<Waiting>)>,
     /// Which window is served first; moves on, so that one with very much that is due doesn't hold up the others.
     turn: usize,
 }
@@ -83,7 +84,7 @@ impl Retries {
         Self { names, limits: Limits::new(config), config: config.clone(), windows: HashMap::new(), turn: 0 }
     }
 
-    fn read(&self, record: &Record<'_>, partition: &Assigned) -> Read {
+    fn read(&self, record: &Record<'_>, partition: &Arc<Partition>) -> Read {
         if record::is_replay_of_unread(record.headers) {
             return Read::Ready(self.unread(record, partition));
         }
@@ -94,7 +95,7 @@ impl Retries {
     }
 
     /// A replayed record that couldn't be read: through the decoder that it came to first, again.
-    fn unread(&self, record: &Record<'_>, partition: &Assigned) -> Incoming {
+    fn unread(&self, record: &Record<'_>, partition: &Arc<Partition>) -> Incoming {
         let Some(origin) = record::unread_origin(record.headers) else {
             return malformed(record, here(record, partition), "a replay that doesn't say where it comes from");
         };
@@ -108,7 +109,7 @@ impl Retries {
         }
     }
 
-    fn window(&mut self, partition: &Assigned) -> &mut Window<Waiting> {
+    fn window(&mut self, partition: &Arc<Partition>) -> &mut Window<Waiting> {
         let (names, config) = (&self.names, &self.config);
         let (_, window) = self.windows.entry(Arc::as_ptr(partition).addr()).or_insert_with(|| {
             let waits = topics::waits(config, names.tier_of(&partition.topic));
@@ -134,7 +135,7 @@ impl Intake {
     }
 
     /// A record was read. Nothing that stands in it can stop the thread: what panics twice is malformed.
-    pub(super) fn take(&mut self, record: &Record<'_>, partition: &Assigned, ready: &mut Batch) {
+    pub(super) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
         let Some(receipt) = partition.open(record.offset, timestamp_ms) else { return };
         let read = panics::twice(|| match self {
@@ -166,12 +167,12 @@ impl Intake {
         }
         let held: usize = retries.windows.values().map(|(_, window)| window.bytes()).sum();
         let (all, bytes_max) = (retries.windows.len(), retries.config.worker.waiting_bytes_max);
-        let mut windows: Vec<&mut (Assigned, Window<Waiting>)> =
+        let mut windows: Vec<&mut (Arc<Partition>, Window<Waiting>)> =
             retries.windows.values_mut().filter(|(_, window)| !window.is_empty()).collect();
         // Equal shares first, then whatever is left to whoever has more.
         windows.rotate_left(retries.turn % count);
         retries.turn = retries.turn.wrapping_add(1);
-        let max = super::super::BATCH_MAX;
+        let max = BATCH_MAX;
         for share in [max.div_ceil(count), max] {
             for (partition, window) in &mut windows {
                 let max = max.min(ready.len() + share);
@@ -187,14 +188,14 @@ impl Intake {
                     else {
                         break;
                     };
-                    ready.push(Incoming::Far { delivery, last, due_at_ms }, receipt);
+                    ready.push(Incoming::DueLater { delivery, last, due_at_ms }, receipt);
                 }
             }
         }
     }
 
     /// Whether a partition may not read on.
-    pub(super) fn is_full(&self, partition: &Assigned) -> bool {
+    pub(super) fn is_full(&self, partition: &Arc<Partition>) -> bool {
         let Self::Retries(retries) = self else { return false };
         let window = retries.windows.get(&Arc::as_ptr(partition).addr());
         window.is_some_and(|(_, window)| window.is_full(retries.bytes_part(window.bytes())))
@@ -209,7 +210,7 @@ impl Intake {
 }
 
 /// The middle of a partition's open offsets, once there are half as many as stop it.
-fn half_open(partition: &Assigned, open_offsets_max: usize) -> Option<i64> {
+fn half_open(partition: &Arc<Partition>, open_offsets_max: usize) -> Option<i64> {
     if partition.open_offsets() < open_offsets_max / 2 {
         return None;
     }
@@ -244,7 +245,7 @@ fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Inco
 }
 
 /// Where a record stands that comes for the first time.
-fn here(record: &Record<'_>, partition: &Assigned) -> UnreadOrigin {
+fn here(record: &Record<'_>, partition: &Arc<Partition>) -> UnreadOrigin {
     UnreadOrigin {
         source: Source { topic: partition.topic.clone(), partition: partition.number, offset: record.offset },
         timestamp_ms: record.timestamp_ms,
@@ -288,7 +289,7 @@ mod tests {
 
     type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-    fn assigned(topic: &str) -> Assigned {
+    fn assigned(topic: &str) -> Arc<Partition> {
         static STANDSTILL: LazyLock<Arc<Standstill>> =
             LazyLock::new(|| Standstill::watch(Duration::from_secs(3_600)).unwrap());
         Arc::new(Partition::new(topic.into(), 0, Committed::default(), STANDSTILL.clone()))
@@ -419,7 +420,7 @@ mod tests {
                     hand_over(&delivery);
                 }
             }
-            Incoming::Due { delivery, .. } | Incoming::Far { delivery, .. } => hand_over(delivery),
+            Incoming::Due { delivery, .. } | Incoming::DueLater { delivery, .. } => hand_over(delivery),
             Incoming::Unreadable(record) => {
                 let letter = record::dead(
                     record::unread(record.headers.clone(), &record.origin),

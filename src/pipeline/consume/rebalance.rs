@@ -11,19 +11,19 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
-use super::{Assigned, Trim};
 use crate::conditions::{Conditions, Outage, Severity};
-use crate::kafka::words;
+use crate::kafka::logging;
+use crate::pipeline::assigned::Assigned;
 use crate::pipeline::commit_note;
 use crate::pipeline::partition::{Committed, Partition};
 use crate::pipeline::standstill::Standstill;
-use crate::worker::reporting;
+use crate::store::marks::MarkStreams;
 
 /// How long the committed offsets of new partitions are waited for.
 const COMMITTED_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Rebalances {
-    assigned: Mutex<HashMap<(Arc<str>, i32), Assigned>>,
+    assigned: Mutex<HashMap<(Arc<str>, i32), Arc<Partition>>>,
     /// Held while offsets are being committed: an older commit must not land behind the last one of a revoke.
     committing: Mutex<()>,
     refused: Mutex<Outage>,
@@ -34,8 +34,9 @@ pub(super) struct Rebalances {
 pub(super) struct Parts {
     pub(super) group: String,
     pub(super) drain_timeout: Duration,
-    pub(super) trim: Trim,
-    pub(super) registry: Arc<reporting::Assigned>,
+    pub(super) marks: MarkStreams,
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) registry: Arc<Assigned>,
     pub(super) standstill: Arc<Standstill>,
     /// Whether partitions without a commit are read from their oldest record.
     pub(super) begins_at_oldest: bool,
@@ -44,11 +45,11 @@ pub(super) struct Parts {
 
 impl ClientContext for Rebalances {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        words::log(level, facility, words);
+        logging::log(level, facility, words);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        words::error(&error, reason);
+        logging::error(&error, reason);
     }
 }
 
@@ -88,15 +89,15 @@ impl Rebalances {
         list.elements().iter().all(|one| assigned.contains_key(&(Arc::from(one.topic()), one.partition())))
     }
 
-    fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Assigned>> {
+    fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Arc<Partition>>> {
         self.assigned.lock().expect("nothing panics while it holds the assignment")
     }
 
-    pub(super) fn partition(&self, message: &BorrowedMessage<'_>) -> Option<Assigned> {
+    pub(super) fn partition(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>> {
         self.assigned().get(&(Arc::from(message.topic()), message.partition())).cloned()
     }
 
-    pub(super) fn partitions(&self) -> Vec<Assigned> {
+    pub(super) fn partitions(&self) -> Vec<Arc<Partition>> {
         self.assigned().values().cloned().collect()
     }
 
@@ -135,7 +136,7 @@ impl Rebalances {
 
     /// Commits where reading begins in partitions without a commit. From then on a partition without one has lost it, or is
     /// new, and marks of it are void; without this, a crash before the first commit would look the same.
-    fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Assigned]) {
+    fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Arc<Partition>]) {
         // This runs inside of a poll: what the broker doesn't say in time is left out.
         let deadline = Instant::now() + COMMITTED_WAIT;
         for partition in fresh {
@@ -154,7 +155,7 @@ impl Rebalances {
 
     /// Stop starting, finish what is in flight, commit, let go: in this order, so that the next owner repeats nothing.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let leaving: Vec<Assigned> = list
+        let leaving: Vec<Arc<Partition>> = list
             .elements()
             .iter()
             .filter_map(|element| self.assigned().remove(&(Arc::from(element.topic()), element.partition())))
@@ -176,7 +177,7 @@ impl Rebalances {
 
     /// Gives up everything without a commit: it isn't ours any more. What is in flight ends without touching offsets.
     pub(super) fn give_up(&self) {
-        let lost: Vec<Assigned> = self.assigned().drain().map(|(_, partition)| partition).collect();
+        let lost: Vec<Arc<Partition>> = self.assigned().drain().map(|(_, partition)| partition).collect();
         for partition in &lost {
             partition.drain();
             partition.close();
@@ -203,7 +204,7 @@ impl Rebalances {
     fn settle_and_commit(
         &self,
         consumer: &BaseConsumer<Self>,
-        partitions: &[Assigned],
+        partitions: &[Arc<Partition>],
         drain_timeout: Duration,
     ) -> usize {
         let deadline = Instant::now() + drain_timeout;
@@ -235,7 +236,7 @@ impl Rebalances {
         self.commit_of(consumer, &self.partitions());
     }
 
-    fn commit_of(&self, consumer: &BaseConsumer<Self>, partitions: &[Assigned]) {
+    fn commit_of(&self, consumer: &BaseConsumer<Self>, partitions: &[Arc<Partition>]) {
         let mut list = TopicPartitionList::new();
         let mut commits = Vec::new();
         for partition in partitions {
@@ -261,7 +262,9 @@ impl Rebalances {
                 tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");
                 for (partition, offset, note) in commits {
                     if let Some(passed) = partition.committed(offset, note) {
-                        (self.parts.trim)(partition, passed);
+                        let marks = self.parts.marks.clone();
+                        let key = marks.key(&partition.topic, partition.number);
+                        self.parts.runtime.spawn(async move { marks.trim(&key, &passed).await });
                     }
                 }
             }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use super::Assigned;
 use super::rebalance::Rebalances;
 use crate::conditions::{Conditions, Severity};
+use crate::pipeline::partition::Partition;
 
 /// How long the broker may take to say how far a partition goes.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub(super) struct Watchdog {
 }
 
 struct Seen {
-    partition: Assigned,
+    partition: Arc<Partition>,
     /// Where reading had come to, and since when it has been there.
     end: Option<i64>,
     since: Instant,

@@ -14,7 +14,7 @@ use rdkafka::util::Timeout;
 use super::HandedOff;
 use crate::conditions::{Conditions, LOUD_AFTER, Outage, Severity};
 use crate::kafka::headers;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::pipeline::handling::Handling;
 
 /// `max.message.bytes` of each topic, as far as it could be read.
@@ -36,7 +36,7 @@ pub struct Producing {
 
 struct Renewed {
     config: ClientConfig,
-    producer: RwLock<FutureProducer<Words>>,
+    producer: RwLock<FutureProducer<Logging>>,
 }
 
 /// A record to write.
@@ -158,16 +158,16 @@ impl Producing {
 
 impl Renewed {
     fn new(config: ClientConfig) -> Result<Self, KafkaError> {
-        let producer = RwLock::new(config.create_with_context(Words)?);
+        let producer = RwLock::new(config.create_with_context(Logging)?);
         Ok(Self { config, producer })
     }
 
-    fn producer(&self) -> FutureProducer<Words> {
+    fn producer(&self) -> FutureProducer<Logging> {
         self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A fatal error of an idempotent producer is for ever: only a new one helps.
-    fn renew_where_fatal(&self, failed: &FutureProducer<Words>) {
+    fn renew_where_fatal(&self, failed: &FutureProducer<Logging>) {
         if failed.client().fatal_error().is_none() {
             return;
         }
@@ -176,7 +176,7 @@ impl Renewed {
         let Some((code, reason)) = producer.client().fatal_error() else { return };
         tracing::error!(%code, reason, "the producer met a fatal error; a new one is made");
         metrics::counter!("optio_webhooks_producers_renewed_total").increment(1);
-        match self.config.create_with_context(Words) {
+        match self.config.create_with_context(Logging) {
             Ok(new) => {
                 let old = std::mem::replace(&mut *producer, new);
                 // Closing waits for its thread: that must not hold up the others.

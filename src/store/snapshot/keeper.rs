@@ -46,7 +46,7 @@ pub struct Setup {
 /// The names of its conditions.
 const UNCONFIRMED: &str = "redis: the webhooks are not confirmed";
 const REFUSED: &str = "redis: writes are refused";
-const HELD: &str = "webhooks that can't be read by this version";
+const UNSUPPORTED: &str = "webhooks that can't be read by this version";
 
 /// Keeps the snapshot current until `stop`.
 #[must_use]
@@ -190,7 +190,7 @@ impl Keeper {
         self.known = Some(Known { version, names: listing.names });
         let seen = Some((version, peek.found));
         self.peek = Some(peek);
-        let snapshot = Arc::new(Snapshot::of(listing.webhooks, listing.held, replaced));
+        let snapshot = Arc::new(Snapshot::of(listing.webhooks, listing.unsupported, replaced));
         self.snapshots.confirmed.send_modify(|confirmed| {
             *confirmed = Confirmed { snapshot, at: Some(asked_at), seen, trouble: confirmed.trouble.clone() };
         });
@@ -240,7 +240,7 @@ impl Keeper {
         self.probed = Some(Instant::now());
         let mut connection = self.setup.connection.clone();
         let written =
-            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::delivery::now_ms(), PROBE_LASTS_MS).await;
+            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::clock::now_ms(), PROBE_LASTS_MS).await;
         match written {
             Ok(()) => self.refused(None),
             Err(error) => match refuses_writes(&error) {
@@ -274,11 +274,12 @@ impl Keeper {
     }
 
     fn tell_of_held(&self, listing: &Listing) {
-        let held = listing.held.iter().map(|held| format!("{} ({})", held.id, held.problem));
+        let unsupported =
+            listing.unsupported.iter().map(|unsupported| format!("{} ({})", unsupported.id, unsupported.problem));
         let foreign = listing.foreign.iter().map(|name| format!("{name:?} (not a webhook's id)"));
-        let named: Vec<String> = held.chain(foreign).collect();
+        let named: Vec<String> = unsupported.chain(foreign).collect();
         if named.is_empty() {
-            return self.setup.conditions.clear(HELD);
+            return self.setup.conditions.clear(UNSUPPORTED);
         }
         let more = match named.len().saturating_sub(NAMED_MAX) {
             0 => String::new(),
@@ -286,7 +287,7 @@ impl Keeper {
         };
         let named = named[..named.len().min(NAMED_MAX)].join(", ");
         self.setup.conditions.set(
-            HELD,
+            UNSUPPORTED,
             Severity::Warning,
             format!("what is for them waits, others go on: {named}{more}"),
         );

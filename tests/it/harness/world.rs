@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::{Config, variable};
-use optio_webhooks::delivery::now_ms;
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients, headers};
 use optio_webhooks::store::webhooks::WebhookStore;

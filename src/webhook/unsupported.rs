@@ -17,7 +17,7 @@ pub type Shape = (PayloadFormat, Url);
 
 /// What can be told of such a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Unsupported {
     /// Its identity.
     pub id: WebhookId,
     /// What can't be read, for people; without its secret.
@@ -30,7 +30,7 @@ pub struct Held {
     events: Option<Vec<EventType>>,
 }
 
-impl Held {
+impl Unsupported {
     /// Reads what can be read of it. `problem` is why the whole can't be.
     #[must_use]
     pub fn read(id: WebhookId, json: &[u8], problem: &serde_json::Error) -> Self {
@@ -65,9 +65,13 @@ fn known_events(webhook: &Value) -> Option<Vec<EventType>> {
 mod tests {
     use super::*;
 
-    fn held(json: &str) -> Held {
+    fn held(json: &str) -> Unsupported {
         let id = WebhookId(uuid::Uuid::from_u128(1));
-        Held::read(id, json.as_bytes(), &serde_json::from_slice::<super::super::Webhook>(json.as_bytes()).unwrap_err())
+        Unsupported::read(
+            id,
+            json.as_bytes(),
+            &serde_json::from_slice::<super::super::Webhook>(json.as_bytes()).unwrap_err(),
+        )
     }
 
     #[test]

@@ -7,12 +7,12 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::dev::receiver::Arrival;
-use crate::kafka::words::Words;
+use crate::kafka::logging::Logging;
 use crate::kafka::{clients, headers};
 use crate::topics::Names;
 
 /// One thing that happens.
-pub enum Happening {
+pub enum Observation {
     /// A request.
     Arrived(Arrival),
     /// A delivery was written to a retry tier.
@@ -21,7 +21,7 @@ pub enum Happening {
     Dead { delivery: String, reason: String, detail: String },
 }
 
-impl Happening {
+impl Observation {
     /// It in a line.
     pub fn line(&self) -> String {
         match self {
@@ -35,9 +35,9 @@ impl Happening {
 }
 
 /// Reads the retry tiers and the dead letters beside the worker, as anyone with a Kafka tool could.
-pub fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening>) -> anyhow::Result<()> {
-    let consumer: StreamConsumer<Words> =
-        clients::consumer(config, "dev-observer").create_with_context(Words).context("kafka consumer")?;
+pub fn follow(config: &Config, names: &Names, observations: mpsc::Sender<Observation>) -> anyhow::Result<()> {
+    let consumer: StreamConsumer<Logging> =
+        clients::consumer(config, "dev-observer").create_with_context(Logging).context("kafka consumer")?;
     let mut topics: Vec<String> = (1..config.delivery.attempts_max).map(|tier| names.retry(tier)).collect();
     topics.push(names.dead_letters());
     consumer.subscribe(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -47,21 +47,21 @@ pub fn follow(config: &Config, names: &Names, happenings: mpsc::Sender<Happening
             let Ok(record) = consumer.recv().await else { continue };
             let header = |name: &str| headers::last(record.headers(), name).unwrap_or_default().to_owned();
             let delivery = header("optio-delivery-id");
-            let happening = match names.tier_of(record.topic()) {
-                Some(tier) => Happening::Waits {
+            let observation = match names.tier_of(record.topic()) {
+                Some(tier) => Observation::Waits {
                     tier,
                     delivery,
                     wait_ms: header("optio-due-at").parse::<i64>().unwrap_or(0)
                         - record.timestamp().to_millis().unwrap_or(0),
                     error: format!("{} {}", header("optio-last-error"), header("optio-last-status")).trim().to_owned(),
                 },
-                None => Happening::Dead {
+                None => Observation::Dead {
                     delivery,
                     reason: header("optio-dead-reason"),
                     detail: header("optio-dead-detail"),
                 },
             };
-            if happenings.send(happening).await.is_err() {
+            if observations.send(observation).await.is_err() {
                 return;
             }
         }

@@ -12,9 +12,9 @@ use crate::config::MASK;
 
 /// The context of clients that need nothing else.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Words;
+pub struct Logging;
 
-impl ClientContext for Words {
+impl ClientContext for Logging {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
         log(level, facility, words);
     }
@@ -24,7 +24,7 @@ impl ClientContext for Words {
     }
 }
 
-impl ConsumerContext for Words {}
+impl ConsumerContext for Logging {}
 
 /// What librdkafka may not say, as properties have it. The clients of a process have one configuration.
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());

@@ -5,13 +5,13 @@
 
 /// Counts them. An endpoint's own is told with each call, so that nothing is kept of those that are gone.
 #[derive(Debug)]
-pub struct SlowPlaces {
+pub struct SlowPermits {
     max: usize,
     held: usize,
     endpoints: usize,
 }
 
-impl SlowPlaces {
+impl SlowPermits {
     /// None held, of `max`.
     #[must_use]
     pub fn new(max: usize) -> Self {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn one_alone_gets_half_and_many_get_the_same_with_one_part_to_spare() {
-        let mut places = SlowPlaces::new(512);
+        let mut places = SlowPermits::new(512);
         assert_eq!(places.part(0), 256);
         for _ in 0..15 {
             places.hold(0, 32);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_last_place_is_given_and_where_all_are_held_there_is_none() {
-        let mut places = SlowPlaces::new(1);
+        let mut places = SlowPermits::new(1);
         assert_eq!(places.part(0), 1);
         places.hold(0, 1);
         assert_eq!(places.part(0), 0);
@@ -65,7 +65,7 @@ mod tests {
         fn endpoints_that_take_their_part_never_hold_more_than_there_are(
             max in 1_usize..600, takers in prop::collection::vec((0_usize..40, any::<bool>()), 0..2_000),
         ) {
-            let mut places = SlowPlaces::new(max);
+            let mut places = SlowPermits::new(max);
             let mut own = vec![0_usize; 40];
             for (taker, gives_back) in takers {
                 let before = own[taker];

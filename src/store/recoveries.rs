@@ -19,30 +19,36 @@ const LOOK_BACK_MS: u64 = 60_000;
 
 /// What is said of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repair {
+pub enum Recovery {
     /// A person asks for it to be tried now.
-    Asked,
+    TryNow,
     /// It answered with success.
-    Works,
+    Succeeded,
 }
 
-impl Repair {
+impl Recovery {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Asked => "asked",
-            Self::Works => "works",
+            Self::TryNow => "asked",
+            Self::Succeeded => "works",
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::Asked, Self::Works].into_iter().find(|repair| repair.as_str() == name)
+        [Self::TryNow, Self::Succeeded].into_iter().find(|recovery| recovery.as_str() == name)
     }
 }
 
 /// Says it to all workers but `by`. No answer.
-pub fn tell(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, repair: Repair, by: Uuid) {
-    pipe.cmd("XADD").arg(keys.repaired()).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
-    pipe.arg("webhook").arg(webhook.to_string()).arg("how").arg(repair.as_str()).arg("by").arg(by.to_string()).ignore();
+pub fn tell(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, recovery: Recovery, by: Uuid) {
+    pipe.cmd("XADD").arg(keys.recoveries()).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
+    pipe.arg("webhook")
+        .arg(webhook.to_string())
+        .arg("how")
+        .arg(recovery.as_str())
+        .arg("by")
+        .arg(by.to_string())
+        .ignore();
 }
 
 /// The same in a step with what Redis has of the endpoint: it is left alone no more, and doesn't fail any more. No
@@ -50,12 +56,12 @@ pub fn tell(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, repair:
 pub fn works(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, by: Uuid) {
     pipe.zrem(keys.left_alone(), webhook.to_string()).ignore();
     pipe.hdel(keys.failing(), webhook.to_string()).ignore();
-    tell(pipe, keys, webhook, Repair::Works, by);
+    tell(pipe, keys, webhook, Recovery::Succeeded, by);
 }
 
 /// Reads on in the stream.
 #[derive(Clone)]
-pub struct Repaired {
+pub struct Recoveries {
     connection: Connection,
     keys: Keys,
     /// Whose entries are no news here.
@@ -64,7 +70,7 @@ pub struct Repaired {
     last: Option<String>,
 }
 
-impl Repaired {
+impl Recoveries {
     /// Over `connection`.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys) -> Self {
@@ -75,12 +81,12 @@ impl Repaired {
     ///
     /// # Errors
     /// Redis's.
-    pub async fn put(&self, webhook: WebhookId, repair: Repair) -> redis::RedisResult<()> {
+    pub async fn put(&self, webhook: WebhookId, recovery: Recovery) -> redis::RedisResult<()> {
         let mut pipe = redis::pipe();
         pipe.atomic();
-        match repair {
-            Repair::Asked => tell(&mut pipe, &self.keys, webhook, repair, self.me),
-            Repair::Works => works(&mut pipe, &self.keys, webhook, self.me),
+        match recovery {
+            Recovery::TryNow => tell(&mut pipe, &self.keys, webhook, recovery, self.me),
+            Recovery::Succeeded => works(&mut pipe, &self.keys, webhook, self.me),
         }
         pipe.query_async(&mut self.connection.clone()).await
     }
@@ -89,13 +95,13 @@ impl Repaired {
     ///
     /// # Errors
     /// Redis's.
-    pub async fn news(&mut self) -> redis::RedisResult<Vec<(WebhookId, Repair)>> {
+    pub async fn read_new(&mut self) -> redis::RedisResult<Vec<(WebhookId, Recovery)>> {
         let after = match &self.last {
             Some(last) => last.clone(),
             None => self.beginning().await?,
         };
         let reply: StreamRangeReply = redis::cmd("XRANGE")
-            .arg(self.keys.repaired())
+            .arg(self.keys.recoveries())
             .arg(format!("({after}"))
             .arg("+")
             .arg("COUNT")
@@ -108,7 +114,7 @@ impl Repaired {
         Ok(entries
             .filter_map(|entry| {
                 let webhook = entry.get::<String>("webhook")?.parse().ok()?;
-                Some((webhook, Repair::named(&entry.get::<String>("how")?)?))
+                Some((webhook, Recovery::named(&entry.get::<String>("how")?)?))
             })
             .collect())
     }

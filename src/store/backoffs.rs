@@ -6,19 +6,19 @@ use redis::AsyncCommands as _;
 
 use super::Keys;
 use super::connection::Connection;
-use crate::delivery::{millis, now_ms};
+use crate::clock::{millis, now_ms};
 use crate::webhook::WebhookId;
 
 /// A sorted set: webhook id, by until when, Unix milliseconds. Those whose time is over go with the next that is put.
 #[derive(Clone)]
-pub struct LeftAlone {
+pub struct Backoffs {
     connection: Connection,
     key: String,
     /// No worker of these settings asks for more: what is there beyond is cut to it.
     wait_max: Duration,
 }
 
-impl LeftAlone {
+impl Backoffs {
     /// Over `connection`.
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys) -> Self {

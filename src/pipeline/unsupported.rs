@@ -7,18 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::Deferral;
+use super::defer::Deferral;
+use super::dispatch::{Dispatcher, Open};
 use super::fan_out::{First, first_delivery};
 use super::parking::{Parked, Parking};
 use super::partition::Receipt;
+use super::permits::{Claim, Permits};
 use super::predecessors::Predecessors;
-use super::{Claim, Open, Pipeline};
 use crate::delivery::DeliveryId;
 use crate::event::Event;
 use crate::event::body::Bodies;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshot;
-use crate::webhook::held::{Held, Shape};
+use crate::webhook::unsupported::{Shape, Unsupported};
 use crate::webhook::{Webhook, WebhookId};
 
 /// Bytes that an event takes beside its payload.
@@ -27,8 +28,8 @@ const EVENT_BYTES: usize = 4_096;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The events that one consumer group holds.
-pub(super) struct HeldEvents {
-    pipeline: Arc<Pipeline>,
+pub(super) struct UnsupportedEvents {
+    dispatcher: Arc<Dispatcher>,
     predecessors: Arc<Predecessors>,
     /// What bounds the events that are held in memory: a group that has too many reads no further.
     parking: Arc<Parking>,
@@ -36,23 +37,23 @@ pub(super) struct HeldEvents {
 
 /// One event for one webhook, on its way.
 struct Part {
-    pipeline: Arc<Pipeline>,
+    dispatcher: Arc<Dispatcher>,
     webhook: WebhookId,
     event: Arc<Event>,
     first: First,
     receipt: Arc<Receipt>,
 }
 
-impl HeldEvents {
-    pub(super) fn new(pipeline: Arc<Pipeline>, predecessors: Arc<Predecessors>, parking: Arc<Parking>) -> Self {
-        Self { pipeline, predecessors, parking }
+impl UnsupportedEvents {
+    pub(super) fn new(dispatcher: Arc<Dispatcher>, predecessors: Arc<Predecessors>, parking: Arc<Parking>) -> Self {
+        Self { dispatcher, predecessors, parking }
     }
 
     /// Takes an event that `held` may want: one part of its receipt stays open until that one's delivery is settled.
     pub(super) async fn take(
         &self,
         snapshot: &Arc<Snapshot>,
-        held: &Held,
+        held: &Unsupported,
         event: &Arc<Event>,
         first: &First,
         receipt: &Arc<Receipt>,
@@ -63,14 +64,14 @@ impl HeldEvents {
         metrics::counter!("optio_webhooks_held_events_total").increment(1);
         receipt.add();
         let part = Part {
-            pipeline: self.pipeline.clone(),
+            dispatcher: self.dispatcher.clone(),
             webhook: held.id,
             event: event.clone(),
             first: first.clone(),
             receipt: receipt.clone(),
         };
         match held.shape.clone() {
-            Some(shape) => part.put_off(shape).await,
+            Some(shape) => part.defer(shape).await,
             None => {
                 let parked = self.parking.park(EVENT_BYTES + event.body.len());
                 tokio::spawn(part.wait(snapshot.clone(), parked));
@@ -84,7 +85,7 @@ impl Part {
     async fn wait(self, mut snapshot: Arc<Snapshot>, _parked: Parked) {
         loop {
             snapshot = tokio::select! {
-                next = self.pipeline.snapshots.after(&snapshot) => next,
+                next = self.dispatcher.snapshots.after(&snapshot) => next,
                 () = tokio::time::sleep(LOOK_INTERVAL) => {
                     if self.receipt.partition.is_closed() {
                         return;
@@ -95,9 +96,9 @@ impl Part {
             if let Some(webhook) = snapshot.get(self.webhook).cloned() {
                 return self.go_on(&webhook).await;
             }
-            let held = snapshot.held(self.event.event_type).find(|held| held.id == self.webhook);
+            let held = snapshot.unsupported(self.event.event_type).find(|held| held.id == self.webhook);
             match held.map(|held| held.shape.clone()) {
-                Some(Some(shape)) => return self.put_off(shape).await,
+                Some(Some(shape)) => return self.defer(shape).await,
                 Some(None) => {}
                 // It is gone, inactive, or doesn't want this event after all.
                 None => return self.receipt.settle(),
@@ -110,23 +111,23 @@ impl Part {
             return self.receipt.settle();
         }
         let claim = if self.first.replays > 0 { Claim::Retry } else { Claim::First };
-        let Some(permits) = self.pipeline.place(claim, self.event.body.len()).await else {
-            return self.put_off((webhook.format, webhook.url.clone())).await;
+        let Some(permits) = self.dispatcher.permits.claim(claim, self.event.body.len()).await else {
+            return self.defer((webhook.format, webhook.url.clone())).await;
         };
-        let pipeline = self.pipeline.clone();
-        pipeline.submit(webhook, self.open((webhook.format, webhook.url.clone()), permits));
+        let dispatcher = self.dispatcher.clone();
+        dispatcher.submit(webhook, self.open((webhook.format, webhook.url.clone()), permits));
     }
 
-    async fn put_off(self, shape: Shape) {
-        let permits = self.pipeline.writing_place().await;
-        let pipeline = self.pipeline.clone();
-        pipeline.spawn(self.open(shape, permits), |pipeline, open| pipeline.put_off(open, Deferral::HELD));
+    async fn defer(self, shape: Shape) {
+        let permits = self.dispatcher.permits.write().await;
+        let dispatcher = self.dispatcher.clone();
+        dispatcher.spawn_deferral(self.open(shape, permits), Deferral::UNSUPPORTED);
     }
 
-    fn open(self, (format, url): Shape, permits: super::Permits) -> Open {
+    fn open(self, (format, url): Shape, permits: Permits) -> Open {
         let body = Bodies::default().of(&self.event, format, &url);
         let delivery = first_delivery(&self.event, &self.first, &self.receipt, self.webhook, body);
-        let order_key = self.pipeline.order_key(&delivery);
+        let order_key = self.dispatcher.order_key(&delivery);
         let delivery = Arc::new(delivery);
         Open { delivery, last: LastError::default(), receipt: self.receipt, permits, order_key, panics: 0 }
     }

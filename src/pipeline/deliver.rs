@@ -1,0 +1,128 @@
+//! One attempt and what follows from it: send, hand off, settle.
+
+use std::sync::Arc;
+
+use super::announce::Announcement;
+use super::defer::Deferral;
+use super::dispatch::{Dispatcher, Open};
+use super::endpoint::Started;
+use super::hand_off::HandedOff;
+use super::handling::Handling;
+use super::partition::Stage;
+use super::recipient::{Dropped, NoRecipient, recipient};
+use super::send;
+use super::settle::Settlement;
+use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, GONE, Outcome};
+use crate::record::LastError;
+use crate::webhook::WebhookId;
+
+impl Dispatcher {
+    /// Makes one attempt of a delivery whose turn it is.
+    pub(super) async fn deliver(self: Arc<Self>, open: Open, started: Started) {
+        let Open { delivery, last, receipt, permits, order_key, .. } = open;
+        // It is dropped on every way out, a panic included, so that the endpoint's slot comes back.
+        let mut turn =
+            Turn { dispatcher: self.clone(), webhook_id: delivery.webhook_id, order_key, started, outcome: None };
+        // The webhook is looked up right before the request. While Redis is away, sending waits here.
+        let snapshot = self.snapshots.current().await;
+        let Some(mut handling) = self.handle(receipt, permits) else { return };
+        let webhook = match recipient(&snapshot, &delivery) {
+            Ok(webhook) => webhook,
+            Err(NoRecipient::Dropped(why)) => return self.drop_silently(&delivery, handling, why).await,
+            Err(NoRecipient::Unsupported) => {
+                return self.defer_handled(&delivery, last, handling, Deferral::UNSUPPORTED).await;
+            }
+        };
+        drop(snapshot);
+        handling.receipt.note(Stage::Sending, webhook.id);
+        let attempt = send::attempt(&self.client, &webhook, &delivery, &self.config.delivery).await;
+        turn.outcome = Some(attempt.outcome());
+        drop(turn);
+        let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
+        metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
+        // The webhook is disabled first, and the delivery is dropped only if that succeeds: a webhook that was changed
+        // meanwhile stays, and then the attempt failed like any other. A crash between the two drops the delivery when it
+        // comes up again.
+        let is_gone = attempt.status == Some(GONE) && self.health.disable_gone(&webhook, attempt.ended_at_ms).await;
+        let fate = if is_gone { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
+        let last = LastError { code: attempt.failure, status: attempt.status };
+        handling.receipt.note(Stage::Settling, webhook.id);
+        // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
+        if fate != Fate::Delivered {
+            // The next owner of a lost partition makes this attempt again, and hands the delivery off itself.
+            if handling.receipt.partition.is_closed() {
+                return;
+            }
+            let next = Delivery { attempts: delivery.attempts.saturating_add(1), ..(*delivery).clone() };
+            if self.hand_over(&next, fate, last, &mut handling).await == HandedOff::LeftToNextOwner {
+                return;
+            }
+        }
+        self.health.observe(&webhook, &attempt).await;
+        self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling)).await;
+    }
+
+    /// Writes a delivery to the topic that its fate names. Not cancel safe.
+    pub(super) async fn hand_over(
+        &self,
+        delivery: &Delivery,
+        fate: Fate,
+        last: LastError,
+        handling: &mut Handling,
+    ) -> HandedOff {
+        match fate {
+            Fate::Delivered | Fate::Dropped => HandedOff::Written,
+            Fate::Retry { tier, due_at_ms } => self.hand_off.retry(delivery, tier, due_at_ms, last, handling).await,
+            Fate::Dead(reason) => {
+                let code = last.code.map_or("none", FailureCode::as_str);
+                let detail = match last.status {
+                    Some(status) => format!("after {} attempts, the last: {code} {status}", delivery.attempts),
+                    None => format!("after {} attempts, the last: {code}", delivery.attempts),
+                };
+                self.hand_off.dead(delivery, reason, &detail, last, handling).await
+            }
+        }
+    }
+
+    /// Settles a delivery that nobody wants any more: nothing is sent, and nothing is dead-lettered.
+    pub(super) async fn drop_silently(&self, delivery: &Delivery, handling: Handling, why: Dropped) {
+        tracing::debug!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = why.as_str(), "dropped");
+        metrics::counter!("optio_webhooks_dropped_total", "reason" => why.as_str()).increment(1);
+        self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+    }
+
+    /// Dead-letters a delivery without an attempt. Not cancel safe.
+    pub(super) async fn give_up(
+        self: Arc<Self>,
+        delivery: Arc<Delivery>,
+        reason: DeadReason,
+        detail: String,
+        mut handling: Handling,
+    ) {
+        let last = LastError::default();
+        if self.hand_off.dead(&delivery, reason, &detail, last, &mut handling).await == HandedOff::Written {
+            self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+        }
+    }
+}
+
+/// A slot at an endpoint. Dropping it gives the slot back, with the outcome of the attempt.
+struct Turn {
+    dispatcher: Arc<Dispatcher>,
+    webhook_id: WebhookId,
+    order_key: Option<u64>,
+    started: Started,
+    /// The outcome of the attempt; None if no attempt was made.
+    outcome: Option<Outcome>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let change = self.dispatcher.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
+        if let Some(change) = change {
+            // A full queue costs the other workers a few probes.
+            let _ = self.dispatcher.announcements.try_send(Announcement { webhook: self.webhook_id, change });
+        }
+        self.dispatcher.advance(self.webhook_id);
+    }
+}

@@ -1,0 +1,108 @@
+//! Permits for open deliveries: which pools a delivery takes one from, and the permits that it holds.
+
+mod pool;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::Config;
+use crate::store::snapshot::Snapshots;
+use pool::PermitPool;
+
+/// For each so many permits to be open, one to be written: a delivery that is only written waits for Kafka, never for
+/// an endpoint.
+const PERMITS_PER_WRITE_PERMIT: usize = 8;
+/// A payload of more bytes counts as large.
+const LARGE: usize = 16 << 10;
+
+/// The permits that an open delivery holds. Dropping them gives them back.
+#[derive(Debug)]
+pub struct Permits {
+    _open: OwnedSemaphorePermit,
+    _of_kind: Option<OwnedSemaphorePermit>,
+    _large: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a delivery wants to be open. It decides which pools the delivery takes a permit from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// A first attempt.
+    First,
+    /// A first attempt of an event for very many webhooks.
+    Wide,
+    /// A later attempt.
+    Retry,
+}
+
+/// All permit pools of this process.
+pub struct PermitPools {
+    /// `worker.in_flight_max`
+    open: PermitPool,
+    /// `worker.retry_share`
+    retry: PermitPool,
+    /// `worker.wide_share`
+    wide: PermitPool,
+    /// `worker.large_bytes_max`
+    large: PermitPool,
+    write: Arc<Semaphore>,
+    snapshots: Snapshots,
+}
+
+impl PermitPools {
+    /// Creates the pools with the sizes that `config` gives them. `snapshots` says whether Redis answers.
+    #[must_use]
+    pub fn new(config: &Config, snapshots: Snapshots) -> Self {
+        let worker = &config.worker;
+        let pool = |size: usize| PermitPool::new(size, config.delivery.endpoint_wait_max);
+        Self {
+            open: pool(worker.in_flight_max),
+            retry: pool(percent(worker.in_flight_max, worker.retry_share)),
+            wide: pool(percent(worker.in_flight_max, worker.wide_share)),
+            large: pool((worker.large_bytes_max / config.delivery.payload_max).max(2)),
+            write: Arc::new(Semaphore::new((worker.in_flight_max / PERMITS_PER_WRITE_PERMIT).max(1))),
+            snapshots,
+        }
+    }
+
+    /// Takes the permits for a delivery with a payload of `bytes`. Retries and wide events leave a part of all permits to
+    /// others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so nobody else
+    /// may wait for them. Cancel safe.
+    pub async fn claim(&self, claim: Claim, bytes: usize) -> Option<Permits> {
+        let of_kind = match claim {
+            Claim::First => None,
+            Claim::Wide => Some(self.take(&self.wide, "wide").await?),
+            Claim::Retry => Some(self.take(&self.retry, "retry").await?),
+        };
+        let large = if bytes > LARGE { Some(self.take(&self.large, "large").await?) } else { None };
+        Some(Permits { _open: self.take(&self.open, "all").await?, _of_kind: of_kind, _large: large })
+    }
+
+    async fn take(&self, pool: &PermitPool, name: &'static str) -> Option<OwnedSemaphorePermit> {
+        // While Redis is away no delivery ends, and that says nothing about the endpoints.
+        let may_judge = || self.snapshots.is_fresh();
+        let permit = pool.claim(may_judge).await;
+        if permit.is_none() {
+            metrics::counter!("optio_webhooks_clogged_total", "share" => name).increment(1);
+        }
+        permit
+    }
+
+    /// Takes a permit for a delivery that is only written. Cancel safe.
+    pub async fn write(&self) -> Permits {
+        let permit = self.write.clone().acquire_owned().await.expect("the semaphore is never closed");
+        Permits { _open: permit, _of_kind: None, _large: None }
+    }
+
+    /// How many more deliveries could be open.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.open.available()
+    }
+}
+
+/// `percent` percent of `all`, at least 1.
+#[must_use]
+pub fn percent(all: usize, percent: usize) -> usize {
+    (all * percent / 100).max(1)
+}
