@@ -6,7 +6,7 @@ COPY src src
 COPY config config
 COPY benches benches
 COPY tests tests
-# Lines of source in backtraces are four fifths of the binary; the names of functions stay.
+# The line tables for backtraces make up four fifths of the binary. Stripping them keeps the names of functions.
 RUN cargo build --release --locked --bin optio-webhooks && strip --strip-debug target/release/optio-webhooks
 
 FROM debian:bookworm-slim

@@ -1,4 +1,4 @@
-//! The command line: one verb per file, and what each exit code means.
+//! The command line: a file for each verb. The exit codes are in `docs/reference.md`, section "Command line".
 
 mod dev;
 mod emit;
@@ -31,10 +31,10 @@ Exit codes: 0 done, 1 failed at run time, 2 wrong usage, 78 bad configuration.";
 #[derive(Parser)]
 #[command(name = "optio-webhooks", version, max_term_width = 110, after_help = AFTER_HELP)]
 struct Arguments {
-    /// TOML file over the built-in defaults.
+    /// A TOML file whose values override the built-in defaults.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How log lines look; RUST_LOG chooses which (default: info).
+    /// The format of log lines. RUST_LOG chooses which lines are shown (default: info).
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -49,37 +49,37 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Deliver: consume task transitions, send requests, retry, dead-letter, commit.
+    /// Run the worker and the admin server: consume task transitions, send requests, retry, dead-letter, commit.
     Run(run::Run),
-    /// Show everything at work on this machine: in-process broker, private Redis, worker, receiver, sample events.
+    /// Run the whole system on this machine: in-process broker, private Redis, worker, receiver, sample events.
     Dev(dev::Dev),
-    /// Compare the topics that are there with what is needed, or create what is missing.
+    /// Compare the existing topics with the required ones, or create those that are missing.
     #[command(subcommand)]
     Topics(topics::Topics),
     /// List, add, show, update, remove and test webhooks.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
-    /// Write task transitions to the events' topic.
+    /// Write task transitions to the topic of events.
     Emit(emit::Emit),
     /// Receive webhook requests on this machine, verify their signatures and print them.
     Listen(listen::Listen),
-    /// Put dead letters back into delivery, or tell a webhook the past.
+    /// Send dead letters again, or send past events to one webhook.
     Replay(replay::Replay),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
 }
 
-/// Why a verb failed; each has its exit code.
+/// Why a verb failed. Each variant has its own exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The arguments make no sense: 2.
+    /// The arguments are wrong: 2.
     #[error("{0}")]
     Usage(String),
-    /// The configuration can't be used: 78 (`EX_CONFIG` of sysexits.h).
+    /// The configuration can't be used: 78 (`EX_CONFIG` in sysexits.h).
     #[error(transparent)]
     Config(#[from] BadConfig),
-    /// Something went wrong at run time: 1.
+    /// The verb failed at run time: 1.
     #[error("{0:#}")]
     Run(#[from] anyhow::Error),
 }
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let default = match arguments.verb {
         Verb::Run(_) => "info",
-        // The story tells it; the in-process broker's end is no news.
+        // The verb prints what happens itself, and at the end the in-process broker goes away before its clients.
         Verb::Dev(_) => "error,librdkafka=off,rdkafka=off",
         _ => "warn",
     };
@@ -132,14 +132,14 @@ pub fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("optio-webhooks: no runtime: {error}");
+            eprintln!("optio-webhooks: the runtime can't be started: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let done = runtime.block_on(verb(arguments));
-    // What still waits (a broker that doesn't answer) must not hold the end.
+    let result = runtime.block_on(run_verb(arguments));
+    // Tasks that still wait, such as for a broker that does not answer, must not delay the exit.
     runtime.shutdown_background();
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("optio-webhooks: {failure}");
@@ -148,7 +148,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn verb(arguments: Arguments) -> Result<(), Failure> {
+async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
     let load = || {
         let config = Config::load(arguments.config.as_deref())?;
         crate::kafka::clients::check_properties(&config)?;
@@ -171,18 +171,18 @@ fn start_logging(format: LogFormat, default: &str) {
 
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt()
+    let logging = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => logging.init(),
+        LogFormat::Json => logging.json().init(),
     }
 }
 
-/// One line on standard output; a reader that left (`| head`) ends the program quietly.
+/// Prints a line to standard output. If the reader has gone away (`| head`), the program ends without an error.
 fn say(line: &str) {
     use std::io::Write as _;
     if writeln!(std::io::stdout(), "{line}").is_err() {
@@ -190,7 +190,7 @@ fn say(line: &str) {
     }
 }
 
-/// Pretty JSON on standard output.
+/// Prints indented JSON to standard output.
 fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     say(&serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?);
     Ok(())

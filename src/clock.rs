@@ -1,6 +1,9 @@
-//! The wall clock in Unix milliseconds, rounded so that no wait is cut short.
+//! The wall clock: Unix milliseconds, rounded so that no wait is cut short, and RFC 3339.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The last millisecond that RFC 3339 can write: the end of the year 9999.
+const LAST_MS: i64 = 253_402_300_799_999;
 
 /// Whole milliseconds, rounded up: a wait is never cut short.
 #[must_use]
@@ -22,4 +25,31 @@ pub fn now_ms_up() -> i64 {
 
 fn since_epoch() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't write becomes the nearest one that it can.
+#[must_use]
+pub fn rfc3339(unix_ms: i64) -> String {
+    let since_epoch = Duration::from_millis(unix_ms.clamp(0, LAST_MS).unsigned_abs());
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+}
+
+/// The same, or None for a time that RFC 3339 can't write.
+#[must_use]
+pub fn rfc3339_exact(unix_ms: i64) -> Option<String> {
+    (0..=LAST_MS).contains(&unix_ms).then(|| rfc3339(unix_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_milliseconds_can_be_written() {
+        for unix_ms in [i64::MIN, -1, 0, LAST_MS, LAST_MS + 1, 1_742_983_954_000_000, i64::MAX] {
+            assert!(rfc3339(unix_ms).ends_with('Z'), "{unix_ms}");
+        }
+        assert_eq!(rfc3339_exact(1_742_983_954_000_000), None, "microseconds taken for milliseconds");
+        assert_eq!(rfc3339_exact(1_742_983_954_000).as_deref(), Some("2025-03-26T10:12:34.000Z"));
+    }
 }

@@ -1,8 +1,9 @@
-//! What keeps this process from doing its work at the moment. `/readyz` shows it.
+//! The conditions that keep this process from its work (`docs/reference.md`, sections "Conditions" and "Readiness").
 //!
-//! Every loop that waits for a dependency holds an [`Outage`]. A short one is nobody's business; one that lasts for
-//! [`LOUD_AFTER`] is logged as a warning, then once a minute, and stands in `/readyz` until it is over.
+//! Every loop that waits for a dependency holds an [`Outage`]. Short outages stay quiet. An outage that lasts for
+//! [`LOUD_AFTER`] raises a condition, which is logged as a warning once a minute and shown in `/readyz` until it ends.
 
+use crate::metrics;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::schedule::Reconnect;
 
-/// How long a dependency may be away before that is logged and shown.
+/// How long an outage may last before it is logged and shown.
 pub const LOUD_AFTER: Duration = Duration::from_secs(5);
 /// How often a condition that lasts is logged again.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
@@ -18,53 +19,54 @@ const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// How much a condition matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Part of the work waits, the rest goes on: the process stays ready.
+    /// Part of the work waits and the rest goes on. The process stays ready.
     Warning,
-    /// The process can't do its work: it is not ready.
+    /// The process can't do its work. It is not ready.
     NotReady,
 }
 
-/// Something that lasts.
+/// A problem that lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// How much it matters.
+    /// The highest severity that a holder has reported.
     pub severity: Severity,
-    /// For people: what is wrong, in one line.
+    /// The problem in one line, for people.
     pub reason: String,
-    /// When it began.
+    /// The time when the condition began.
     pub since: Instant,
-    /// How many hold it; it is over when the last one lets go.
+    /// The number of holders. The condition ends when the last one releases it.
     holders: usize,
-    /// When it was last logged.
+    /// The time when the condition was last logged.
     logged: Option<Instant>,
 }
 
-/// The conditions of this process, by name. A clone is another handle to the same.
+/// The conditions of this process, by name. Clones share the same conditions.
 #[derive(Debug, Clone, Default)]
 pub struct Conditions(Arc<Mutex<BTreeMap<String, Condition>>>);
 
 impl Conditions {
-    fn all_of_them(&self) -> MutexGuard<'_, BTreeMap<String, Condition>> {
-        self.0.lock().expect("nothing panics while it holds the conditions")
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Condition>> {
+        self.0.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Every condition, by name.
+    /// Returns every condition with its name.
     #[must_use]
     pub fn all(&self) -> Vec<(String, Condition)> {
-        self.all_of_them().iter().map(|(name, condition)| (name.clone(), condition.clone())).collect()
+        self.lock().iter().map(|(name, condition)| (name.clone(), condition.clone())).collect()
     }
 
-    /// Sets a condition that has a single holder, or replaces its reason.
+    /// Raises a condition that has a single holder, or replaces its reason.
     pub fn set(&self, name: &str, severity: Severity, reason: impl Into<String>) {
         self.raise(name, severity, reason.into(), false);
     }
 
-    /// Ends a condition that was [`Conditions::set`].
+    /// Ends a condition that was raised by [`Conditions::set`].
     pub fn clear(&self, name: &str) {
         self.release(name);
     }
 
-    /// For a loop that waits for a dependency. `name` says what waits for what, like `kafka: hand-off to task-events.dlq`.
+    /// Creates an outage for a loop that waits for a dependency. `name` says which dependency and which work waits, for
+    /// example `kafka: hand-off to task-events.dlq`.
     #[must_use]
     pub fn outage(&self, name: impl Into<String>, severity: Severity) -> Outage {
         Outage {
@@ -78,42 +80,43 @@ impl Conditions {
         }
     }
 
-    /// Adds a holder if `is_new`, or makes the condition if there is none; logs it where that is due.
-    fn raise(&self, name: &str, severity: Severity, reason: String, is_new: bool) {
+    /// Creates the condition if it doesn't exist, adds a holder if `is_new_holder`, and logs the condition if that is
+    /// due.
+    fn raise(&self, name: &str, severity: Severity, reason: String, is_new_holder: bool) {
         let now = Instant::now();
-        let mut all = self.all_of_them();
+        let mut all = self.lock();
         let condition = all.entry(name.to_owned()).or_insert_with(|| Condition {
             severity,
             reason: String::new(),
             since: now,
-            holders: usize::from(!is_new),
+            holders: usize::from(!is_new_holder),
             logged: None,
         });
-        condition.holders += usize::from(is_new);
+        condition.holders += usize::from(is_new_holder);
         condition.severity = condition.severity.max(severity);
         condition.reason = reason;
         if condition.logged.is_none_or(|logged| now.duration_since(logged) >= REMIND_EVERY) {
             condition.logged = Some(now);
-            let lasts_s = now.duration_since(condition.since).as_secs();
-            tracing::warn!(condition = name, reason = condition.reason, lasts_s, "something waits and is tried again");
+            let duration_s = now.duration_since(condition.since).as_secs();
+            tracing::warn!(condition = name, reason = condition.reason, duration_s, "condition active");
         }
-        metrics::gauge!("optio_webhooks_condition", "condition" => name.to_owned()).set(1.0);
+        metrics::CONDITION.set(name, 1.0);
     }
 
     fn release(&self, name: &str) {
-        let mut all = self.all_of_them();
+        let mut all = self.lock();
         let Some(condition) = all.get_mut(name) else { return };
         condition.holders = condition.holders.saturating_sub(1);
         if condition.holders == 0 {
-            let lasted_s = condition.since.elapsed().as_secs();
+            let duration_s = condition.since.elapsed().as_secs();
             all.remove(name);
-            tracing::info!(condition = name, lasted_s, "it goes on");
-            metrics::gauge!("optio_webhooks_condition", "condition" => name.to_owned()).set(0.0);
+            tracing::info!(condition = name, duration_s, "condition ended");
+            metrics::CONDITION.set(name, 0.0);
         }
     }
 }
 
-/// One loop that waits for a dependency. It ends when it is dropped.
+/// The outage of a dependency, as one loop that waits for it sees it. Dropping it ends the outage.
 #[derive(Debug)]
 pub struct Outage {
     conditions: Conditions,
@@ -126,21 +129,21 @@ pub struct Outage {
 }
 
 impl Outage {
-    /// With another time before it is logged and shown.
+    /// Sets how long the outage may last before it is logged and shown.
     #[must_use]
     pub fn loud_after(mut self, loud_after: Duration) -> Self {
         self.loud_after = loud_after;
         self
     }
 
-    /// A try failed, or didn't end in time.
+    /// Reports a try that failed or didn't end in time. The outage begins with the first of these reports.
     pub fn failed(&mut self, reason: impl Display) {
         let began = *self.began.get_or_insert_with(Instant::now);
         if began.elapsed() >= self.loud_after {
             self.conditions.raise(&self.name, self.severity, reason.to_string(), !self.is_raised);
             self.is_raised = true;
         } else {
-            tracing::debug!(condition = self.name, %reason, "tried again");
+            tracing::debug!(condition = self.name, %reason, "try failed, retrying");
         }
     }
 
@@ -149,7 +152,7 @@ impl Outage {
         self.reconnect.wait().await;
     }
 
-    /// A try succeeded.
+    /// Reports a try that succeeded. The outage ends, and the next failure begins a new one.
     pub fn over(&mut self) {
         if self.began.take().is_some() {
             self.reconnect = Reconnect::default();
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_lasts_until_its_last_holder_lets_go() {
+    fn a_condition_lasts_until_its_last_holder_releases_it() {
         let conditions = Conditions::default();
         let outage = || conditions.outage("kafka", Severity::NotReady).loud_after(Duration::ZERO);
         let (mut one, mut other) = (outage(), outage());
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_is_set_twice_is_cleared_at_once() {
+    fn one_clear_ends_a_condition_that_was_set_twice() {
         let conditions = Conditions::default();
         conditions.set("store", Severity::NotReady, "one");
         conditions.set("store", Severity::NotReady, "two");

@@ -4,13 +4,15 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::event::EventType;
+use crate::event::{Event, EventType};
 use crate::webhook::WebhookId;
 
-pub use attempt::{Attempt, FailureCode, Outcome, retry_after};
-pub use fate::{DeadReason, Fate, FatePolicy, GONE};
+pub use attempt::{Attempt, FailureCode, Outcome};
+pub use deferral::Deferral;
+pub use fate::{DeadReason, Dropped, Fate, FatePolicy, GONE};
 
 mod attempt;
+mod deferral;
 mod fate;
 
 /// Identity of a delivery: one per event and webhook, the same after a crash, a retry, a replay.
@@ -79,6 +81,42 @@ pub struct Delivery {
     pub traceparent: Option<String>,
     /// A person asked for it to be sent now, and it hasn't been since.
     pub by_hand: bool,
+}
+
+/// How an event was read: what all of its first deliveries have in common beside the event itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstRead {
+    /// The position of the record that the event was first read from.
+    pub source: Source,
+    /// When the event was first seen, in Unix milliseconds.
+    pub first_seen_at_ms: i64,
+    /// How often the event was replayed.
+    pub replays: u32,
+    /// The W3C trace context of the record.
+    pub traceparent: Option<String>,
+}
+
+impl Delivery {
+    /// The delivery of `event` to `webhook`, before any attempt.
+    #[must_use]
+    pub fn first(event: &Event, webhook: WebhookId, body: Bytes, read: FirstRead) -> Self {
+        let FirstRead { source, first_seen_at_ms, replays, traceparent } = read;
+        Self {
+            id: DeliveryId::of(&event.id, webhook),
+            webhook_id: webhook,
+            event_type: event.event_type,
+            event_id: event.id.clone(),
+            task_id: event.task_id.clone(),
+            body,
+            attempts: 0,
+            deferrals: 0,
+            first_seen_at_ms,
+            source,
+            replays,
+            traceparent,
+            by_hand: false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A task transition as it comes in, named, and the payload that webhooks get of it.
 
-pub mod body;
+mod event_type;
 pub mod sample;
 mod tidy;
 mod time;
@@ -9,95 +9,15 @@ mod transition;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::clock::rfc3339_exact;
 use crate::config::Config;
+pub use event_type::EventType;
 use tidy::{NESTING_MAX, is_too_deep, tidy};
-pub use time::rfc3339;
 use transition::{NotUnderstood, Value, values};
-
-/// What webhooks subscribe to (the seed page's five event types).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
-)]
-pub enum EventType {
-    /// A task reached `completed`.
-    #[serde(rename = "task.completed")]
-    #[value(name = "task.completed")]
-    TaskCompleted,
-    /// A task reached `failed`.
-    #[serde(rename = "task.failed")]
-    #[value(name = "task.failed")]
-    TaskFailed,
-    /// A task reached `needs_attention`.
-    #[serde(rename = "task.needs_attention")]
-    #[value(name = "task.needs_attention")]
-    TaskNeedsAttention,
-    /// A task's agent opened a pull request.
-    #[serde(rename = "task.pr_opened")]
-    #[value(name = "task.pr_opened")]
-    TaskPrOpened,
-    /// A review subtask completed.
-    #[serde(rename = "review.completed")]
-    #[value(name = "review.completed")]
-    ReviewCompleted,
-}
-
-impl EventType {
-    /// All of them, in the seed page's order.
-    pub const ALL: [Self; 5] =
-        [Self::TaskCompleted, Self::TaskFailed, Self::TaskNeedsAttention, Self::TaskPrOpened, Self::ReviewCompleted];
-
-    /// The name on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TaskCompleted => "task.completed",
-            Self::TaskFailed => "task.failed",
-            Self::TaskNeedsAttention => "task.needs_attention",
-            Self::TaskPrOpened => "task.pr_opened",
-            Self::ReviewCompleted => "review.completed",
-        }
-    }
-
-    /// When it is told, in the seed page's words.
-    #[must_use]
-    pub fn explanation(self) -> &'static str {
-        match self {
-            Self::TaskCompleted => {
-                "Fired when a task reaches the completed state, typically when the agent's pull request is merged."
-            }
-            Self::TaskFailed => {
-                "Fired when a task fails: the agent exits with an error, or the PR is closed without merging."
-            }
-            Self::TaskNeedsAttention => {
-                "Fired when a reviewer has requested changes, or the agent can't resolve an issue by itself."
-            }
-            Self::TaskPrOpened => "Fired when the agent opens a pull request.",
-            Self::ReviewCompleted => "Fired when a code review subtask completes: approved, or changes requested.",
-        }
-    }
-
-    /// The type with that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|event| event.as_str() == name)
-    }
-
-    /// Contract section 2's table.
-    fn of_transition(to_state: &str, task_type: Option<&str>) -> Option<Self> {
-        match to_state {
-            "completed" if task_type == Some("review") => Some(Self::ReviewCompleted),
-            "completed" => Some(Self::TaskCompleted),
-            "failed" => Some(Self::TaskFailed),
-            "needs_attention" => Some(Self::TaskNeedsAttention),
-            "pr_opened" => Some(Self::TaskPrOpened),
-            _ => None,
-        }
-    }
-}
 
 /// Where a record stands; an event without an id gets its identity from it.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +66,9 @@ pub enum Nothing {
 }
 
 impl Nothing {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Tombstone, Self::OtherState];
+
     /// As metrics have it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -260,7 +183,7 @@ pub fn decode(value: Option<&[u8]>, at: Position<'_>, limits: Limits) -> Result<
         return Err(malformed("taskId is empty; the task's id is needed"));
     }
     within("taskId", task_id.len(), TASK_ID_MAX, "the most that an id may have")?;
-    let record_time = || time::rfc3339_exact(at.timestamp_ms).map(Cow::Owned);
+    let record_time = || rfc3339_exact(at.timestamp_ms).map(Cow::Owned);
     let timestamp = fields.time("timestamp", timestamp).or_else(record_time);
     let payload = Payload {
         event: event_type,
@@ -337,6 +260,25 @@ const TASK_KEYS: [&str; 12] = [
     "errorMessage",
     "createdAt",
     "completedAt",
+];
+
+/// The optional fields, as [`Event::not_understood`] names them.
+pub const OPTIONAL_FIELDS: [&str; 15] = [
+    "id",
+    "timestamp",
+    "task",
+    "task.id",
+    "task.title",
+    "task.state",
+    "task.taskType",
+    "task.repoUrl",
+    "task.prUrl",
+    "task.prNumber",
+    "task.agentType",
+    "task.costUsd",
+    "task.errorMessage",
+    "task.createdAt",
+    "task.completedAt",
 ];
 
 /// A field that no event can do without. Its value isn't repeated: it may be long.

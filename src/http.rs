@@ -1,6 +1,5 @@
-//! Requests to endpoints: one client, what it may dial, and what each failure is called.
+//! The HTTP client for requests to endpoints: its connections, the addresses it may dial, and its failure codes.
 
-pub mod address;
 pub mod answer;
 pub mod client;
 pub mod connection;

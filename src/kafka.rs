@@ -1,4 +1,4 @@
-//! Clients of the broker, and the topics on it.
+//! Kafka clients, consumer groups, topics and record headers.
 
 pub mod admin;
 pub mod clients;

@@ -1,11 +1,14 @@
 //! How a delivery travels through retry and dead-letter topics (contract section 4): headers of UTF-8 strings.
 
+pub mod header_names;
+
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 
 use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
 use crate::event::EventType;
 use crate::kafka::headers;
 use crate::webhook::WebhookId;
+use header_names as names;
 
 /// Why the last try didn't deliver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,28 +19,19 @@ pub struct LastError {
     pub status: Option<u16>,
 }
 
-/// On a delivery that a person asked for, until it is sent: it isn't put off because its endpoint is left alone.
-const BY_HAND: &str = "optio-by-hand";
-/// What a record of the replay topic is a replay of.
-pub const REPLAY_OF: &str = "optio-replay-of";
-/// On a replayed record that couldn't be read: it goes through the decoder again, as it came.
-const REPLAY_UNREAD: &str = "optio-replay-unread";
-/// The timestamp that a record that couldn't be read had: events without one take the record's.
-pub const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
-
 /// What stands behind the headers of a record that couldn't be read.
 const BEHIND_UNREAD: [&str; 11] = [
-    "optio-source-topic",
-    "optio-source-partition",
-    "optio-source-offset",
-    SOURCE_TIMESTAMP,
-    "optio-replays",
-    "optio-dead-reason",
-    "optio-dead-detail",
-    "optio-dead-at",
-    SHORTENED,
-    REPLAY_OF,
-    REPLAY_UNREAD,
+    names::SOURCE_TOPIC,
+    names::SOURCE_PARTITION,
+    names::SOURCE_OFFSET,
+    names::SOURCE_TIMESTAMP,
+    names::REPLAYS,
+    names::DEAD_REASON,
+    names::DEAD_DETAIL,
+    names::DEAD_AT,
+    names::SHORTENED_FROM,
+    names::REPLAY_OF,
+    names::REPLAY_UNREAD,
 ];
 
 /// Where a record that couldn't be read came from.
@@ -66,7 +60,6 @@ pub enum BadRecord {
 const TEXT_MAX: usize = 1_024;
 /// Characters of a dead letter's detail.
 pub const DETAIL_MAX: usize = 300;
-const TRACEPARENT: &str = "traceparent";
 
 /// The headers that every retry and dead-letter record of a delivery has, for `due_at_ms`.
 #[must_use]
@@ -76,34 +69,34 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
         let taken = std::mem::take(&mut headers);
         headers = taken.insert(Header { key, value: Some(value) });
     };
-    put("optio-delivery-id", &delivery.id.to_string());
-    put("optio-webhook-id", &delivery.webhook_id.to_string());
-    put("optio-event", delivery.event_type.as_str());
-    put("optio-event-id", &delivery.event_id);
-    put("optio-task-id", &delivery.task_id);
-    put("optio-attempts", &delivery.attempts.to_string());
-    put("optio-deferrals", &delivery.deferrals.to_string());
+    put(names::DELIVERY_ID, &delivery.id.to_string());
+    put(names::WEBHOOK_ID, &delivery.webhook_id.to_string());
+    put(names::EVENT, delivery.event_type.as_str());
+    put(names::EVENT_ID, &delivery.event_id);
+    put(names::TASK_ID, &delivery.task_id);
+    put(names::ATTEMPTS, &delivery.attempts.to_string());
+    put(names::DEFERRALS, &delivery.deferrals.to_string());
     if let Some(due_at_ms) = due_at_ms {
-        put("optio-due-at", &due_at_ms.to_string());
+        put(names::DUE_AT, &due_at_ms.to_string());
     }
-    put("optio-first-seen-at", &delivery.first_seen_at_ms.to_string());
+    put(names::FIRST_SEEN_AT, &delivery.first_seen_at_ms.to_string());
     if let Some(code) = last.code {
-        put("optio-last-error", code.as_str());
+        put(names::LAST_ERROR, code.as_str());
     }
     if let Some(status) = last.status {
-        put("optio-last-status", &status.to_string());
+        put(names::LAST_STATUS, &status.to_string());
     }
-    put("optio-source-topic", &delivery.source.topic);
-    put("optio-source-partition", &delivery.source.partition.to_string());
-    put("optio-source-offset", &delivery.source.offset.to_string());
+    put(names::SOURCE_TOPIC, &delivery.source.topic);
+    put(names::SOURCE_PARTITION, &delivery.source.partition.to_string());
+    put(names::SOURCE_OFFSET, &delivery.source.offset.to_string());
     if delivery.replays > 0 {
-        put("optio-replays", &delivery.replays.to_string());
+        put(names::REPLAYS, &delivery.replays.to_string());
     }
     if let Some(traceparent) = &delivery.traceparent {
-        put("traceparent", traceparent);
+        put(names::TRACEPARENT, traceparent);
     }
     if delivery.by_hand && delivery.attempts == 0 {
-        put(BY_HAND, "true");
+        put(names::BY_HAND, "true");
     }
     headers
 }
@@ -112,18 +105,15 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
 #[must_use]
 pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64) -> OwnedHeaders {
     headers
-        .insert(Header { key: "optio-dead-reason", value: Some(reason.as_str()) })
-        .insert(Header { key: "optio-dead-detail", value: Some(&beginning(detail)) })
-        .insert(Header { key: "optio-dead-at", value: Some(&at_ms.to_string()) })
+        .insert(Header { key: names::DEAD_REASON, value: Some(reason.as_str()) })
+        .insert(Header { key: names::DEAD_DETAIL, value: Some(&beginning(detail)) })
+        .insert(Header { key: names::DEAD_AT, value: Some(&at_ms.to_string()) })
 }
-
-/// On a dead letter that didn't fit into its topic: how many bytes its value had. The rest is to be found where it came from.
-pub const SHORTENED: &str = "optio-shortened-from";
 
 /// What a dead letter says whose value of `size` bytes was cut.
 #[must_use]
 pub fn shortened(headers: OwnedHeaders, size: usize) -> OwnedHeaders {
-    headers.insert(Header { key: SHORTENED, value: Some(&size.to_string()) })
+    headers.insert(Header { key: names::SHORTENED_FROM, value: Some(&size.to_string()) })
 }
 
 /// The beginning of a text that is too long for a dead letter.
@@ -139,14 +129,14 @@ fn beginning(detail: &str) -> String {
 pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
     let UnreadOrigin { source, timestamp_ms, replays } = origin;
     let headers = headers
-        .insert(Header { key: "optio-source-topic", value: Some(&*source.topic) })
-        .insert(Header { key: "optio-source-partition", value: Some(&source.partition.to_string()) })
-        .insert(Header { key: "optio-source-offset", value: Some(&source.offset.to_string()) })
-        .insert(Header { key: SOURCE_TIMESTAMP, value: Some(&timestamp_ms.to_string()) });
+        .insert(Header { key: names::SOURCE_TOPIC, value: Some(&*source.topic) })
+        .insert(Header { key: names::SOURCE_PARTITION, value: Some(&source.partition.to_string()) })
+        .insert(Header { key: names::SOURCE_OFFSET, value: Some(&source.offset.to_string()) })
+        .insert(Header { key: names::SOURCE_TIMESTAMP, value: Some(&timestamp_ms.to_string()) });
     if *replays == 0 {
         return headers;
     }
-    headers.insert(Header { key: "optio-replays", value: Some(&replays.to_string()) })
+    headers.insert(Header { key: names::REPLAYS, value: Some(&replays.to_string()) })
 }
 
 /// Reads what [`unread`] wrote. Where the record had headers of these names itself, ours are the last.
@@ -155,12 +145,12 @@ pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> 
     let find = |name: &str| headers::last(headers, name).filter(|text| text.len() <= TEXT_MAX);
     Some(UnreadOrigin {
         source: Source {
-            topic: find("optio-source-topic")?.into(),
-            partition: find("optio-source-partition")?.parse().ok()?,
-            offset: find("optio-source-offset")?.parse().ok()?,
+            topic: find(names::SOURCE_TOPIC)?.into(),
+            partition: find(names::SOURCE_PARTITION)?.parse().ok()?,
+            offset: find(names::SOURCE_OFFSET)?.parse().ok()?,
         },
-        timestamp_ms: find(SOURCE_TIMESTAMP).and_then(|text| text.parse().ok()).unwrap_or(0),
-        replays: find("optio-replays").and_then(|text| text.parse().ok()).unwrap_or(0),
+        timestamp_ms: find(names::SOURCE_TIMESTAMP).and_then(|text| text.parse().ok()).unwrap_or(0),
+        replays: find(names::REPLAYS).and_then(|text| text.parse().ok()).unwrap_or(0),
     })
 }
 
@@ -183,25 +173,25 @@ pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
 /// What a replayed record says beside its headers: what it is a replay of.
 #[must_use]
 pub fn replay(headers: OwnedHeaders, of: &str) -> OwnedHeaders {
-    headers.insert(Header { key: REPLAY_OF, value: Some(of) })
+    headers.insert(Header { key: names::REPLAY_OF, value: Some(of) })
 }
 
 /// The same for a record that couldn't be read.
 #[must_use]
 pub fn replay_unread(headers: OwnedHeaders, origin: &UnreadOrigin, of: &str) -> OwnedHeaders {
-    replay(unread(headers, origin), of).insert(Header { key: REPLAY_UNREAD, value: Some("true") })
+    replay(unread(headers, origin), of).insert(Header { key: names::REPLAY_UNREAD, value: Some("true") })
 }
 
 /// Whether it is one that couldn't be read.
 #[must_use]
 pub fn is_replay_of_unread(headers: Option<&BorrowedHeaders>) -> bool {
-    headers::last(headers, REPLAY_UNREAD).is_some()
+    headers::last(headers, names::REPLAY_UNREAD).is_some()
 }
 
 /// The trace context that a record carries; None where it isn't one. Of several the last counts.
 #[must_use]
 pub fn traceparent(headers: Option<&BorrowedHeaders>) -> Option<String> {
-    headers::last(headers, TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned)
+    headers::last(headers, names::TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned)
 }
 
 /// W3C Trace Context, section 3.2.2: version 00, in lower case, neither id all zeros.
@@ -220,8 +210,8 @@ fn is_traceparent(text: &str) -> bool {
 /// [`BadRecord`] names the first header that is missing or can't be read.
 pub fn read(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadRecord> {
     let (delivery, last) = delivery(value, headers)?;
-    let due_at_ms = headers::last(headers, "optio-due-at").and_then(|text| text.parse().ok());
-    Ok((delivery, due_at_ms.ok_or(BadRecord::Header("optio-due-at"))?, last))
+    let due_at_ms = headers::last(headers, names::DUE_AT).and_then(|text| text.parse().ok());
+    Ok((delivery, due_at_ms.ok_or(BadRecord::Header(names::DUE_AT))?, last))
 }
 
 /// Reads a retry record or a dead letter, whenever it is due. Of several headers of a name the last counts.
@@ -241,28 +231,28 @@ pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Resu
     let count = |name| text(name)?.parse::<u32>().map_err(|_| BadRecord::Header(name));
     let id = |name| text(name)?.parse().map_err(|_| BadRecord::Header(name));
     let delivery = Delivery {
-        id: DeliveryId(id("optio-delivery-id")?),
-        webhook_id: WebhookId(id("optio-webhook-id")?),
-        event_type: EventType::named(text("optio-event")?).ok_or(BadRecord::Header("optio-event"))?,
-        event_id: text("optio-event-id")?.to_owned(),
-        task_id: text("optio-task-id")?.to_owned(),
+        id: DeliveryId(id(names::DELIVERY_ID)?),
+        webhook_id: WebhookId(id(names::WEBHOOK_ID)?),
+        event_type: EventType::named(text(names::EVENT)?).ok_or(BadRecord::Header(names::EVENT))?,
+        event_id: text(names::EVENT_ID)?.to_owned(),
+        task_id: text(names::TASK_ID)?.to_owned(),
         body: bytes::Bytes::copy_from_slice(body),
-        attempts: count("optio-attempts")?,
-        deferrals: count("optio-deferrals").unwrap_or(0),
-        first_seen_at_ms: number("optio-first-seen-at")?,
+        attempts: count(names::ATTEMPTS)?,
+        deferrals: count(names::DEFERRALS).unwrap_or(0),
+        first_seen_at_ms: number(names::FIRST_SEEN_AT)?,
         source: Source {
-            topic: text("optio-source-topic")?.into(),
-            partition: i32::try_from(number("optio-source-partition")?)
-                .map_err(|_| BadRecord::Header("optio-source-partition"))?,
-            offset: number("optio-source-offset")?,
+            topic: text(names::SOURCE_TOPIC)?.into(),
+            partition: i32::try_from(number(names::SOURCE_PARTITION)?)
+                .map_err(|_| BadRecord::Header(names::SOURCE_PARTITION))?,
+            offset: number(names::SOURCE_OFFSET)?,
         },
-        replays: count("optio-replays").unwrap_or(0),
-        traceparent: find(TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
-        by_hand: find(BY_HAND).is_some(),
+        replays: count(names::REPLAYS).unwrap_or(0),
+        traceparent: find(names::TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned),
+        by_hand: find(names::BY_HAND).is_some(),
     };
     let last = LastError {
-        code: find("optio-last-error").and_then(|code| serde_json::from_value(code.into()).ok()),
-        status: find("optio-last-status").and_then(|status| status.parse().ok()),
+        code: find(names::LAST_ERROR).and_then(|code| serde_json::from_value(code.into()).ok()),
+        status: find(names::LAST_STATUS).and_then(|status| status.parse().ok()),
     };
     Ok((delivery, last))
 }

@@ -11,7 +11,7 @@ use crate::delivery::{Delivery, Source};
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::record::{self, LastError};
-use crate::store::log::Entry;
+use crate::store::log::NewLogEntry;
 use crate::store::recoveries::{Recoveries, Recovery};
 use crate::store::webhooks::WebhookStore;
 use crate::topics::Names;
@@ -48,7 +48,7 @@ impl Redeliveries {
     ///
     /// # Errors
     /// Where Kafka is away: nothing is sent. Where Redis is, it is sent, and a waiting retry perhaps as well.
-    pub async fn send(&self, entry: &Entry<'_>) -> anyhow::Result<()> {
+    pub async fn send(&self, entry: &NewLogEntry<'_>) -> anyhow::Result<()> {
         let now = now_ms();
         let delivery = delivery(entry, now);
         let headers = record::headers(&delivery, Some(now), LastError::default());
@@ -68,7 +68,7 @@ impl Redeliveries {
     }
 }
 
-fn delivery(entry: &Entry<'_>, now_ms: i64) -> Delivery {
+fn delivery(entry: &NewLogEntry<'_>, now_ms: i64) -> Delivery {
     let logged = &entry.logged;
     let (topic, partition, offset) = &logged.source;
     let traceparent = logged.proofs.iter().find(|(name, _)| name == "traceparent");

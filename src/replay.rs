@@ -1,8 +1,8 @@
-//! Back into delivery: dead letters that are replayed, and the past of the events' topic told to one webhook.
+//! Replay sends dead letters again. Rewind sends past events from `task-events` again, to one webhook.
 //!
-//! Both are written to the replay topic, from where the worker takes them like retries that are due. A record there
-//! says what it is a replay of, and so is its own mark: what was replayed is read from that topic, and writing and
-//! marking can't come apart.
+//! Both write to the replay topic, which the worker consumes like retries that are due. A record in that topic names the
+//! record that it replays, so it is also the mark that this record was replayed. Writing and marking are one step, and
+//! cannot disagree after a crash.
 
 pub mod backwards;
 pub mod browse;
@@ -10,9 +10,9 @@ pub mod choice;
 pub mod dead_letters;
 pub mod from_log;
 pub mod letter;
-pub mod marks;
 pub mod moment;
 pub mod origin;
+pub mod replay_marks;
 pub mod scan;
 pub mod session;
 pub mod writer;
@@ -21,38 +21,38 @@ use std::num::NonZeroU32;
 
 use tokio_util::sync::CancellationToken;
 
-/// How a replay goes, whatever is replayed.
+/// The options of a replay or a rewind.
 #[derive(Debug, Clone, Default)]
 pub struct Manner {
-    /// No more than this many.
+    /// The largest number of deliveries to replay. None for no limit.
     pub limit: Option<u64>,
-    /// No more than this many a second.
+    /// The largest number of deliveries per second. None for no limit.
     pub rate: Option<NonZeroU32>,
-    /// What was replayed before goes as well.
+    /// Whether to replay what was already replayed.
     pub again: bool,
-    /// Nothing is written: only counted.
+    /// Whether to count only, and write nothing.
     pub dry_run: bool,
 }
 
-/// How far a replay is.
+/// The progress of a replay or a rewind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Earlier replays are being read; nothing else has begun.
+    /// Whether the marks of earlier replays are still being read. Nothing else has started then.
     pub reading_marks: bool,
-    /// Offsets that were looked at.
+    /// The number of offsets that were read.
     pub read: u64,
-    /// Offsets to look at.
+    /// The number of offsets to read.
     pub total: u64,
-    /// Deliveries put back, or that would be.
+    /// The number of deliveries that were replayed, or would be in a dry run.
     pub replayed: u64,
 }
 
-/// Who watches a replay, and may end it.
+/// The connections of a running replay to its caller.
 pub struct Watch<'a> {
-    /// Told now and then, from the thread that replays.
+    /// Receives the progress regularly, on the thread that replays.
     pub progress: &'a mut dyn FnMut(Progress),
-    /// Ends it after the batch that is on its way.
+    /// Ends the replay after the current batch.
     pub stop: &'a CancellationToken,
-    /// Called before each batch: whether this is still the one replay that runs.
+    /// Called before each batch. Returns an error if another replay may have started, and the replay then ends.
     pub still_ours: &'a dyn Fn() -> anyhow::Result<()>,
 }

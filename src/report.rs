@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::pipeline::partition::Stage;
 use crate::webhook::WebhookId;
 
 /// A worker at one moment.
@@ -80,6 +79,20 @@ pub struct EndpointReport {
     pub limit: usize,
     /// Deliveries that wait for it in this worker.
     pub waiting: usize,
+}
+
+/// The stage of a record's delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It waits for a permit, or until it is due.
+    Queued,
+    /// It waits for its endpoint.
+    Waiting,
+    /// Its request is under way.
+    Sending,
+    /// Its outcome is being recorded.
+    Settling,
 }
 
 /// A circuit breaker.

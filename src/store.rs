@@ -1,4 +1,6 @@
-//! What Redis holds: the webhooks, the delivery log, the marks of what is settled.
+//! The data in Redis: webhooks, delivery logs, marks of settled deliveries, and what workers share with each other.
+//!
+//! `docs/reference.md`, section "Redis keys", lists every key, its type and its lifetime.
 
 pub mod backoffs;
 pub mod connection;
@@ -20,117 +22,117 @@ pub mod webhooks;
 
 pub use error::{StoreError, is_away, refuses_writes};
 
-/// Names of keys in Redis; every one begins with `redis.prefix`.
+/// The names of the keys in Redis. Each begins with `redis.prefix`.
 #[derive(Debug, Clone)]
 pub struct Keys {
     prefix: std::sync::Arc<str>,
 }
 
 impl Keys {
-    /// For `redis.prefix`.
+    /// Creates the names for a value of `redis.prefix`.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.into() }
     }
 
-    /// What every key begins with.
+    /// The prefix of every key.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Hash: webhook id → JSON.
+    /// Hash: webhook id → the webhook as JSON.
     #[must_use]
     pub fn webhooks(&self) -> String {
         format!("{}webhooks", self.prefix)
     }
 
-    /// Counter: raised by every change of a webhook. Also the channel that tells of it.
+    /// Counter that every change of a webhook increments. The pub/sub channel that announces changes has the same name.
     #[must_use]
     pub fn webhooks_version(&self) -> String {
         format!("{}webhooks:version", self.prefix)
     }
 
-    /// How many webhooks there are after the last change, and its version, as `count version`. Only versions of this
-    /// program that know the key keep it: it speaks of the present version alone.
+    /// The number of webhooks after a change, and the version of that change, as `count version`. Older versions of this
+    /// program do not update it, so the count is valid only if its version is the current one.
     #[must_use]
     pub fn webhooks_count(&self) -> String {
         format!("{}webhooks:count", self.prefix)
     }
 
-    /// The version at which an operator last declared that what stands here is right.
+    /// The version at which an operator last declared the stored webhooks complete (`webhooks init`).
     #[must_use]
     pub fn webhooks_declared(&self) -> String {
         format!("{}webhooks:declared", self.prefix)
     }
 
-    /// Written again and again, to see whether writes are taken; goes by itself.
+    /// String that workers write regularly to test whether Redis accepts writes. It expires.
     #[must_use]
     pub fn probe(&self) -> String {
         format!("{}probe", self.prefix)
     }
 
-    /// The number of the last settlement of a process that was recorded; goes a day after it.
+    /// The number of the last attempt that the process recorded. It expires one day after its last write.
     #[must_use]
     pub fn settled_sequence(&self, process: uuid::Uuid) -> String {
         format!("{}settled-seq:{process}", self.prefix)
     }
 
-    /// Hash: webhook id → since when it fails without one success.
+    /// Hash: webhook id → since when, and for how long, the webhook has failed without a success.
     #[must_use]
     pub fn failing(&self) -> String {
         format!("{}failing", self.prefix)
     }
 
-    /// Sorted set: webhook id, by until when its endpoint is left alone.
+    /// Sorted set: webhook id, scored by the time until which its endpoint is backing off, in Unix milliseconds.
     #[must_use]
-    pub fn left_alone(&self) -> String {
+    pub fn backing_off(&self) -> String {
         format!("{}left-alone", self.prefix)
     }
 
-    /// Stream: a webhook's delivery log.
+    /// Stream: the delivery log of a webhook.
     #[must_use]
     pub fn log(&self, webhook: crate::webhook::WebhookId) -> String {
         format!("{}log:{webhook}", self.prefix)
     }
 
-    /// Stream: deliveries that were sent again by hand.
+    /// Stream: redeliveries, and the time at which each was requested.
     #[must_use]
     pub fn replaced(&self) -> String {
         format!("{}replaced", self.prefix)
     }
 
-    /// Stream: endpoints that people or probes say are worth trying again.
+    /// Stream: recoveries of endpoints, for all workers.
     #[must_use]
     pub fn recoveries(&self) -> String {
         format!("{}repaired", self.prefix)
     }
 
-    /// Hash: worker → what it says of itself.
+    /// Hash: worker → its latest report as JSON.
     #[must_use]
     pub fn reports(&self) -> String {
         format!("{}workers", self.prefix)
     }
 
-    /// Sorted set: workers that have partitions, by when they last said so.
+    /// Sorted set: workers that have partitions, scored by the time of their latest report, in Unix milliseconds.
     #[must_use]
     pub fn consuming(&self) -> String {
         format!("{}workers:consuming", self.prefix)
     }
 
-    /// Hash: webhook id and `+` or `-` → attempts in that hour since 1970.
+    /// Hash: webhook id and `+` or `-` → the number of attempts that succeeded or failed in that hour since 1970.
     #[must_use]
     pub fn success(&self, hour: i64) -> String {
         format!("{}success:{hour}", self.prefix)
     }
 
-    /// Held by the one replay that runs.
+    /// The lease of the replay that is running.
     #[must_use]
     pub fn replay_lease(&self) -> String {
         format!("{}replay:lease", self.prefix)
     }
 
-    /// Stream: what is settled of a partition above its commit.
+    /// Stream: marks of the deliveries of a partition that are settled above its committed offset.
     #[must_use]
     pub fn marks(&self, group: &str, topic: &str, partition: i32) -> String {
         format!("{}settled:{group}:{topic}:{partition}", self.prefix)

@@ -5,13 +5,13 @@ use uuid::Uuid;
 
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{Attempt, Delivery, DeliveryId, Fate, Source};
-use crate::event::body::Bodies;
+use crate::delivery::{Attempt, Delivery, Fate, FirstRead, Source};
 use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
 use crate::http::client::Client;
+use crate::payload::Bodies;
 use crate::pipeline::send;
 use crate::store::Keys;
-use crate::store::log::{self, Entry, EntryId, Logged};
+use crate::store::log::{self, EntryId, Logged, NewLogEntry};
 use crate::store::recoveries;
 use crate::webhook::Webhook;
 
@@ -26,8 +26,8 @@ pub struct Trial {
 impl Trial {
     /// As the log has it.
     #[must_use]
-    pub fn entry(&self) -> Entry<'_> {
-        Entry {
+    pub fn entry(&self) -> NewLogEntry<'_> {
+        NewLogEntry {
             id: self.id,
             webhook_id: self.delivery.webhook_id,
             payload: String::from_utf8_lossy(&self.delivery.body),
@@ -57,7 +57,7 @@ pub async fn send(
     log::trim(&mut pipe, &keys, webhook.id, now_ms(), &config.log);
     if attempt.failure.is_none() {
         // The endpoint works: no worker waits for its circuit any longer, nor counts what failed before.
-        recoveries::works(&mut pipe, &keys, webhook.id, Uuid::nil());
+        recoveries::announce_success(&mut pipe, &keys, webhook.id, Uuid::nil());
     }
     let (id,): (String,) = pipe.query_async(&mut redis).await?;
     Ok(Trial { id: id.parse()?, delivery, attempt })
@@ -71,19 +71,7 @@ fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
         unreachable!("samples are read by a test")
     };
     let body = Bodies::default().of(&event, webhook.format, &webhook.url);
-    Delivery {
-        id: DeliveryId::of(&event.id, webhook.id),
-        webhook_id: webhook.id,
-        event_type,
-        event_id: event.id,
-        task_id: event.task_id,
-        body,
-        attempts: 0,
-        deferrals: 0,
-        first_seen_at_ms: now,
-        source: Source { topic: "".into(), partition: 0, offset: 0 },
-        replays: 0,
-        traceparent: None,
-        by_hand: false,
-    }
+    let source = Source { topic: "".into(), partition: 0, offset: 0 };
+    let read = FirstRead { source, first_seen_at_ms: now, replays: 0, traceparent: None };
+    Delivery::first(&event, webhook.id, body, read)
 }

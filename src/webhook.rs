@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
 
+use crate::address::AddressPolicy;
+use crate::clock::rfc3339;
 use crate::clock::{millis, now_ms};
 use crate::config::MASK;
-use crate::event::{EventType, rfc3339};
-use crate::http::address::AddressPolicy;
+use crate::event::EventType;
+use crate::payload::PayloadFormat;
 
 /// Identity of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -31,17 +33,6 @@ impl std::str::FromStr for WebhookId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
-}
-
-/// What the body looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PayloadFormat {
-    /// The seed page's payload.
-    #[default]
-    Optio,
-    /// Slack's block message.
-    Slack,
 }
 
 /// A subscription as Redis holds it.

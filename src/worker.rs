@@ -67,7 +67,7 @@ impl Worker {
         let snapshots = snapshot::keep(
             snapshot::Setup {
                 client,
-                connection: redis.another(),
+                connection: redis.separate(),
                 keys: keys.clone(),
                 staleness_max: config.webhooks.staleness_max,
                 timeout: config.redis.timeout,
@@ -84,7 +84,7 @@ impl Worker {
                 producing: Producing::new(clients::producer(config), &topics.limits, conditions.clone())
                     .context("kafka producer")?,
                 client: http::client::new(&config.delivery).context("http client")?,
-                recorder: Recorder::new(redis.another(), keys.clone(), config.log.clone()),
+                recorder: Recorder::new(redis.separate(), keys.clone(), config.log.clone()),
                 marks: MarkStreams::new(redis.clone(), keys.clone(), Names::new(config)),
                 health: Health::new(
                     WebhookStore::new(redis.clone(), keys.clone()),

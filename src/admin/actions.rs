@@ -1,28 +1,29 @@
-//! What can be done to a webhook, by the API and by the page alike.
+//! The operations on webhooks that the API and the page share.
 
 use std::time::Duration;
 
-use super::{Admin, Problem};
+use super::problem::Problem;
+use super::state::Admin;
 use crate::clock::now_ms;
 use crate::config::MASK;
 use crate::event::EventType;
 use crate::http::client::policy;
-use crate::store::log::{Entry, EntryId};
+use crate::store::log::{EntryId, NewLogEntry};
 use crate::store::loss;
 use crate::trial::{self, Trial};
 use crate::webhook::draft::Draft;
 use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
 
-/// How long a rotated secret goes on signing, unless said otherwise.
+/// The time for which a replaced secret also signs, unless the request says otherwise.
 pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
 
 impl Admin {
-    /// The webhook with the id that a path has.
+    /// The webhook whose id a path names.
     pub async fn find(&self, id: &str) -> Result<Webhook, Problem> {
-        self.store.get(id_of(id)?).await?.ok_or_else(|| Problem::no_webhook(id))
+        self.store.get(parse_id(id)?).await?.ok_or_else(|| Problem::no_webhook(id))
     }
 
-    /// Adds one; beside it a warning if the store seems to have lost others.
+    /// Adds a webhook. The second value is a warning if the store seems to have lost other webhooks.
     pub async fn add(&self, draft: &Draft) -> Result<(Webhook, Option<String>), Problem> {
         let webhook = draft.create(now_ms())?;
         self.check(&webhook)?;
@@ -30,40 +31,40 @@ impl Admin {
         tracing::info!(webhook = %webhook.id, "webhook added");
         let warning = loss::after_adding(added, &self.reports, &self.commits).await;
         if let Some(warning) = &warning {
-            tracing::warn!(webhook = %webhook.id, warning, "webhook added to a store that lost others");
+            tracing::warn!(webhook = %webhook.id, warning, "the store of the added webhook seems to have lost others");
         }
         Ok((webhook, warning))
     }
 
-    /// Why the webhooks that are shown may not be all that there should be.
-    pub fn trouble(&self) -> Option<String> {
+    /// Why the list of webhooks may be incomplete; None where it is not.
+    pub fn webhooks_warning(&self) -> Option<String> {
         self.readiness.trouble()
     }
 
-    /// Changes one.
+    /// Changes a webhook.
     pub async fn change(&self, id: WebhookId, draft: &Draft) -> Result<Webhook, Problem> {
         let changed = self.update(id, |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(changed)
     }
 
-    /// Another secret; the old one signs as well until the overlap ends.
+    /// Replaces the secret. The old one also signs until the overlap ends.
     pub async fn rotate(&self, id: WebhookId, secret: &str, overlap: Duration) -> Result<Webhook, Problem> {
         if secret == MASK {
             return Err(Problem::field(
                 "secret",
-                "is the mask that stands for a secret; enter a real one or leave it out",
+                "is the mask that stands for a secret; give a real one or leave it out",
             ));
         }
         if overlap > OVERLAP_MAX {
             let longest = humantime::format_duration(OVERLAP_MAX);
-            return Err(Problem::field("overlap", format!("is longer than {longest}, the most that is allowed")));
+            return Err(Problem::field("overlap", format!("is too long; at most {longest} is allowed")));
         }
         let now = now_ms();
         let changed = self
             .update(id, |webhook| {
                 webhook.rotate(secret.to_owned(), overlap, now);
-                webhook.updated_at = crate::event::rfc3339(now);
+                webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())
             })
             .await?;
@@ -81,22 +82,23 @@ impl Admin {
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
 
-    /// Removes the one with the id that a path has, its log with it; one that can't be read too.
+    /// Removes a webhook and its delivery log, even if this version can't read the webhook.
     pub async fn remove(&self, id: &str) -> Result<(), Problem> {
-        if !self.store.remove(id_of(id)?).await? {
+        if !self.store.remove(parse_id(id)?).await? {
             return Err(Problem::no_webhook(id));
         }
         tracing::info!(webhook = %id, "webhook removed");
         Ok(())
     }
 
-    /// Sends a sample now.
+    /// Sends a sample event at once.
     pub async fn test(&self, webhook: &Webhook, event: EventType) -> Result<Trial, Problem> {
         Ok(trial::send(&self.config, &self.client, self.redis.clone(), webhook, event).await?)
     }
 
-    /// The attempt that a path names: by its place in the log, or by its delivery's id, of which it is the newest.
-    pub async fn entry(&self, webhook: WebhookId, id: &str) -> Result<Entry<'static>, Problem> {
+    /// The attempt that a path names: by the id of its entry, or by the id of its delivery. A delivery's id stands for
+    /// the newest attempt of that delivery.
+    pub async fn entry(&self, webhook: WebhookId, id: &str) -> Result<NewLogEntry<'static>, Problem> {
         let found = match (id.parse::<EntryId>(), id.parse()) {
             (Ok(entry), _) => self.log.entry(webhook, entry).await?,
             (Err(_), Ok(delivery)) => self.log.newest_of(webhook, delivery).await?,
@@ -105,8 +107,8 @@ impl Admin {
         found.ok_or_else(|| Problem::no_delivery(webhook, id))
     }
 
-    /// Puts a delivery into delivery again.
-    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<Entry<'static>, Problem> {
+    /// Writes a delivery to the replay topic, so that a worker sends it again. Returns its newest attempt.
+    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<NewLogEntry<'static>, Problem> {
         let entry = self.entry(webhook.id, id).await?;
         if !webhook.active {
             return Err(Problem::conflict("the webhook is inactive and gets nothing; set it active, then redeliver"));
@@ -121,7 +123,6 @@ impl Admin {
     }
 }
 
-/// The id that a path has.
-fn id_of(id: &str) -> Result<WebhookId, Problem> {
+fn parse_id(id: &str) -> Result<WebhookId, Problem> {
     id.parse().map_err(|_| Problem::no_webhook(id))
 }

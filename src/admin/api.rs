@@ -1,4 +1,4 @@
-//! The API of contract section 7, and its description.
+//! The API (`docs/reference.md`, section "HTTP API"), and its description.
 
 mod dead_letters;
 mod deliveries;
@@ -6,19 +6,19 @@ mod input;
 mod status;
 mod webhooks;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::{Modify, OpenApi, ToSchema};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use dead_letters::BROWSERS_MAX;
-
-use super::{Problem, Shared, auth};
+use super::problem::{Error, Problem};
+use super::state::Shared;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,30 +26,23 @@ use super::{Problem, Shared, auth};
         title = "optio-webhooks",
         description = "Webhooks, their delivery log, dead letters and status. Errors are {\"error\": \"a sentence\"}."
     ),
-    modifiers(&Token),
+    modifiers(&BearerToken),
     security(("token" = [])),
     components(schemas(Error))
 )]
 struct Description;
 
-struct Token;
+/// Adds the security scheme to the description.
+struct BearerToken;
 
-impl Modify for Token {
+impl Modify for BearerToken {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     }
 }
 
-/// What went wrong.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "only its description is used: Problem writes it")]
-struct Error {
-    /// What was wrong, and what is allowed.
-    error: String,
-}
-
-fn described() -> OpenApiRouter<Shared> {
+fn described_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(webhooks::list, webhooks::add))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
@@ -63,28 +56,29 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(status::status))
 }
 
-/// The API's description, made from its code.
+/// The description of the API, made from its code.
 #[cfg(test)]
 fn document() -> utoipa::openapi::OpenApi {
-    described().into_openapi()
+    described_routes().into_openapi()
 }
 
-/// Everything under `/api`, and `/openapi.json`.
+/// The routes of everything under `/api`, and of `/openapi.json`.
 pub fn routes(admin: &Shared) -> Router {
-    let (routes, document) = described().split_for_parts();
+    let (routes, document) = described_routes().split_for_parts();
     routes
         .route("/openapi.json", get(async move || Json(document)))
         .route("/api/{*path}", axum::routing::any(unknown))
         .method_not_allowed_fallback(not_allowed)
         .route_layer(middleware::from_fn(known_parameters))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), auth::bearer))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), with_bearer_token))
         .with_state(admin.clone())
 }
 
-/// Calls that take parameters in their query, and judge them themselves.
+/// The calls that take query parameters. They check their parameters themselves.
 const WITH_PARAMETERS: [&str; 2] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters"];
 
-/// Refuses a parameter where none is known: who filters by it would take everything for what fits.
+/// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the whole
+/// list for the matching part.
 async fn known_parameters(request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let query = request.uri().query().filter(|query| !query.is_empty());
@@ -97,15 +91,31 @@ async fn known_parameters(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Lets a request with the bearer token through.
+async fn with_bearer_token(State(admin): State<Shared>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
+    let token = authorization
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    if token.is_some_and(|(_, token)| admin.guard.accepts(token) || admin.guard.accepts(token.trim())) {
+        return next.run(request).await;
+    }
+    let sentence = match (admin.guard.is_set(), token) {
+        (false, _) => "admin.token is not set: set it to use the API and the page",
+        (true, None) => "a bearer token is needed: Authorization: Bearer <admin.token>",
+        (true, Some(_)) => "the bearer token is not the value of admin.token",
+    };
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (challenge, Problem::new(StatusCode::UNAUTHORIZED, sentence)).into_response()
+}
+
 async fn unknown() -> Problem {
-    Problem::new(axum::http::StatusCode::NOT_FOUND, "there is nothing here; /openapi.json describes what there is")
+    Problem::new(StatusCode::NOT_FOUND, "this path does not exist; /openapi.json describes the API")
 }
 
 async fn not_allowed() -> Problem {
-    Problem::new(
-        axum::http::StatusCode::METHOD_NOT_ALLOWED,
-        "this method isn't allowed here; /openapi.json describes what is",
-    )
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method; /openapi.json describes the API")
 }
 
 #[cfg(test)]
@@ -113,13 +123,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_description_is_the_one_that_the_code_gives() {
+    fn the_published_description_matches_the_code() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
         let described = document().to_pretty_json().unwrap() + "\n";
         if std::env::var_os("UPDATE_OPENAPI").is_some() {
             std::fs::write(path, &described).unwrap();
         }
         let published = std::fs::read_to_string(path).unwrap_or_default();
-        assert_eq!(described, published, "the API has changed: `make openapi` writes its description anew");
+        assert_eq!(described, published, "the API has changed: `make openapi` updates its description");
     }
 }

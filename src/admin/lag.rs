@@ -1,4 +1,4 @@
-//! How far behind the groups are: what is committed against where the topics end.
+//! The lag of the consumer groups: the distance from the committed offsets to the ends of the topics.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,65 +14,65 @@ use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::topics::{MESSAGE_MAX, Names, needed};
 
-/// An answer serves for so long: the page may be looked at by many.
-const FRESH: Duration = Duration::from_secs(2);
-/// How long the broker may take.
+/// The time for which an answer is reused, because many people may look at the page.
+const REUSE_MAX: Duration = Duration::from_secs(2);
+/// The time that the broker has for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// How soon it is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// How long it may take to bring the first record of each partition.
+/// The wait before the coordinator of a group is asked again.
+const COORDINATOR_WAIT: Duration = Duration::from_millis(100);
+/// The time that the broker has to return the first record of every partition.
 const OLDEST_MAX: Duration = Duration::from_secs(2);
 
 /// One partition of a topic that a group reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lag {
-    /// Its topic.
+    /// The topic.
     pub topic: String,
-    /// Its number.
+    /// The number of the partition.
     pub partition: i32,
-    /// What its group committed; None before its first commit.
+    /// The offset that the group committed; None before its first commit.
     pub committed: Option<i64>,
-    /// One past the last record.
+    /// The offset after the last record.
     pub end: i64,
-    /// Records that aren't settled.
+    /// The number of records that are not settled.
     pub lag: i64,
-    /// When the first of them was written, Unix milliseconds; of events only, and None where it can't be read in time.
+    /// The time at which the first of them was written, in Unix milliseconds. Only partitions of events have it. It is
+    /// None where it can't be read in time.
     pub oldest_at_ms: Option<i64>,
 }
 
-/// Asks the broker, not more often than needed.
+/// Asks the broker for the lag of every partition, at most once per [`REUSE_MAX`].
 pub struct Lags {
     config: Config,
     last: Mutex<Option<(Instant, Vec<Lag>)>>,
 }
 
 impl Lags {
-    /// Nothing asked yet.
     pub fn new(config: Config) -> Self {
         Self { config, last: Mutex::new(None) }
     }
 
-    /// Every partition that the two groups read. Of partitions of events that aren't `dated` by who reads them it is also
-    /// found out how long they wait.
+    /// Every partition that the two groups read. For partitions of events, the time of the oldest record that is not
+    /// settled is read as well, except for those in `known`: the worker that reads them reports that time.
     ///
     /// # Errors
-    /// Where the broker is away.
-    pub async fn now(&self, dated: HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
-        // One asks at a time; the others wait for its answer.
+    /// The broker is away.
+    pub async fn now(&self, known: HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
+        // One caller asks. The others wait for the lock and reuse its answer.
         let mut last = self.last.lock().await;
         if let Some((at, lags)) = &*last
-            && at.elapsed() < FRESH
+            && at.elapsed() < REUSE_MAX
         {
             return Ok(lags.clone());
         }
         let config = self.config.clone();
-        let lags = tokio::task::spawn_blocking(move || ask(&config, &dated)).await.context("asking for the lag")??;
+        let lags = tokio::task::spawn_blocking(move || ask(&config, &known)).await.context("asking for the lag")??;
         *last = Some((Instant::now(), lags.clone()));
         Ok(lags)
     }
 }
 
-fn ask(config: &Config, dated: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
+fn ask(config: &Config, known: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
     let names = Names::new(config);
     let (waiting, events): (Vec<String>, Vec<String>) = needed(config, MESSAGE_MAX)
         .into_iter()
@@ -80,9 +80,9 @@ fn ask(config: &Config, dated: &HashSet<i32>) -> anyhow::Result<Vec<Lag>> {
         .filter(|topic| *topic != names.dead_letters())
         .partition(|topic| names.is_waiting(topic));
     let consumer = consumer(config, names.events_group())?;
-    let mut lags = of_group(config, &consumer, &events)?;
-    date(&consumer, &mut lags, dated)?;
-    lags.extend(of_group(config, &self::consumer(config, &names.retry_group())?, &waiting)?);
+    let mut lags = group_lags(config, &consumer, &events)?;
+    read_oldest_times(&consumer, &mut lags, known)?;
+    lags.extend(group_lags(config, &self::consumer(config, &names.retry_group())?, &waiting)?);
     Ok(lags)
 }
 
@@ -91,12 +91,12 @@ fn consumer(config: &Config, group: &str) -> anyhow::Result<BaseConsumer<Logging
     client.set("enable.partition.eof", "true").create_with_context(Logging).context("kafka consumer")
 }
 
-/// Reads when the first record was written of each partition with a lag that isn't `dated` elsewhere. It joins no
-/// group: nobody's partition goes.
-fn date(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], dated: &HashSet<i32>) -> anyhow::Result<()> {
+/// Reads the time of the first record that is not settled, for each partition with a lag that is not in `known`. The
+/// consumer assigns the partitions to itself and joins no group, so no worker loses a partition.
+fn read_oldest_times(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], known: &HashSet<i32>) -> anyhow::Result<()> {
     let mut firsts = TopicPartitionList::new();
-    for behind in lags.iter().filter(|lag| lag.lag > 0 && !dated.contains(&lag.partition)) {
-        firsts.add_partition_offset(&behind.topic, behind.partition, Offset::Offset(behind.end - behind.lag))?;
+    for lag in lags.iter().filter(|lag| lag.lag > 0 && !known.contains(&lag.partition)) {
+        firsts.add_partition_offset(&lag.topic, lag.partition, Offset::Offset(lag.end - lag.lag))?;
     }
     let mut open: HashSet<i32> = firsts.elements().iter().map(|element| element.partition()).collect();
     let until = Instant::now() + OLDEST_MAX;
@@ -106,18 +106,18 @@ fn date(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], dated: &HashSet<i32>
             Some(Ok(record)) if open.remove(&record.partition()) => {
                 let mut read = TopicPartitionList::new();
                 read.add_partition(record.topic(), record.partition());
-                // One is enough: what it would read on isn't wanted.
+                // The first record is enough. Without the pause the client would go on reading the partition.
                 consumer.pause(&read)?;
                 if let Some(lag) = lags.iter_mut().find(|lag| lag.partition == record.partition()) {
                     lag.oldest_at_ms = record.timestamp().to_millis();
                 }
             }
-            // Only marks of transactions are left there.
+            // The partition has no records left, only transaction markers.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 open.remove(&partition);
             }
             Some(Err(error)) => {
-                tracing::debug!(%error, "the oldest events can't be read");
+                tracing::debug!(%error, "the times of the oldest events can't be read");
                 break;
             }
             Some(Ok(_)) | None => {}
@@ -126,7 +126,7 @@ fn date(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], dated: &HashSet<i32>
     consumer.unassign().context("kafka consumer: unassign")
 }
 
-/// What is committed. A group's coordinator that is being found, or is moving, is asked again.
+/// The committed offsets. Asks again while the coordinator of the group is being elected or moved.
 fn committed(
     consumer: &BaseConsumer<Logging>,
     partitions: &TopicPartitionList,
@@ -135,18 +135,19 @@ fn committed(
     let until = Instant::now() + ANSWER_MAX;
     loop {
         let answer = consumer.committed_offsets(partitions.clone(), ANSWER_MAX);
-        let passes = matches!(
+        let is_transient = matches!(
             answer.as_ref().err().and_then(KafkaError::rdkafka_error_code),
             Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
         );
-        if !passes || Instant::now() >= until {
+        if !is_transient || Instant::now() >= until {
             return answer;
         }
-        std::thread::sleep(ASK_AGAIN);
+        std::thread::sleep(COORDINATOR_WAIT);
     }
 }
 
-fn of_group(config: &Config, consumer: &BaseConsumer<Logging>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
+/// The lag of each partition of `topics` that `consumer`'s group reads.
+fn group_lags(config: &Config, consumer: &BaseConsumer<Logging>, topics: &[String]) -> anyhow::Result<Vec<Lag>> {
     let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
     let mut partitions = TopicPartitionList::new();
     for topic in topics {

@@ -1,53 +1,34 @@
-//! The pages: rendered here, usable without JavaScript.
+//! The pages for people. They are rendered by the server and work without JavaScript.
 
 mod dead_letters;
-pub mod deliveries;
+mod deliveries;
+mod elements;
 mod form;
 mod layout;
+mod live;
 mod sign_in;
 mod snippets;
 mod status;
 mod webhook;
 mod webhooks;
 
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use maud::{Markup, html};
+use axum_extra::extract::cookie::CookieJar;
 
-use super::{Problem, Shared, auth, live};
-pub use form::Form;
-use layout::layout;
+use super::auth;
+use super::problem::{Problem, Refusal};
+use super::state::Shared;
 
-/// Only what this server sends, and nothing inline.
+/// Allows only what this server sends, and no inline scripts or styles.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
      img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// A problem, as a page.
-#[derive(Debug)]
-pub struct Refusal(pub Problem);
-
-impl<E: Into<Problem>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let Problem { status, sentence } = self.0;
-        let title = status.canonical_reason().unwrap_or("Error");
-        let body = html! {
-            h1 { (title) }
-            p .flash.bad role="alert" { (sentence) }
-            p { a href="/settings/webhooks" { "Back to the webhooks" } }
-        };
-        (status, layout(title, None, None, &body)).into_response()
-    }
-}
-
-/// Everything that isn't the API.
+/// The routes of all pages, and of their script and style sheet.
 pub fn routes(admin: &Shared) -> Router {
     let signed_in = Router::new()
         .route("/", get(async || Redirect::to("/settings/webhooks")))
@@ -70,7 +51,7 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/dead-letters/{partition}/{offset}", get(dead_letters::show))
         .route("/status", get(status::show))
         .route("/sign-out", post(sign_in::sign_out))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), auth::signed_in));
+        .route_layer(middleware::from_fn_with_state(admin.clone(), signed_in));
     Router::new()
         .merge(signed_in)
         .route(auth::SIGN_IN, get(sign_in::show).post(sign_in::sign_in))
@@ -83,11 +64,29 @@ pub fn routes(admin: &Shared) -> Router {
         .with_state(admin.clone())
 }
 
-fn asset(kind: &'static str, content: &'static str) -> Response {
-    let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "public, max-age=300")];
+/// Lets a request with a session through, and sends a person without one to the sign-in page.
+async fn signed_in(State(admin): State<Shared>, jar: CookieJar, mut request: Request, next: Next) -> Response {
+    let session = jar.get(auth::COOKIE).and_then(|cookie| admin.guard.session(cookie.value(), auth::now_s()));
+    if let Some(session) = session {
+        request.extensions_mut().insert(session);
+        return next.run(request).await;
+    }
+    if request.method() == Method::GET {
+        let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let query = serde_html_form::to_string([("next", wanted)]).unwrap_or_default();
+        return Redirect::to(&format!("{}?{query}", auth::SIGN_IN)).into_response();
+    }
+    let problem =
+        Problem::new(StatusCode::UNAUTHORIZED, "You are signed out: sign in and try again. Nothing was changed.");
+    Refusal(problem).into_response()
+}
+
+fn asset(content_type: &'static str, content: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "public, max-age=300")];
     (headers, content).into_response()
 }
 
+/// Adds the security headers, and forbids caching unless the response allows it.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -99,14 +98,4 @@ async fn harden(mut response: Response) -> Response {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
-}
-
-/// A time, which the script shows in the reader's own zone.
-fn time(rfc3339: &str) -> Markup {
-    html! { time datetime=(rfc3339) { (rfc3339.replace('T', " ").replace(".000Z", " UTC").replace('Z', " UTC")) } }
-}
-
-/// One of several ways to see the same thing.
-fn option(value: &str, label: &str, chosen: &str) -> Markup {
-    html! { option value=(value) selected[value == chosen] { (label) } }
 }

@@ -1,59 +1,74 @@
-//! What went wrong with a request, as a status and a sentence (contract section 7).
+//! Why a request fails: as JSON for the API, and as a page for people (`docs/reference.md`, section "Errors").
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use maud::{Markup, html};
+use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::document::document;
 use crate::store::StoreError;
 use crate::webhook::{BadWebhook, WebhookId};
 
-/// A status and a sentence: what was wrong, what is allowed.
+/// A status, and a sentence that says what is wrong and what is allowed. It becomes an answer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// 400, 401, 404, 409, 413, 500 or 503.
+    /// 400, 401, 404, 405, 409, 413 or 503.
     pub status: StatusCode,
-    /// For people.
+    /// A sentence for people, without secrets.
     pub sentence: String,
 }
 
+/// A problem that becomes a page.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
+
+/// The body of every answer that reports an error.
+#[derive(Serialize, ToSchema)]
+pub struct Error {
+    /// A sentence that says what is wrong, and what is allowed.
+    error: String,
+}
+
 impl Problem {
-    /// Of any status.
+    /// A problem with any status.
     pub fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
         Self { status, sentence: sentence.into() }
     }
 
-    /// 400: `field` can't be read.
+    /// 400: the value of `field` is not allowed.
     pub fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, format!("{field}: {problem}"))
     }
 
-    /// 404.
+    /// 404: no webhook has this id.
     pub fn no_webhook(id: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, format!("there is no webhook {id}"))
     }
 
-    /// 404.
+    /// 404: the delivery log has no such attempt or delivery.
     pub fn no_delivery(webhook: WebhookId, id: &str) -> Self {
-        let sentence = format!("the delivery log of webhook {webhook} has no delivery {id}; it keeps the newest only");
+        let sentence =
+            format!("the delivery log of webhook {webhook} has no delivery {id}; it keeps only the newest attempts");
         Self::new(StatusCode::NOT_FOUND, sentence)
     }
 
-    /// 409.
+    /// 409: the state of the webhook, or of another replay, does not allow the request.
     pub fn conflict(sentence: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, sentence)
     }
 
-    /// 413.
+    /// 413: the request's body is larger than `admin.body_max`.
     pub fn too_large() -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "the request's body is too large; admin.body_max says how many bytes are allowed",
+            "the request's body is too large; admin.body_max is the number of bytes that are allowed",
         )
     }
 
-    /// 503: a part is away; nothing was changed.
+    /// 503: Kafka or Redis is away. Nothing was changed.
     pub fn away(error: &anyhow::Error) -> Self {
         tracing::warn!(error = format!("{error:#}"), "a request can't be answered");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}; try again in a moment"))
@@ -62,7 +77,26 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.sentence }))).into_response()
+        (self.status, Json(Error { error: self.sentence })).into_response()
+    }
+}
+
+impl<E: Into<Problem>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Problem { status, sentence } = self.0;
+        let title = status.canonical_reason().unwrap_or("Error");
+        let content = html! {
+            h1 { (title) }
+            p .flash.bad role="alert" { (sentence) }
+            p { a href="/settings/webhooks" { "Back to the webhooks" } }
+        };
+        (status, document(title, &Markup::default(), &content)).into_response()
     }
 }
 
@@ -95,7 +129,7 @@ impl From<anyhow::Error> for Problem {
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
-        // What serde says names the field; that it was JSON goes without saying.
+        // The rest of serde's text begins with the field. The removed words say only that the body was JSON.
         let text = rejection.body_text();
         let sentence = text.strip_prefix("Failed to deserialize the JSON body into the target type: ").unwrap_or(&text);
         match rejection.status() {

@@ -1,4 +1,4 @@
-//! Replays of dead letters that this process runs for whoever asked, and how far each is.
+//! The replays of dead letters that this process runs on request, and the progress of each.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -11,60 +11,66 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::Problem;
+use super::problem::Problem;
 use crate::clock::now_ms;
+use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
-use crate::event::{EventType, rfc3339};
+use crate::event::EventType;
 use crate::replay::choice::Choice;
 use crate::replay::dead_letters::{self, Summary};
 use crate::replay::moment::Moment;
 use crate::replay::{Manner, Progress, Watch, session};
 use crate::store::Keys;
-use crate::store::lease::{Asked, Lease};
+use crate::store::lease::{Lease, LeaseAnswer};
 use crate::store::webhooks::WebhookStore;
 use crate::webhook::WebhookId;
 
-/// Replays that are remembered.
+/// The number of replays that are remembered.
 const REMEMBERED_MAX: usize = 20;
 
-/// How long the process's end waits for them, and how often it looks.
+/// The time that the end of the process waits for running replays.
 const END_MAX: Duration = Duration::from_secs(10);
+/// The time between two looks at whether they have ended.
 const END_STEP: Duration = Duration::from_millis(20);
 
-/// Which dead letters, and how.
+/// The choice of dead letters to replay, and how to replay them. The filters narrow each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub struct Request {
-    /// Of this webhook.
+#[schema(as = Request)]
+pub struct ReplayRequest {
+    /// Only dead letters of this webhook.
     pub webhook: Option<WebhookId>,
-    /// Of this event type.
+    /// Only dead letters of this event type.
     pub event: Option<EventType>,
-    /// That died of this.
+    /// Only dead letters with this reason.
     pub reason: Option<DeadReason>,
-    /// With this delivery id.
+    /// Only dead letters with this delivery id.
     pub delivery: Option<DeliveryId>,
-    /// Only the one with this `id` (partition/offset).
+    /// Only the dead letter with this `id` (partition/offset).
     pub letter: Option<String>,
-    /// That died then or later: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
+    /// Only dead letters from this time on: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
     pub since: Option<String>,
-    /// That died before.
+    /// Only dead letters from before this time.
     pub until: Option<String>,
-    /// No more than this many.
+    /// The highest number of dead letters to replay.
     pub limit: Option<u64>,
-    /// No more than this many a second.
+    /// The highest number of dead letters to replay each second.
     #[schema(value_type = Option<u32>)]
     pub rate: Option<NonZeroU32>,
-    /// All of them: without a filter nothing goes, unless this is true.
+    /// Replay all dead letters. A request without a filter and without `limit` is refused unless this is true.
     pub all: bool,
-    /// Also what was replayed before.
+    /// Also replay those that were replayed before.
     pub again: bool,
-    /// Only count what would go.
+    /// Only count what would be replayed.
     pub dry_run: bool,
 }
 
-impl Request {
-    /// What it chooses.
+impl ReplayRequest {
+    /// The filters of the request.
+    ///
+    /// # Errors
+    /// 400: a field can't be read.
     pub fn choice(&self) -> Result<Choice, Problem> {
         let at = self.letter.as_deref().map(|letter| {
             let (partition, offset) = letter.split_once('/')?;
@@ -87,49 +93,53 @@ impl Request {
     }
 }
 
-/// A time that a field has; empty is none.
+/// The time in a field, in Unix milliseconds; None for an empty one.
+///
+/// # Errors
+/// 400: the text is not a time.
 pub fn moment(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     let Moment(at_ms) = text.parse().map_err(|error| Problem::field(field, error))?;
     Ok(Some(at_ms))
 }
 
-/// Where a replay is.
+/// The state of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
-    /// At work.
+#[schema(as = State)]
+pub enum ReplayState {
+    /// It runs.
     Running,
-    /// At its end.
+    /// It has replayed everything that was chosen.
     Done,
-    /// Ended before its end: asked to, or something was in the way. Asked for again, it goes on.
+    /// It was stopped, or it failed. The same request again replays the rest.
     Interrupted,
 }
 
-/// One replay.
+/// A replay, and how far it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Replay)]
-pub struct Shown {
-    /// Its identity.
+pub struct ReplayStatus {
+    /// The id of the replay.
     pub id: Uuid,
-    /// What was asked for.
-    pub request: Request,
-    /// Where it is.
-    pub state: State,
-    /// Records looked at.
+    /// The request that started it.
+    pub request: ReplayRequest,
+    /// Whether it runs, is done or was interrupted.
+    pub state: ReplayState,
+    /// The number of records looked at so far.
     pub looked_at: u64,
-    /// Records to look at.
+    /// The number of records to look at.
     pub total: u64,
-    /// Put back into delivery, or what would be.
+    /// The number of dead letters replayed; of a dry run, the number that would be.
     pub replayed: u64,
-    /// Left alone: replayed before.
+    /// The number skipped because they were replayed before.
     pub replayed_before: u64,
-    /// Left alone: the webhook is deleted or inactive.
+    /// The number skipped because their webhook is deleted or inactive.
     pub webhook_gone: u64,
-    /// What was in its way.
+    /// Why it failed.
     pub error: Option<String>,
-    /// When it began.
+    /// The time at which it began.
     pub started_at: String,
 }
 
@@ -138,26 +148,28 @@ pub struct Replays {
     config: Config,
     redis: Connection,
     keys: Keys,
-    known: Arc<Mutex<VecDeque<(Shown, CancellationToken)>>>,
+    known: Arc<Mutex<VecDeque<(ReplayStatus, CancellationToken)>>>,
 }
 
 impl Replays {
-    /// None yet.
     pub fn new(config: Config, redis: Connection, keys: Keys) -> Self {
         Self { config, redis, keys, known: Arc::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, VecDeque<(Shown, CancellationToken)>> {
+    fn known(&self) -> MutexGuard<'_, VecDeque<(ReplayStatus, CancellationToken)>> {
         self.known.lock().expect("nothing panics while it holds the replays")
     }
 
-    /// The newest first.
-    pub fn all(&self) -> Vec<Shown> {
-        self.known().iter().rev().map(|(shown, _)| shown.clone()).collect()
+    /// The remembered replays, newest first.
+    pub fn all(&self) -> Vec<ReplayStatus> {
+        self.known().iter().rev().map(|(status, _)| status.clone()).collect()
     }
 
-    /// The one with that id.
-    pub fn get(&self, id: &str) -> Result<Shown, Problem> {
+    /// The replay with this id.
+    ///
+    /// # Errors
+    /// 404: this process does not remember such a replay.
+    pub fn get(&self, id: &str) -> Result<ReplayStatus, Problem> {
         let found = id.parse().ok().and_then(|id: Uuid| self.all().into_iter().find(|replay| replay.id == id));
         found.ok_or_else(|| {
             Problem::new(
@@ -167,36 +179,36 @@ impl Replays {
         })
     }
 
-    /// Ends one after the batch that is on its way.
+    /// Ends a replay after its current batch.
     pub fn stop(&self, id: Uuid) {
-        for (shown, stop) in &*self.known() {
-            if shown.id == id {
+        for (status, stop) in &*self.known() {
+            if status.id == id {
                 stop.cancel();
             }
         }
     }
 
-    /// Ends all, and waits until they are.
+    /// Ends all replays, each after its current batch, and waits until they have ended or [`END_MAX`] is over.
     pub async fn end(&self) {
-        let are_over = || self.known().iter().all(|(shown, _)| shown.state != State::Running);
+        let all_ended = || self.known().iter().all(|(status, _)| status.state != ReplayState::Running);
         for (_, stop) in &*self.known() {
             stop.cancel();
         }
         let ended = async {
-            while !are_over() {
+            while !all_ended() {
                 tokio::time::sleep(END_STEP).await;
             }
         };
         if tokio::time::timeout(END_MAX, ended).await.is_err() {
-            tracing::warn!("a replay doesn't end: of its batch some may be replayed");
+            tracing::warn!("a replay doesn't end in time: a part of its batch may be replayed");
         }
     }
 
-    /// Begins one.
+    /// Begins a replay. It runs on after this returns.
     ///
     /// # Errors
-    /// 400 where nothing is chosen or a field can't be read, 409 while another replay runs.
-    pub async fn begin(&self, request: Request) -> Result<Shown, Problem> {
+    /// 400: nothing is chosen, or a field can't be read. 409: another replay runs. 503: Redis is away.
+    pub async fn begin(&self, request: ReplayRequest) -> Result<ReplayStatus, Problem> {
         let choice = request.choice()?;
         if request.limit == Some(0) {
             return Err(Problem::field("limit", "0 is not allowed; allowed is 1 or more"));
@@ -204,7 +216,7 @@ impl Replays {
         if choice.is_everything() && !request.all && request.limit.is_none() {
             return Err(Problem::new(
                 axum::http::StatusCode::BAD_REQUEST,
-                "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or all = true",
+                "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or set all to true",
             ));
         }
         let store = WebhookStore::new(self.redis.clone(), self.keys.clone());
@@ -213,33 +225,33 @@ impl Replays {
         let who = format!("the admin server on {}", crate::worker::hostname());
         let lease = (!request.dry_run).then(|| Lease::new(self.redis.clone(), &self.keys, &who));
         if let Some(lease) = &lease
-            && let Asked::Theirs(who) = lease.ask().await?
+            && let LeaseAnswer::Theirs(who) = lease.ask().await?
         {
-            return Err(Problem::conflict(format!("another replay runs ({who}); wait for its end, then ask again")));
+            return Err(Problem::conflict(format!("another replay runs ({who}); try again when it has ended")));
         }
         let manner =
             Manner { limit: request.limit, rate: request.rate, again: request.again, dry_run: request.dry_run };
-        let (shown, stop) = self.remember(request);
-        let (known, config, id) = (self.known.clone(), self.config.clone(), shown.id);
+        let (status, stop) = self.remember(request);
+        let (known, config, id) = (self.known.clone(), self.config.clone(), status.id);
         tokio::spawn(async move {
             let progress = known.clone();
             let outcome = session::run(lease, stop.clone(), move |still_ours| {
-                let mut tell = |now: Progress| update(&progress, id, |shown| shown.is_at(now));
-                let mut watch = Watch { progress: &mut tell, stop: &stop, still_ours };
+                let mut report = |now: Progress| update(&progress, id, |status| status.set_progress(now));
+                let mut watch = Watch { progress: &mut report, stop: &stop, still_ours };
                 dead_letters::replay(&config, &choice, &manner, &active, &mut watch)
             });
             let outcome = outcome.await;
-            update(&known, id, |shown| shown.came_to(outcome));
+            update(&known, id, |status| status.set_outcome(outcome));
         });
-        Ok(shown)
+        Ok(status)
     }
 
-    fn remember(&self, request: Request) -> (Shown, CancellationToken) {
+    fn remember(&self, request: ReplayRequest) -> (ReplayStatus, CancellationToken) {
         let stop = CancellationToken::new();
-        let shown = Shown {
+        let status = ReplayStatus {
             id: Uuid::now_v7(),
             request,
-            state: State::Running,
+            state: ReplayState::Running,
             looked_at: 0,
             total: 0,
             replayed: 0,
@@ -249,43 +261,47 @@ impl Replays {
             started_at: rfc3339(now_ms()),
         };
         let mut known = self.known();
-        known.push_back((shown.clone(), stop.clone()));
-        // Dry runs may run beside each other: what still runs is kept, however old.
+        known.push_back((status.clone(), stop.clone()));
+        // Dry runs may run at the same time. A replay that still runs is kept, however old it is.
         if known.len() > REMEMBERED_MAX
-            && let Some(at) = known.iter().position(|(shown, _)| shown.state != State::Running)
+            && let Some(at) = known.iter().position(|(status, _)| status.state != ReplayState::Running)
         {
             known.remove(at);
         }
-        (shown, stop)
+        (status, stop)
     }
 }
 
-impl Shown {
-    fn is_at(&mut self, now: Progress) {
+impl ReplayStatus {
+    fn set_progress(&mut self, now: Progress) {
         if !now.reading_marks {
             (self.looked_at, self.total, self.replayed) = (now.read, now.total, now.replayed);
         }
     }
 
-    fn came_to(&mut self, outcome: anyhow::Result<Summary>) {
+    fn set_outcome(&mut self, outcome: anyhow::Result<Summary>) {
         match outcome {
             Ok(summary) => {
-                self.state = if summary.interrupted { State::Interrupted } else { State::Done };
+                self.state = if summary.interrupted { ReplayState::Interrupted } else { ReplayState::Done };
                 self.replayed = summary.total();
                 self.replayed_before = summary.before;
                 self.webhook_gone = summary.gone.values().sum();
             }
             Err(error) => {
-                self.state = State::Interrupted;
+                self.state = ReplayState::Interrupted;
                 self.error = Some(format!("{error:#}"));
             }
         }
     }
 }
 
-fn update(known: &Mutex<VecDeque<(Shown, CancellationToken)>>, id: Uuid, change: impl FnOnce(&mut Shown)) {
+fn update(
+    known: &Mutex<VecDeque<(ReplayStatus, CancellationToken)>>,
+    id: Uuid,
+    change: impl FnOnce(&mut ReplayStatus),
+) {
     let mut known = known.lock().expect("nothing panics while it holds the replays");
-    if let Some((shown, _)) = known.iter_mut().find(|(shown, _)| shown.id == id) {
-        change(shown);
+    if let Some((status, _)) = known.iter_mut().find(|(status, _)| status.id == id) {
+        change(status);
     }
 }

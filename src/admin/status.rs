@@ -1,28 +1,29 @@
-//! How the whole stands: workers, partitions, endpoints.
+//! The status of the whole system: workers, partitions, endpoints.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::lag::Lag;
-use super::{Admin, Problem};
+use super::problem::Problem;
+use super::state::Admin;
 use crate::clock::now_ms;
 use crate::report::{EndpointReport, HoldingReport, PartitionReport, Report};
 use crate::topics::Names;
 
-/// Everything an operator looks at first.
+/// What an operator looks at first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Records of the events' topic that aren't settled.
+    /// The number of records in the topic of events that are not settled.
     pub lag: i64,
-    /// Age of the oldest event that isn't settled, in milliseconds; null where there is none, or, with a `lag`, where it
-    /// can't be read in time.
+    /// The age of the oldest event that is not settled, in milliseconds. It is null where there is no such event, and,
+    /// if `lag` is not 0, where the age can't be read in time.
     pub oldest_undelivered_age_ms: Option<i64>,
-    /// The workers that live.
+    /// The workers that run.
     pub workers: Vec<WorkerStatus>,
-    /// Every partition that is read, events first.
+    /// Every partition that workers read, those of events first.
     pub partitions: Vec<PartitionStatus>,
-    /// Endpoints that something is going on with, as each worker sees them; the worst first.
+    /// The endpoints that are busy or backing off, as each worker sees them. The worst come first.
     pub endpoints: Vec<EndpointStatus>,
 }
 
@@ -30,15 +31,15 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
-    /// Host and process.
+    /// Its host and process.
     pub worker: String,
     /// Its version.
     pub version: String,
-    /// Deliveries open.
+    /// The number of open deliveries.
     pub in_flight: usize,
-    /// How many may be.
+    /// The highest allowed number of open deliveries.
     pub in_flight_max: usize,
-    /// Partitions that it reads.
+    /// The number of partitions that it reads.
     pub partitions: usize,
 }
 
@@ -46,23 +47,23 @@ pub struct WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionStatus {
-    /// Its topic.
+    /// The topic.
     pub topic: String,
-    /// Its number.
+    /// The number of the partition.
     pub partition: i32,
-    /// What its group committed; null before its first commit.
+    /// The offset that the group committed; null before its first commit.
     pub committed: Option<i64>,
-    /// One past the last record.
+    /// The offset after the last record.
     pub end: i64,
-    /// Records that aren't settled. In a retry tier most of them wait for their time.
+    /// The number of records that are not settled. In a retry tier most of them wait until they are due.
     pub lag: i64,
-    /// Who reads it; null where nobody does.
+    /// The worker that reads it; null if none does.
     pub worker: Option<String>,
-    /// Records between the watermark and the last one read.
+    /// The number of records from the watermark to the last one that was read.
     pub open_offsets: usize,
-    /// Whether consumption of it is paused.
+    /// Whether the worker has paused it.
     pub paused: bool,
-    /// What holds its watermark; null where nothing does.
+    /// What blocks its watermark; null if nothing does.
     pub holding: Option<HoldingReport>,
 }
 
@@ -70,28 +71,28 @@ pub struct PartitionStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStatus {
-    /// Whose view.
+    /// The worker whose view this is.
     pub worker: String,
-    /// What it sees.
+    /// The endpoint in that worker's view.
     #[serde(flatten)]
     pub endpoint: EndpointReport,
 }
 
 impl Admin {
-    /// As it stands now.
+    /// The status at this moment.
     ///
     /// # Errors
-    /// 503 where Kafka or Redis is away.
+    /// 503: Kafka or Redis is away.
     pub async fn status(&self) -> Result<Status, Problem> {
         let reports = self.reports.all().await?;
         let names = Names::new(&self.config);
-        let held = reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
-        let held = held.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
-        let lags = self.lags.now(held).await?;
+        let events = reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
+        let blocked = events.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
+        let lags = self.lags.now(blocked).await?;
         let reader =
             |lag: &Lag| reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
         let of_events = || lags.iter().filter(|lag| lag.topic == names.events());
-        // Who holds an event of a partition knows better than its group's last commit.
+        // The worker that has the oldest event open knows its time better than the group's last commit does.
         let oldest_at_ms = of_events().filter_map(|lag| {
             let holding = reader(lag).and_then(|(_, partition)| written_at_ms(partition.holding.as_ref()?));
             holding.or(lag.oldest_at_ms)
@@ -99,12 +100,12 @@ impl Admin {
         let oldest_at_ms = oldest_at_ms.min();
         let lag = of_events().map(|lag| lag.lag).sum();
         let partitions = lags.iter().map(|lag| {
-            let found = reader(lag);
+            let reader = reader(lag);
             PartitionStatus {
-                worker: found.map(|(report, _)| report.worker.clone()),
-                open_offsets: found.map_or(0, |(_, partition)| partition.open_offsets),
-                paused: found.is_some_and(|(_, partition)| partition.paused),
-                holding: found.and_then(|(_, partition)| partition.holding.clone()),
+                worker: reader.map(|(report, _)| report.worker.clone()),
+                open_offsets: reader.map_or(0, |(_, partition)| partition.open_offsets),
+                paused: reader.is_some_and(|(_, partition)| partition.paused),
+                holding: reader.and_then(|(_, partition)| partition.holding.clone()),
                 topic: lag.topic.clone(),
                 partition: lag.partition,
                 committed: lag.committed,

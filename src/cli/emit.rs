@@ -1,4 +1,4 @@
-//! `emit`: writes task transitions to the events' topic.
+//! `emit`: writes task transitions to the topic of events.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -27,30 +27,33 @@ pub struct Emit {
     /// Write a sample transition that leads to this event.
     #[arg(long, required_unless_present = "file", conflicts_with = "file")]
     event: Option<EventType>,
-    /// Whose transition; a new id by default.
+    /// The id of the task; a new one by default.
     #[arg(long, requires = "event")]
     task_id: Option<Uuid>,
-    /// The task's title.
+    /// The title of the task.
     #[arg(long, requires = "event", default_value = "Fix login redirect after checkout")]
     title: String,
-    /// How many, each of a new task unless --task-id is given.
+    /// The number of transitions. Each is of a new task unless --task-id is given.
     #[arg(long, requires = "event", default_value_t = 1)]
     count: u32,
-    /// Write the transitions in this file instead, one JSON object after another; "-" reads standard input.
+    /// Write the transitions in this file instead: one JSON object after another. "-" reads standard input.
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Write them even if they can't be read as transitions.
+    /// Write the file's objects even if they can't be read as transitions.
     #[arg(long, requires = "file")]
     unchecked: bool,
 }
 
-/// How long the broker may take to acknowledge.
+/// The time that the broker has to acknowledge a record, in milliseconds.
 const ACKNOWLEDGE_MAX_MS: &str = "15000";
-/// Records on their way at once.
+/// The number of records that are sent before the first acknowledgement is awaited.
 const WINDOW: usize = 1_000;
 
 impl Emit {
-    /// Writes all or says which one couldn't be.
+    /// Writes all transitions.
+    ///
+    /// # Errors
+    /// A transition can't be read, and nothing was written; or the broker does not acknowledge one in time.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let transitions = match &self.file {
             Some(_) => self.read_file(config)?,
@@ -74,7 +77,9 @@ impl Emit {
                     .await
                     .context("the producer ended")?
                     .map_err(|(error, _)| anyhow::Error::new(error))
-                    .with_context(|| format!("kafka.brokers = {} didn't take it within 15 s", config.kafka.brokers))?;
+                    .with_context(|| {
+                        format!("kafka.brokers = {} did not acknowledge it within 15 s", config.kafka.brokers)
+                    })?;
                 if !quiet {
                     say(&format!(
                         "task {key} written to {} partition {} offset {}",
@@ -108,14 +113,16 @@ impl Emit {
         let mut transitions = Vec::new();
         for (index, value) in Deserializer::from_str(&text).into_iter::<Value>().enumerate() {
             let number = index + 1;
-            let refused =
+            let unreadable =
                 |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
-            let value = value.map_err(|error| refused(error.to_string()))?;
+            let value = value.map_err(|error| unreadable(error.to_string()))?;
             let at = Position { topic: &config.kafka.topic, partition: 0, offset: 0, timestamp_ms: now_ms() };
-            let read = decode(Some(value.to_string().as_bytes()), at, Limits::new(config));
-            match read {
-                Err(error) if !self.unchecked => return Err(refused(error.to_string())),
-                Ok(Decoded::Nothing(_)) => eprintln!("transition {number}: a state that no webhook is told of"),
+            let decoded = decode(Some(value.to_string().as_bytes()), at, Limits::new(config));
+            match decoded {
+                Err(error) if !self.unchecked => return Err(unreadable(error.to_string())),
+                Ok(Decoded::Nothing(_)) => {
+                    eprintln!("transition {number}: its state is no event, so no webhook gets it")
+                }
                 _ => {}
             }
             transitions.push(value);
@@ -127,7 +134,7 @@ impl Emit {
     }
 }
 
-/// Transitions of one task share a partition, and so keep their order.
+/// The record's key: transitions of one task share a partition, so they keep their order.
 fn key(transition: &Value) -> String {
     transition["taskId"].as_str().unwrap_or_default().to_owned()
 }

@@ -20,7 +20,7 @@ use crate::replay::choice::Choice;
 use crate::replay::from_log::{self, Past};
 use crate::replay::moment::Moment;
 use crate::replay::{Manner, Watch, dead_letters, session};
-use crate::store::lease::{Asked, Lease};
+use crate::store::lease::{Lease, LeaseAnswer};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::webhook::{Webhook, WebhookId};
@@ -311,12 +311,12 @@ async fn take(lease: &Lease) -> Result<(), Failure> {
     let mut told = false;
     loop {
         match lease.ask().await? {
-            Asked::Ours => return Ok(()),
-            Asked::Theirs(who) if !told => {
+            LeaseAnswer::Ours => return Ok(()),
+            LeaseAnswer::Theirs(who) if !told => {
                 eprintln!("another replay runs ({who}); waiting for its end");
                 told = true;
             }
-            Asked::Theirs(_) => {}
+            LeaseAnswer::Theirs(_) => {}
         }
         tokio::time::sleep(WAIT_STEP).await;
     }

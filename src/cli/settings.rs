@@ -1,4 +1,4 @@
-//! `config show|check`: the configuration in force.
+//! `config show|check`: shows or checks the configuration in force.
 
 use super::{Failure, say};
 use crate::config::{BadConfig, Config, DEFAULT};
@@ -6,21 +6,21 @@ use crate::config::{BadConfig, Config, DEFAULT};
 /// `optio-webhooks config`
 #[derive(clap::Subcommand)]
 pub enum Settings {
-    /// Print the configuration in force as TOML, secrets masked.
+    /// Print the configuration in force as TOML, with masked secrets.
     Show {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// The built-in defaults instead, every key explained.
+        /// Print the built-in defaults instead, with every key explained.
         #[arg(long, conflicts_with = "json")]
         default: bool,
     },
-    /// Check the configuration; says nothing but "ok" where it can be used, else exits with 78.
+    /// Check the configuration. Prints "ok" if it can be used, else says why not and exits with 78.
     Check,
 }
 
 impl Settings {
-    /// Shows what `load` gives, if that can be used.
+    /// Shows or checks the configuration that `load` returns.
     pub fn run(self, load: impl FnOnce() -> Result<Config, BadConfig>) -> Result<(), Failure> {
         match self {
             Self::Show { default: true, .. } => say(DEFAULT.trim_end()),

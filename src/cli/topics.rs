@@ -1,4 +1,4 @@
-//! `topics check|create`: what is there against what is needed.
+//! `topics check|create`: compares the existing topics with the required ones, and creates those that are missing.
 
 use super::{Failure, say};
 use crate::config::{BadConfig, Config};
@@ -7,18 +7,19 @@ use crate::kafka::admin;
 /// `optio-webhooks topics`
 #[derive(clap::Subcommand)]
 pub enum Topics {
-    /// Say of each topic whether it is there and whether it would lose data; exits with 78 where one would.
+    /// Show for each topic whether it exists and whether its settings would lose data. Exits with 78 if a topic is missing
+    /// or would lose data.
     Check {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Create what is missing, with settings that lose nothing.
+    /// Create the missing topics, with settings that lose no data.
     Create,
 }
 
 impl Topics {
-    /// Asks the broker.
+    /// Checks or creates the topics.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let topics = admin::Topics::new(config)?;
         match self {
@@ -28,7 +29,7 @@ impl Topics {
                     say(&format!("created  {topic}"));
                 }
                 if created.is_empty() {
-                    say("nothing to create: every topic is there");
+                    say("nothing to create: every topic exists");
                 }
                 Ok(())
             }

@@ -15,13 +15,14 @@ use crate::event::EventType;
 use crate::http;
 use crate::http::client::policy;
 use crate::kafka::group::Commits;
+use crate::payload::PayloadFormat;
 use crate::store::connection::Connection;
 use crate::store::reports::Reports;
 use crate::store::webhooks::{Listing, WebhookStore};
 use crate::store::{Keys, connection, loss};
 use crate::trial;
 use crate::webhook::draft::Draft;
-use crate::webhook::{PayloadFormat, Shown, Webhook, WebhookId};
+use crate::webhook::{Shown, Webhook, WebhookId};
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]

@@ -33,6 +33,27 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
+    /// All codes.
+    pub const ALL: [Self; 11] = [
+        Self::Status,
+        Self::Timeout,
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Redirect,
+        Self::AddressBlocked,
+        Self::Body,
+        Self::Protocol,
+        Self::Saturated,
+        Self::CircuitOpen,
+    ];
+
+    /// Whether it stands for a deferral, not for an attempt.
+    #[must_use]
+    pub fn is_deferral(self) -> bool {
+        matches!(self, Self::Saturated | Self::CircuitOpen)
+    }
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -110,29 +131,10 @@ pub struct Outcome {
     pub retry_after: Option<Duration>,
 }
 
-/// How long the endpoint asked to be left alone: seconds or an HTTP date (RFC 9110, section 10.2.3).
-#[must_use]
-pub fn retry_after(value: &str, now_ms: i64) -> Option<Duration> {
-    let value = value.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than fit is as long as can be; the policy caps it.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::from(u32::MAX))));
-    }
-    let until = httpdate::parse_http_date(value).ok()?;
-    let now = std::time::UNIX_EPOCH + Duration::from_millis(u64::try_from(now_ms).unwrap_or(0));
-    Some(until.duration_since(now).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after("120", 0), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Thu, 01 Jan 1970 00:01:00 GMT", 10_000), Some(Duration::from_secs(50)));
-        assert_eq!(retry_after("Thu, 01 Jan 1970 00:00:01 GMT", 10_000), Some(Duration::ZERO));
-        assert!(retry_after("99999999999999999999999", 0).is_some());
-        assert_eq!(retry_after("soon", 0), None);
+impl Outcome {
+    /// Whether it is a sign that the endpoint has more to do than it can.
+    #[must_use]
+    pub fn is_overload(self) -> bool {
+        self.failure == Some(FailureCode::Timeout) || matches!(self.status, Some(429 | 502 | 503 | 504))
     }
 }

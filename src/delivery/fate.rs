@@ -66,6 +66,29 @@ pub enum Fate {
     Dropped,
 }
 
+/// Why a delivery is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// Its webhook was deleted or is inactive.
+    WebhookGone,
+    /// A redelivery replaces it.
+    Replaced,
+}
+
+impl Dropped {
+    /// All reasons.
+    pub const ALL: [Self; 2] = [Self::WebhookGone, Self::Replaced];
+
+    /// The value of the metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WebhookGone => "webhook_gone",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
 /// 410 Gone: the endpoint is no more and doesn't want to be asked again (RFC 9110, section 15.5.11).
 pub const GONE: u16 = 410;
 
@@ -76,8 +99,6 @@ pub struct FatePolicy {
     pub schedule: Schedule,
     /// `delivery.age_max`
     pub age_max: Duration,
-    /// `delivery.retry_after_max`
-    pub retry_after_max: Duration,
     /// `delivery.breaker.open_max`: a delivery that is put off is looked at again as often as an endpoint is.
     pub deferral_max: Duration,
 }
@@ -86,12 +107,7 @@ impl FatePolicy {
     /// As the settings ask for.
     #[must_use]
     pub fn new(delivery: &config::Delivery) -> Self {
-        Self {
-            schedule: Schedule::new(delivery),
-            age_max: delivery.age_max,
-            retry_after_max: delivery.retry_after_max,
-            deferral_max: delivery.breaker.open_max,
-        }
+        Self { schedule: Schedule::new(delivery), age_max: delivery.age_max, deferral_max: delivery.breaker.open_max }
     }
 
     /// What becomes of `delivery` after `attempt`, its number `delivery.attempts + 1`.
@@ -103,8 +119,8 @@ impl FatePolicy {
         }
         let made = delivery.attempts.saturating_add(1);
         let Some(delay) = self.schedule.delay(made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
-        // A Retry-After may lengthen the wait, never shorten it (contract section 3).
-        let asked = attempt.retry_after.unwrap_or_default().min(self.retry_after_max);
+        // A Retry-After may lengthen the wait. It never shortens it.
+        let asked = attempt.retry_after.unwrap_or_default();
         let due_at_ms = attempt.ended_at_ms.saturating_add(millis(delay.max(asked)));
         if due_at_ms.saturating_sub(delivery.first_seen_at_ms) > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
@@ -186,11 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_lengthens_a_wait_never_shortens_it_and_is_capped() {
+    fn a_retry_after_lengthens_a_wait_and_never_shortens_it() {
         let due = |seconds| policy().after_attempt(&sample(), &failed(Some(Duration::from_secs(seconds))), 0.0);
         assert_eq!(due(1), Fate::Retry { tier: 1, due_at_ms: 7_000 });
         assert_eq!(due(60), Fate::Retry { tier: 1, due_at_ms: 62_000 });
-        assert_eq!(due(u64::MAX / 2_000), Fate::Retry { tier: 1, due_at_ms: 2_000 + 12 * 3_600_000 });
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{EventType, rfc3339};
+use super::EventType;
+use crate::clock::rfc3339;
 
 /// A transition of contract section 2 that leads to `event`.
 #[must_use]

@@ -1,28 +1,13 @@
 //! Times as people and programs write them: RFC 3339, or Unix seconds or milliseconds.
 
 use std::borrow::Cow;
-use std::time::{Duration, UNIX_EPOCH};
-
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// The last millisecond that RFC 3339 can write: the end of the year 9999.
-const LAST_MS: i64 = 253_402_300_799_999;
+use crate::clock::rfc3339_exact;
+
 /// Smaller numbers are seconds (up to the year 5138), larger ones milliseconds (from 1973 on).
 const SECONDS_BELOW: f64 = 1e11;
-
-/// Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't write becomes the nearest one that it can.
-#[must_use]
-pub fn rfc3339(unix_ms: i64) -> String {
-    let since_epoch = Duration::from_millis(unix_ms.clamp(0, LAST_MS).unsigned_abs());
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
-}
-
-/// The same, or None for a time that RFC 3339 can't write.
-#[must_use]
-pub fn rfc3339_exact(unix_ms: i64) -> Option<String> {
-    (0..=LAST_MS).contains(&unix_ms).then(|| rfc3339(unix_ms))
-}
 
 /// Reads RFC 3339 with any offset, as it may stand in a message; the answer is in UTC. Text that is in UTC already comes
 /// back as it is.
@@ -54,15 +39,6 @@ pub fn read_number(number: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_number_of_milliseconds_can_be_written() {
-        for unix_ms in [i64::MIN, -1, 0, LAST_MS, LAST_MS + 1, 1_742_983_954_000_000, i64::MAX] {
-            assert!(rfc3339(unix_ms).ends_with('Z'), "{unix_ms}");
-        }
-        assert_eq!(rfc3339_exact(1_742_983_954_000_000), None, "microseconds taken for milliseconds");
-        assert_eq!(rfc3339_exact(1_742_983_954_000).as_deref(), Some("2025-03-26T10:12:34.000Z"));
-    }
 
     #[test]
     fn a_time_is_read_with_any_offset_and_written_in_utc() {

@@ -1,4 +1,4 @@
-//! An endpoint's answer, and what becomes of its connection.
+//! An endpoint's answer, and the return of its connection to the pool.
 
 use std::sync::Arc;
 
@@ -12,33 +12,34 @@ use super::failure::{SendError, chain};
 use super::pool::Pool;
 use crate::delivery::FailureCode;
 
-/// What an exchange goes over.
+/// The connection or stream that carries one exchange.
 pub enum Carrier {
-    /// A connection of its own.
+    /// An HTTP/1 connection, used by this exchange alone.
     Http1(Http1),
-    /// A part in a shared one.
+    /// A stream on a shared HTTP/2 connection.
     Http2(Stream),
 }
 
-/// A carrier with its place in the pool.
-pub struct Placed {
-    /// What the exchange goes over.
+/// A carrier, and the pool that it returns to.
+pub struct Pooled {
+    /// The carrier of the exchange.
     pub carrier: Carrier,
-    /// Whose connections it belongs to.
+    /// The scheme, host and port that the carrier leads to.
     pub origin: Arc<str>,
-    /// Where it returns to.
+    /// The pool that the carrier returns to.
     pub pool: Arc<Pool>,
 }
 
-/// An answer whose head has come.
+/// An answer whose head has arrived. The body is read by [`Answer::body`].
 pub struct Answer {
     response: Response<Incoming>,
-    placed: Placed,
+    pooled: Pooled,
     deadline: Instant,
 }
 
-impl Placed {
-    /// It took too long, or it broke: neither it nor what waits beside it is used again.
+impl Pooled {
+    /// Keeps this connection and the idle ones of its origin from being used again, because this one broke or took too
+    /// long.
     pub fn discard(&self) {
         self.pool.drop_idle(&self.origin);
         if let Carrier::Http2(stream) = &self.carrier {
@@ -46,14 +47,14 @@ impl Placed {
         }
     }
 
-    /// Its exchange is over.
-    fn give_back(self) {
-        // Its share of an HTTP/2 connection ends by being dropped.
+    /// Returns the carrier to the pool after a complete exchange.
+    fn return_to_pool(self) {
+        // A stream on an HTTP/2 connection only needs to be dropped, which happens here.
         let Self { carrier: Carrier::Http1(mut connection), origin, pool } = self else { return };
         if connection.is_ready() {
             return pool.put(&origin, connection);
         }
-        // Its task has not noticed yet that the answer is over, or it is going to close.
+        // The connection's task has not seen the end of the answer yet, or the connection is about to close.
         tokio::spawn(async move {
             if timeout(pool.idle_timeout(), connection.ready()).await == Ok(true) {
                 pool.put(&origin, connection);
@@ -63,29 +64,30 @@ impl Placed {
 }
 
 impl Answer {
-    /// Its body must have come by `deadline`.
+    /// Wraps a response whose body must arrive by `deadline`.
     #[must_use]
-    pub fn new(response: Response<Incoming>, placed: Placed, deadline: Instant) -> Self {
-        Self { response, placed, deadline }
+    pub fn new(response: Response<Incoming>, pooled: Pooled, deadline: Instant) -> Self {
+        Self { response, pooled, deadline }
     }
 
-    /// Its status.
+    /// The answer's status.
     #[must_use]
     pub fn status(&self) -> hyper::StatusCode {
         self.response.status()
     }
 
-    /// Its headers.
+    /// The answer's headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         self.response.headers()
     }
 
-    /// The first `max` bytes of its body, and whether that much of it came as it should. What is over the bound stays
-    /// unread and costs the connection: an endless body can't hold the attempt.
+    /// Reads the first `max` bytes of the body. If reading fails, the result has the bytes read so far and the error.
+    /// The rest of a longer body stays unread and the connection is closed, so that an endless body can't prolong the
+    /// attempt.
     pub async fn body(self, max: usize) -> (Vec<u8>, Result<(), SendError>) {
         const STEP: &str = "reading the answer's body";
-        let Self { response, placed, deadline } = self;
+        let Self { response, pooled, deadline } = self;
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while !incoming.is_end_stream() {
@@ -99,7 +101,7 @@ impl Answer {
                     );
                 }
                 Err(_) => {
-                    placed.discard();
+                    pooled.discard();
                     return (body, Err(SendError::timeout(STEP)));
                 }
             };
@@ -110,7 +112,7 @@ impl Answer {
                 return (body, Ok(()));
             }
         }
-        placed.give_back();
+        pooled.return_to_pool();
         (body, Ok(()))
     }
 }

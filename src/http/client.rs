@@ -1,5 +1,6 @@
-//! The client that requests go out by: one for all endpoints, guarded, never following redirects.
+//! The HTTP client that sends requests to all endpoints. It dials allowed addresses only and never follows redirects.
 
+use crate::metrics;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -10,43 +11,42 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::address::AddressPolicy;
-use super::answer::{Answer, Carrier, Placed};
+use super::answer::{Answer, Carrier, Pooled};
 use super::connection::{Body, Bounds};
 use super::dial::Dialler;
-use super::failure::{SendError, of_hyper, says_unprocessed};
+use super::failure::{self, SendError, classify};
 use super::names::{Limits, Names};
-use super::pool::{Pool, Taken, Wish};
-use super::route::{Made, Route};
+use super::pool::{Checkout, Freshness, Pool};
+use super::route::{NewConnection, Route};
 use super::target::{Form, Target};
 use super::tls::{self, Tls};
 use super::tunnel::Proxy;
+use crate::address::AddressPolicy;
 use crate::config;
 use crate::delivery::FailureCode;
 
-/// Sent as `User-Agent` (contract section 3).
+/// The value of `User-Agent` (`docs/reference.md`, section "Request headers").
 pub const USER_AGENT: &str = concat!("Optio-Webhooks/", env!("CARGO_PKG_VERSION"));
 
-/// How long a request waits for another one's connection to the same endpoint that it may share, before it dials itself.
-const OTHERS_DIAL_MAX: Duration = Duration::from_secs(1);
-/// How often a request is sent again, within one attempt, because the endpoint says that it did not process it.
-const UNPROCESSED_MAX: u32 = 3;
-/// Of `delivery.timeout`, one part of this many is the most that `delivery.silence_max` takes: there must be time left
-/// to send again.
-const SILENCE_PART: u32 = 3;
+/// How long a request waits while another request dials a connection that both may share, before it dials its own.
+const SHARED_DIAL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often a request is sent again within one attempt because the endpoint says that it did not process it.
+const UNPROCESSED_RESENDS_MAX: u32 = 3;
+/// `delivery.silence_max` is capped at `delivery.timeout` divided by this, so that there is time left to send again.
+const SILENCE_DIVISOR: u32 = 3;
 
-/// A client can't be made of these settings.
+/// The client can't be built from these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum BadClient {
-    /// `delivery.proxy` can't be used.
+    /// `delivery.proxy` isn't the URL of an http or https proxy.
     #[error("delivery.proxy: allowed is a URL like http://proxy:3128, or empty for none")]
     Proxy,
-    /// The TLS library refuses.
+    /// The TLS library refuses its configuration.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// Sends requests to endpoints. A clone is another handle to the same connections.
+/// Sends requests to endpoints. Clones share the same connections.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -57,49 +57,50 @@ struct Inner {
     sweeping: Once,
 }
 
-/// The client for these settings, with the system's trusted certificates and names.
+/// Builds the client for these settings. It uses the system's trusted certificates and name resolution.
 ///
 /// # Errors
-/// [`BadClient`]
+/// [`BadClient`] if the proxy or TLS can't be set up.
 pub fn new(delivery: &config::Delivery) -> Result<Client, BadClient> {
     Client::with(delivery, tls::system_roots(), Names::system(limits(delivery)))
 }
 
-/// How long lookups of names take and count.
+/// Returns the limits of name lookups that the settings ask for.
 #[must_use]
 pub fn limits(delivery: &config::Delivery) -> Limits {
     Limits { timeout: delivery.resolve_timeout, cache_max: delivery.resolve_cache_max }
 }
 
-/// The address policy that the settings ask for.
+/// Returns the address policy that the settings ask for.
 #[must_use]
 pub fn policy(delivery: &config::Delivery) -> AddressPolicy {
     AddressPolicy { allow_http: delivery.allow_http, allow_networks: delivery.allow_networks.clone() }
 }
 
-/// An exchange that came to nothing.
-struct Broken {
+/// A failed exchange, and whether its request may be sent again.
+struct ExchangeError {
     error: SendError,
-    /// It may be sent again: the endpoint says that it did not process it.
+    /// The endpoint says that it did not process the request.
     is_unprocessed: bool,
-    /// Nothing of an answer came before it broke.
-    is_silent: bool,
+    /// The connection broke before any byte of an answer arrived.
+    is_unanswered: bool,
 }
 
 impl Client {
-    /// The client for these settings that trusts `roots` and asks `names`.
+    /// Builds the client for these settings. It trusts `roots` and resolves hosts through `names`.
     ///
     /// # Errors
-    /// [`BadClient`]
+    /// [`BadClient`] if the proxy or TLS can't be set up.
     pub fn with(delivery: &config::Delivery, roots: RootCertStore, names: Names) -> Result<Self, BadClient> {
-        // For the connection to Redis, too. Another part of the process may have chosen already; then that one serves.
+        // The connection to Redis uses this provider as well. If another part of the process has installed one already,
+        // that one stays.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let proxy = match delivery.proxy.as_str() {
             "" => None,
-            // A proxy from the environment is not looked at: it would bypass the guard unseen.
+            // Proxy variables of the environment are ignored: such a proxy would bypass the address policy unnoticed.
             url => Some(Proxy::parse(url).ok_or(BadClient::Proxy)?),
         };
-        let silence_max = delivery.silence_max.min(delivery.timeout / SILENCE_PART);
+        let silence_max = delivery.silence_max.min(delivery.timeout / SILENCE_DIVISOR);
         Ok(Self(Arc::new(Inner {
             timeout: delivery.timeout,
             route: Route {
@@ -118,71 +119,75 @@ impl Client {
         })))
     }
 
-    /// Sends a request with the headers that `headers` makes; the head of its answer comes back. All of it, the body
-    /// included, ends within `delivery.timeout`.
+    /// Sends a `POST` request and returns its answer once the answer's head has arrived. `headers` builds the headers
+    /// and is called each time the request is sent. `delivery.timeout` covers everything, including the answer's body.
     ///
-    /// A request may be sent a second time within the same time, over a new connection: where the endpoint says that it
-    /// did not process it (RFC 9113 section 8.7), or where a connection that had served an earlier request broke
-    /// before anything of an answer came. The latter may repeat what the endpoint has processed; RFC 9110 section
-    /// 9.2.2 allows that for requests known to be idempotent, which deliveries are by their `X-Optio-Delivery`.
+    /// Within that time the request may be sent again over a new connection, in two cases. The endpoint says that it
+    /// did not process the request (RFC 9113 section 8.7). Or a connection that had served an earlier request broke
+    /// before any byte of an answer arrived. In the second case the endpoint may process the request twice. RFC 9110
+    /// section 9.2.2 allows this for requests that are known to be idempotent, as deliveries are by their
+    /// `X-Optio-Delivery`.
+    ///
+    /// Dropping the future cancels the request. The endpoint may have processed it by then.
     ///
     /// # Errors
-    /// [`SendError`] says at which step it failed and why.
+    /// [`SendError`] names the failed step and the reason.
     pub async fn post(&self, url: &Url, headers: impl Fn() -> HeaderMap, body: Bytes) -> Result<Answer, SendError> {
         let deadline = Instant::now() + self.0.timeout;
         let target = Target::of(url)?;
-        let (mut wish, mut unprocessed, mut has_repeated) = (Wish::Any, 0, false);
+        let (mut freshness, mut unprocessed, mut has_repeated) = (Freshness::Any, 0, false);
         loop {
-            let (placed, is_reused) = self.connection(&target, wish, deadline).await?;
-            let form = match placed.carrier {
+            let (pooled, is_reused) = self.connection(&target, freshness, deadline).await?;
+            let form = match pooled.carrier {
                 Carrier::Http1(_) => self.0.route.http1_form(&target),
                 Carrier::Http2(_) => Form::Http2,
             };
             let request = target.request(form, headers(), body.clone())?;
-            let broken = match exchange(placed, request, deadline).await {
+            let failure = match exchange(pooled, request, deadline).await {
                 Ok(answer) => return Ok(answer),
-                Err(broken) => broken,
+                Err(failure) => failure,
             };
-            if broken.is_unprocessed && unprocessed < UNPROCESSED_MAX {
+            if failure.is_unprocessed && unprocessed < UNPROCESSED_RESENDS_MAX {
                 unprocessed += 1;
-            } else if is_reused && broken.is_silent && !has_repeated {
+            } else if is_reused && failure.is_unanswered && !has_repeated {
                 has_repeated = true;
             } else {
-                return Err(broken.error);
+                return Err(failure.error);
             }
-            metrics::counter!("optio_webhooks_resends_total").increment(1);
-            tracing::debug!(host = %target.host, reason = broken.error.detail, "sent again over a new connection");
-            wish = Wish::MadeAfter(Instant::now());
+            metrics::RESENDS.increment();
+            tracing::debug!(host = %target.host, reason = failure.error.detail, "sending again over a new connection");
+            freshness = Freshness::MadeAfter(Instant::now());
         }
     }
 
-    /// A connection to `target`; the second part is whether it served an earlier request.
+    /// Gets a connection to `target` from the pool, or dials one. The flag says whether it served an earlier request.
     async fn connection(
         &self,
         target: &Target<'_>,
-        wish: Wish,
+        freshness: Freshness,
         deadline: Instant,
-    ) -> Result<(Placed, bool), SendError> {
-        let placed = |carrier, origin| Placed { carrier, origin, pool: self.0.pool.clone() };
+    ) -> Result<(Pooled, bool), SendError> {
+        let pooled = |carrier, origin| Pooled { carrier, origin, pool: self.0.pool.clone() };
         let mut has_waited = false;
         loop {
-            match self.0.pool.take(target.origin(), wish, target.is_tls, has_waited) {
-                Taken::Idle(origin, connection) => return Ok((placed(Carrier::Http1(connection), origin), true)),
-                Taken::Shared(origin, stream) => return Ok((placed(Carrier::Http2(stream), origin), true)),
-                Taken::Dial(origin, done) => {
+            match self.0.pool.checkout(target.origin(), freshness, target.is_tls, has_waited) {
+                Checkout::Idle(origin, connection) => return Ok((pooled(Carrier::Http1(connection), origin), true)),
+                Checkout::Shared(origin, stream) => return Ok((pooled(Carrier::Http2(stream), origin), true)),
+                Checkout::Dial(origin, done) => {
                     let carrier = self.dial(target, &origin, done, deadline).await?;
-                    return Ok((placed(carrier, origin), false));
+                    return Ok((pooled(carrier, origin), false));
                 }
-                Taken::Wait(mut dialling) => {
-                    // Over when the other has dialled, or failed to. One that takes long is not waited for.
-                    let _ = timeout_at(deadline.min(Instant::now() + OTHERS_DIAL_MAX), dialling.changed()).await;
+                Checkout::Wait(mut dialling) => {
+                    // This ends when the other caller has dialled or failed, or after a bounded wait.
+                    let _ = timeout_at(deadline.min(Instant::now() + SHARED_DIAL_WAIT_MAX), dialling.changed()).await;
                     has_waited = true;
                 }
             }
         }
     }
 
-    /// A new connection. Whoever waits for it goes on when `done` is dropped, at the end.
+    /// Dials a new connection and adds it to the pool if it can be shared. Callers that wait for it continue when
+    /// `done` is dropped, so it must outlive the addition to the pool.
     async fn dial(
         &self,
         target: &Target<'_>,
@@ -193,42 +198,42 @@ impl Client {
         let Inner { route, pool, sweeping, .. } = &*self.0;
         sweeping.call_once(|| drop(tokio::spawn(pool.sweep())));
         let carrier = match route.connect(target, deadline).await? {
-            Made::Http1(connection) => {
-                pool.is_http1(origin);
+            NewConnection::Http1(connection) => {
+                pool.mark_http1(origin);
                 Carrier::Http1(connection)
             }
-            Made::Http2(connection) => Carrier::Http2(pool.share(origin, connection)),
+            NewConnection::Http2(connection) => Carrier::Http2(pool.share(origin, connection)),
         };
         drop(done);
         Ok(carrier)
     }
 }
 
-/// One request over one connection, up to the answer's head.
-async fn exchange(mut placed: Placed, request: Request<Body>, deadline: Instant) -> Result<Answer, Broken> {
-    let (ended, peer) = match &mut placed.carrier {
+/// Sends one request over one connection and waits for the head of the answer.
+async fn exchange(mut pooled: Pooled, request: Request<Body>, deadline: Instant) -> Result<Answer, ExchangeError> {
+    let (result, peer) = match &mut pooled.carrier {
         Carrier::Http1(connection) => (timeout_at(deadline, connection.send(request)).await, connection.peer),
         Carrier::Http2(stream) => {
             let sent = timeout_at(deadline, stream.send(request)).await;
             (sent.map(|sent| sent.map_err(|error| (error, false))), stream.connection().peer)
         }
     };
-    let step = format_args!("waiting for the answer of {peer}");
-    match ended {
-        Ok(Ok(response)) => Ok(Answer::new(response, placed, deadline)),
-        Ok(Err((error, has_heard))) => {
-            let (code, reason) = of_hyper(&error);
-            let is_unprocessed = says_unprocessed(&error);
-            // What the endpoint said about one stream says nothing of its connection.
+    let step = format_args!("waiting for an answer from {peer}");
+    match result {
+        Ok(Ok(response)) => Ok(Answer::new(response, pooled, deadline)),
+        Ok(Err((error, has_received))) => {
+            let (code, reason) = classify(&error);
+            let is_unprocessed = failure::is_unprocessed(&error);
+            // A protocol error concerns one stream. The other requests on its connection may still succeed.
             if is_unprocessed || code != FailureCode::Protocol {
-                placed.discard();
+                pooled.discard();
             }
-            let is_silent = !has_heard && code != FailureCode::Protocol;
-            Err(Broken { error: SendError::new(code, step, reason), is_unprocessed, is_silent })
+            let is_unanswered = !has_received && code != FailureCode::Protocol;
+            Err(ExchangeError { error: SendError::new(code, step, reason), is_unprocessed, is_unanswered })
         }
         Err(_) => {
-            placed.discard();
-            Err(Broken { error: SendError::timeout(step), is_unprocessed: false, is_silent: false })
+            pooled.discard();
+            Err(ExchangeError { error: SendError::timeout(step), is_unprocessed: false, is_unanswered: false })
         }
     }
 }

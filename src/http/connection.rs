@@ -1,4 +1,4 @@
-//! One connection to an endpoint, and one exchange over it.
+//! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,58 +18,59 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What every connection is allowed.
+/// The limits of every connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Bytes of an answer's headers.
+    /// The largest headers of an answer, in bytes.
     pub headers_max: usize,
-    /// An HTTP/2 connection is pinged after this much silence, and given up after as much again.
+    /// An HTTP/2 connection is pinged after this much silence, and closed if the ping stays unanswered for as long.
     pub silence_max: Duration,
 }
 
-/// Headers of an answer at most. Their bytes are what is bounded on purpose; the parser wants a count as well.
+/// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well.
 const HEADER_COUNT_MAX: usize = 2_048;
-/// What HTTP/1's parser may hold beyond the headers: the first of the body may come with them.
+/// The space in the HTTP/1 parser's buffer beyond the headers, in bytes. The start of the body may arrive with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
-/// Bytes of an answer's body that may be on their way over HTTP/2.
+/// The HTTP/2 flow-control window of a stream, in bytes. The window of a connection is four times as large.
 const WINDOW: u32 = 256 * 1_024;
 
 /// A request's body.
 pub type Body = Full<Bytes>;
 
-/// An HTTP/1 connection. Closed when dropped.
+/// An HTTP/1 connection. It closes when it is dropped.
 pub struct Http1 {
     sender: http1::SendRequest<Body>,
-    /// Whom it leads to: the endpoint, or the egress proxy.
+    /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
-    heard: Arc<AtomicU64>,
+    /// Bytes received on this connection.
+    received: Arc<AtomicU64>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// An HTTP/2 connection, shared by requests. Closed when its last user drops it.
+/// An HTTP/2 connection that requests share. It closes when the last handle is dropped.
 pub struct Http2 {
     sender: http2::SendRequest<Body>,
-    /// Whom it leads to: the endpoint, or the egress proxy.
+    /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
-    /// Requests under way.
+    /// Requests in flight.
     streams: AtomicUsize,
     made: Instant,
-    /// When it was last used, in milliseconds since it was made.
+    /// When the last request ended, in milliseconds since `made`.
     used_ms: AtomicU64,
     _task: AbortOnDropHandle<()>,
 }
 
-/// Makes the HTTP of a connection that stands.
+/// Starts HTTP/1 on an established connection.
 ///
 /// # Errors
-/// hyper's.
+/// Returns hyper's error if the handshake fails.
 pub async fn http1<S>(stream: S, peer: SocketAddr, bounds: Bounds) -> hyper::Result<Http1>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let heard = Arc::new(AtomicU64::new(0));
-    let io = TokioIo::new(Heard { stream, bytes: heard.clone() });
-    // What other clients take is taken.
+    let received = Arc::new(AtomicU64::new(0));
+    let io = TokioIo::new(CountingReader { stream, bytes: received.clone() });
+    // The parser is as lenient as common HTTP clients, because some servers send malformed headers.
     let (sender, connection) = http1::Builder::new()
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
@@ -84,13 +85,13 @@ where
             tracing::trace!(%error, "an HTTP/1 connection ended");
         }
     }));
-    Ok(Http1 { sender, peer, heard, _task: task })
+    Ok(Http1 { sender, peer, received, _task: task })
 }
 
-/// The same for HTTP/2.
+/// Starts HTTP/2 on an established connection.
 ///
 /// # Errors
-/// hyper's.
+/// Returns hyper's error if the handshake fails.
 pub async fn http2<S>(stream: S, peer: SocketAddr, bounds: Bounds) -> hyper::Result<Http2>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -114,48 +115,48 @@ where
 }
 
 impl Http1 {
-    /// Whether it can take a request at once.
+    /// Whether the connection can take a request now.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready()
     }
 
-    /// Waits until it can take a request; false where it never will.
+    /// Waits until the connection can take a request. Returns false if it has closed.
     pub async fn ready(&mut self) -> bool {
         self.sender.ready().await.is_ok()
     }
 
-    /// Sends a request. The second part of an error is whether any byte of an answer came.
+    /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// hyper's.
+    /// Returns hyper's error, and whether any byte of an answer arrived before it.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
-        let before = self.heard.load(Ordering::Acquire);
+        let before = self.received.load(Ordering::Acquire);
         let answer = self.sender.send_request(request).await;
-        answer.map_err(|error| (error, self.heard.load(Ordering::Acquire) != before))
+        answer.map_err(|error| (error, self.received.load(Ordering::Acquire) != before))
     }
 }
 
 impl Http2 {
-    /// Whether it takes no more requests.
+    /// Whether the connection takes no more requests.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// When it was made.
+    /// The time when the connection was made.
     #[must_use]
     pub fn made(&self) -> Instant {
         self.made
     }
 
-    /// Requests under way.
+    /// The number of requests in flight.
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// How long nobody has used it.
+    /// The time since the last request ended; zero while one is in flight.
     #[must_use]
     pub fn idle(&self) -> Duration {
         if self.streams() > 0 {
@@ -164,7 +165,7 @@ impl Http2 {
         self.made.elapsed().saturating_sub(Duration::from_millis(self.used_ms.load(Ordering::Relaxed)))
     }
 
-    /// Takes part in it.
+    /// Counts one more request in flight and returns its handle.
     #[must_use]
     pub fn join(self: &Arc<Self>) -> Stream {
         self.streams.fetch_add(1, Ordering::Relaxed);
@@ -172,20 +173,20 @@ impl Http2 {
     }
 }
 
-/// One request's part in an HTTP/2 connection.
+/// One request's handle to a shared HTTP/2 connection. Dropping it ends the request's share.
 pub struct Stream(Arc<Http2>);
 
 impl Stream {
-    /// The connection.
+    /// The shared connection.
     #[must_use]
     pub fn connection(&self) -> &Arc<Http2> {
         &self.0
     }
 
-    /// Sends a request.
+    /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// hyper's; no byte of an answer to this request came then.
+    /// Returns hyper's error. In that case no part of an answer to this request was received.
     pub async fn send(&self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         self.0.sender.clone().send_request(request).await
     }
@@ -198,13 +199,14 @@ impl Drop for Stream {
     }
 }
 
-/// Counts what is read: a request may be sent again only if nothing of an answer to it came.
-struct Heard<S> {
+/// Counts the bytes that are read from the connection. A request on a reused connection may be sent again only if no
+/// byte of an answer has arrived.
+struct CountingReader<S> {
     stream: S,
     bytes: Arc<AtomicU64>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for CountingReader<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
@@ -213,7 +215,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountingReader<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -1,4 +1,4 @@
-//! From a host to a TCP connection: resolved, judged, and tried address by address (RFC 8305).
+//! Makes a TCP connection to a host: resolves its name, checks every address, and races the addresses (RFC 8305).
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,42 +12,43 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Host;
 
-use super::address::AddressPolicy;
 use super::failure::SendError;
 use super::names::Names;
+use crate::address::AddressPolicy;
 use crate::delivery::FailureCode;
 
 /// How long one address is tried before the next is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-/// Probes of TCP keepalive within `delivery.silence_max`.
+/// The number of TCP keepalive probes within `delivery.silence_max`.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// Makes TCP connections.
 pub struct Dialler {
     /// Looks names up.
     pub names: Names,
-    /// Which addresses may be dialled.
+    /// Decides which addresses may be dialled.
     pub policy: AddressPolicy,
-    /// One address may take this long.
+    /// The time that each address has to accept the connection.
     pub connect_timeout: Duration,
-    /// A peer that acknowledges nothing for this long is taken for dead.
+    /// The time after which a peer that acknowledges nothing is considered dead.
     pub silence_max: Duration,
 }
 
-/// Whether the address guard judges what is dialled.
+/// Whether the address policy applies to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guard {
-    /// An endpoint: every address must be allowed.
-    Judged,
-    /// The egress proxy, which the operator chose.
+    /// For an endpoint: every address must be allowed.
+    Checked,
+    /// For the egress proxy: the operator chose it, so any address is allowed.
     Trusted,
 }
 
 impl Dialler {
-    /// Connects to one of the addresses of `host`, the one that is checked being the one that is dialled.
+    /// Connects to one of the addresses of `host`. The addresses are resolved once, so the checked address is the one
+    /// that is dialled.
     ///
     /// # Errors
-    /// [`SendError`] names the step, and the addresses that were tried.
+    /// [`SendError`] names the failed step and the addresses that were tried.
     pub async fn dial(
         &self,
         host: Host<&str>,
@@ -60,25 +61,26 @@ impl Dialler {
             Host::Ipv6(address) => vec![(address, port).into()],
             Host::Domain(name) => {
                 let addresses = self.resolve(name, deadline).await?;
-                in_turn(&addresses).map(|address| (address, port).into()).collect()
+                interleave_families(&addresses).map(|address| (address, port).into()).collect()
             }
         };
-        if guard == Guard::Judged {
-            // One forbidden address is enough: a name that answers with both is rebinding.
+        if guard == Guard::Checked {
+            // One forbidden address is enough to refuse the host. A name with public and private addresses may be an
+            // attempt at DNS rebinding.
             for address in &addresses {
-                let judged = self.policy.check(address.ip());
-                judged
+                let checked = self.policy.check(address.ip());
+                checked
                     .map_err(|why| SendError::new(FailureCode::AddressBlocked, format_args!("dialling {host}"), why))?;
             }
         }
         let connected = timeout_at(deadline, race(&addresses, self.connect_timeout)).await;
         let (stream, address) = match connected {
             Ok(Ok(connected)) => connected,
-            Ok(Err(tried)) => return Err(SendError::new(FailureCode::Connect, "connecting", tried)),
-            Err(_) => return Err(SendError::timeout(format_args!("connecting to {}", listed(&addresses)))),
+            Ok(Err(failures)) => return Err(SendError::new(FailureCode::Connect, "connecting", failures)),
+            Err(_) => return Err(SendError::timeout(format_args!("connecting to {}", join(&addresses)))),
         };
         if let Err(error) = self.set_up(&stream) {
-            tracing::debug!(%address, %error, "a socket can't be set up as it should");
+            tracing::debug!(%address, %error, "socket options can't be set");
         }
         Ok((stream, address))
     }
@@ -92,8 +94,8 @@ impl Dialler {
         }
     }
 
-    /// A peer that is gone without a word is noticed by the kernel: what is sent to it must be acknowledged, and what
-    /// is waited for is probed.
+    /// Makes the kernel notice a peer that vanished. `TCP_USER_TIMEOUT` bounds the wait for acknowledgements of sent
+    /// data, and keepalive probes an idle connection.
     fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
@@ -106,39 +108,39 @@ impl Dialler {
     }
 }
 
-/// The families by turns, IPv6 first (RFC 8305 section 4).
-fn in_turn(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+/// Alternates between the address families, IPv6 first (RFC 8305 section 4).
+fn interleave_families(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
     let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|address| address.is_ipv6());
     let longer = six.len().max(four.len());
     (0..longer).flat_map(move |at| [six.get(at).copied(), four.get(at).copied()]).flatten()
 }
 
-/// The first address that connects. Each has its own time; the next starts when one fails or takes long.
-async fn race(addresses: &[SocketAddr], each: Duration) -> Result<(TcpStream, SocketAddr), String> {
+/// Connects to the first address that accepts. Each address has `timeout_each`; the next one starts when one fails or
+/// takes longer than [`NEXT_ADDRESS_AFTER`]. The error lists why each address failed.
+async fn race(addresses: &[SocketAddr], timeout_each: Duration) -> Result<(TcpStream, SocketAddr), String> {
     let mut waiting = addresses.iter().copied();
     let mut racing = FuturesUnordered::new();
-    let mut tried = String::new();
+    let mut failures = String::new();
     loop {
         if let Some(address) = waiting.next() {
-            racing.push(async move { (address, timeout(each, TcpStream::connect(address)).await) });
+            racing.push(async move { (address, timeout(timeout_each, TcpStream::connect(address)).await) });
         } else if racing.is_empty() {
-            return Err(tried);
+            return Err(failures);
         }
         let ended = tokio::select! {
             Some(ended) = racing.next() => ended,
             () = tokio::time::sleep(NEXT_ADDRESS_AFTER), if waiting.len() > 0 => continue,
         };
-        let separator = if tried.is_empty() { "" } else { "; " };
+        let separator = if failures.is_empty() { "" } else { "; " };
         let _ = match ended {
             (address, Ok(Ok(stream))) => return Ok((stream, address)),
-            (address, Ok(Err(error))) => write!(tried, "{separator}{address}: {error}"),
-            (address, Err(_)) => write!(tried, "{separator}{address}: no answer within {each:?}"),
+            (address, Ok(Err(error))) => write!(failures, "{separator}{address}: {error}"),
+            (address, Err(_)) => write!(failures, "{separator}{address}: no answer within {timeout_each:?}"),
         };
     }
 }
 
-/// For a sentence.
-fn listed(addresses: &[SocketAddr]) -> String {
+fn join(addresses: &[SocketAddr]) -> String {
     addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -147,23 +149,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_take_turns() {
+    fn addresses_alternate_between_families_and_begin_with_ipv6() {
         let addresses: Vec<IpAddr> =
             ["10.0.0.1", "10.0.0.2", "10.0.0.3", "::1"].iter().map(|a| a.parse().unwrap()).collect();
-        let order: Vec<String> = in_turn(&addresses).map(|address| address.to_string()).collect();
+        let order: Vec<String> = interleave_families(&addresses).map(|address| address.to_string()).collect();
         assert_eq!(order, ["::1", "10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     }
 
     #[tokio::test]
-    async fn an_address_that_refuses_costs_no_time_and_all_are_named_when_none_answers() {
-        let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let refusing = dead.local_addr().unwrap();
-        drop(dead);
-        let live = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let good = live.local_addr().unwrap();
-        let (_, address) = race(&[refusing, good], Duration::from_secs(5)).await.unwrap();
-        assert_eq!(address, good);
-        let tried = race(&[refusing, refusing], Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(tried.matches("refused").count(), 2, "{tried}");
+    async fn the_next_address_is_tried_after_a_refusal_and_all_refusals_are_listed() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = closed.local_addr().unwrap();
+        drop(closed);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let accepting = listener.local_addr().unwrap();
+        let (_, address) = race(&[refusing, accepting], Duration::from_secs(5)).await.unwrap();
+        assert_eq!(address, accepting);
+        let failures = race(&[refusing, refusing], Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(failures.matches("refused").count(), 2, "{failures}");
     }
 }

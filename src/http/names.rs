@@ -1,9 +1,9 @@
-//! Names and their addresses: asked for without threads, shared by all who ask, known for seconds.
+//! Asynchronous name resolution with a short cache. Concurrent requests for one name share a lookup.
 //!
-//! The system's `getaddrinfo` blocks a thread for as long as dead name servers let it wait, and can't be cancelled.
-//! So names are looked up here: in `/etc/hosts` first, then by asking the name servers of `/etc/resolv.conf`. A lookup
-//! is cancelled when the last attempt that waits for it is. Names that neither knows go to `getaddrinfo`, a few at a
-//! time, where the system has further sources (`/etc/nsswitch.conf`).
+//! The system's `getaddrinfo` blocks a thread while it waits for dead name servers, and can't be cancelled. So names
+//! are looked up here, in `/etc/hosts` first and then at the name servers of `/etc/resolv.conf`. A lookup is cancelled
+//! when the last attempt that waits for it is cancelled. If neither source knows a name and `/etc/nsswitch.conf` lists
+//! other sources, `getaddrinfo` is called, for a few names at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,43 +20,44 @@ use sources::Sources;
 mod lookup;
 mod sources;
 
-/// Names that are remembered at most; beyond that, those that are over go.
+/// The most names in the cache. At this size, expired entries are evicted.
 const NAMES_MAX: usize = 4_096;
-/// How long it is remembered that a name has no address.
-const FAILED_FOR: Duration = Duration::from_secs(1);
-/// Addresses of a name that are looked at.
+/// How long a failed lookup is cached. It is also the shortest time for which addresses are cached.
+const NEGATIVE_TTL: Duration = Duration::from_secs(1);
+/// The most addresses of a name that are used.
 const ADDRESSES_MAX: usize = 64;
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// The name servers say that there is none.
+    /// No source has an address for the name.
     #[error("no address is known for this name")]
     Unknown,
-    /// Nobody answered in time.
+    /// No name server answered in time.
     #[error("the name servers don't answer")]
-    Silent,
+    NoAnswer,
     /// The lookup failed.
     #[error("the name can't be looked up: {0}")]
     Failed(String),
 }
 
-/// A name's addresses, and until when they may be used.
+/// The result of a lookup, and the time until which it may be used.
 #[derive(Debug, Clone)]
-struct Found {
+struct Resolved {
     addresses: Result<Arc<[IpAddr]>, Unresolved>,
-    until: Instant,
+    valid_until: Instant,
 }
 
-type Asking = Shared<BoxFuture<'static, Found>>;
+type PendingLookup = Shared<BoxFuture<'static, Resolved>>;
 
 enum Entry {
-    Known(Found),
-    /// Somebody asks; the last one who waits keeps it going.
-    Asking(WeakShared<BoxFuture<'static, Found>>),
+    Resolved(Resolved),
+    /// A lookup in progress. The reference is weak, so that the lookup is cancelled when the last waiting caller drops
+    /// it.
+    Pending(WeakShared<BoxFuture<'static, Resolved>>),
 }
 
-/// Looks names up. A clone is another handle to the same.
+/// Resolves names. Clones share one cache.
 #[derive(Clone)]
 pub struct Names(Arc<Inner>);
 
@@ -66,23 +67,23 @@ struct Inner {
     entries: Mutex<HashMap<Box<str>, Entry>>,
 }
 
-/// How long lookups take and count.
+/// The time limits of lookups and of the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// One lookup may take this long (`delivery.resolve_timeout`).
+    /// The time that one lookup may take (`delivery.resolve_timeout`).
     pub timeout: Duration,
-    /// Addresses are used this long at most (`delivery.resolve_cache_max`).
+    /// The longest time for which addresses are cached (`delivery.resolve_cache_max`).
     pub cache_max: Duration,
 }
 
 impl Names {
-    /// As the system is configured.
+    /// Resolves names as the system is configured.
     #[must_use]
     pub fn system(limits: Limits) -> Self {
         Self::of(Sources::system(limits), limits)
     }
 
-    /// From a name server of the caller's choice, without the system's sources.
+    /// Resolves names through the given name server only, without the system's sources.
     #[must_use]
     pub fn asking(server: std::net::SocketAddr, limits: Limits) -> Self {
         Self::of(Sources::server(server, limits), limits)
@@ -92,71 +93,72 @@ impl Names {
         Self(Arc::new(Inner { sources, limits, entries: Mutex::default() }))
     }
 
-    /// The addresses of `host`: at least one.
+    /// Returns the addresses of `host`, at least one. Cancel safe: other callers that wait for the name go on.
     ///
     /// # Errors
-    /// [`Unresolved`] says why there is none.
+    /// [`Unresolved`] says why there is no address.
     pub async fn resolve(&self, host: &str) -> Result<Arc<[IpAddr]>, Unresolved> {
-        let asking = match self.known_or_asking(host) {
-            Ok(found) => return found.addresses,
-            Err(asking) => asking,
+        let pending = match self.cached_or_pending(host) {
+            Ok(resolved) => return resolved.addresses,
+            Err(pending) => pending,
         };
-        asking.await.addresses
+        pending.await.addresses
     }
 
-    /// What is known, or a lookup to wait for: the one under way or a new one.
-    fn known_or_asking(&self, host: &str) -> Result<Found, Asking> {
+    /// Returns the cached result, or else a lookup to wait for: the one in progress or a new one.
+    fn cached_or_pending(&self, host: &str) -> Result<Resolved, PendingLookup> {
         let mut entries = self.0.entries();
         match entries.get(host) {
-            Some(Entry::Known(found)) if found.until > Instant::now() => return Ok(found.clone()),
-            Some(Entry::Asking(asking)) => {
-                if let Some(asking) = asking.upgrade() {
-                    return Err(asking);
+            Some(Entry::Resolved(resolved)) if resolved.valid_until > Instant::now() => return Ok(resolved.clone()),
+            Some(Entry::Pending(pending)) => {
+                if let Some(pending) = pending.upgrade() {
+                    return Err(pending);
                 }
             }
             _ => {}
         }
         if entries.len() >= NAMES_MAX {
-            forget(&mut entries);
+            evict(&mut entries);
         }
-        let asking = self.clone().ask(Box::from(host)).boxed().shared();
-        if let Some(weak) = asking.downgrade() {
-            entries.insert(Box::from(host), Entry::Asking(weak));
+        let pending = self.clone().look_up(Box::from(host)).boxed().shared();
+        if let Some(weak) = pending.downgrade() {
+            entries.insert(Box::from(host), Entry::Pending(weak));
         }
-        Err(asking)
+        Err(pending)
     }
 
-    async fn ask(self, host: Box<str>) -> Found {
+    async fn look_up(self, host: Box<str>) -> Resolved {
         let Limits { timeout, cache_max } = self.0.limits;
-        let looked_up = tokio::time::timeout(timeout, Lookup::new(&self.0.sources, &host).run()).await;
+        let result = tokio::time::timeout(timeout, Lookup::new(&self.0.sources, &host).run()).await;
         let now = Instant::now();
-        let found = match looked_up.unwrap_or(Err(Unresolved::Silent)) {
-            Ok((mut addresses, lifetime)) => {
+        let resolved = match result.unwrap_or(Err(Unresolved::NoAnswer)) {
+            Ok((mut addresses, ttl)) => {
                 addresses.truncate(ADDRESSES_MAX);
-                let lifetime = lifetime.clamp(FAILED_FOR.min(cache_max), cache_max);
-                Found { addresses: Ok(addresses.into()), until: now + lifetime }
+                let ttl = ttl.clamp(NEGATIVE_TTL.min(cache_max), cache_max);
+                Resolved { addresses: Ok(addresses.into()), valid_until: now + ttl }
             }
-            Err(why) => Found { addresses: Err(why), until: now + FAILED_FOR },
+            Err(why) => Resolved { addresses: Err(why), valid_until: now + NEGATIVE_TTL },
         };
-        self.0.entries().insert(host, Entry::Known(found.clone()));
-        found
+        self.0.entries().insert(host, Entry::Resolved(resolved.clone()));
+        resolved
     }
 }
 
 impl Inner {
     fn entries(&self) -> MutexGuard<'_, HashMap<Box<str>, Entry>> {
-        self.entries.lock().expect("nothing panics while it holds the names")
+        self.entries.lock().expect("no code panics while it holds this lock")
     }
 }
 
-/// Makes room: what is over goes; where nothing is, everything that is known.
-fn forget(entries: &mut HashMap<Box<str>, Entry>) {
+/// Makes room in the cache. It evicts the expired entries, or all resolved ones if that isn't enough. Lookups in
+/// progress stay.
+fn evict(entries: &mut HashMap<Box<str>, Entry>) {
     let now = Instant::now();
     entries.retain(|_, entry| match entry {
-        Entry::Known(found) => found.until > now,
-        Entry::Asking(asking) => asking.upgrade().is_some(),
+        Entry::Resolved(resolved) => resolved.valid_until > now,
+        Entry::Pending(pending) => pending.upgrade().is_some(),
     });
     if entries.len() >= NAMES_MAX {
-        entries.retain(|_, entry| matches!(entry, Entry::Asking(_)));
+        entries.retain(|_, entry| matches!(entry, Entry::Pending(_)));
     }
 }

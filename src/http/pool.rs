@@ -1,9 +1,11 @@
-//! Connections that wait for their next request.
+//! The connection pool: connections that are kept for the next request.
 //!
-//! An HTTP/1 connection serves one request at a time and waits here between two. An HTTP/2 connection stays here while
-//! it is used. A connection is not kept for longer than `delivery.idle_timeout`, which is below what servers commonly
-//! close idle connections after, and all that wait for an endpoint are dropped as soon as one of its connections fails
-//! without a word: most likely they would fail the same way.
+//! An HTTP/1 connection serves one request at a time and is in the pool only between two requests. An HTTP/2 connection
+//! is shared and stays in the pool while it is used.
+//!
+//! An idle connection is kept for at most `delivery.idle_timeout`, which is shorter than the time after which servers
+//! commonly close one. When a connection of an endpoint breaks, or gets no answer in time, the endpoint's idle HTTP/1
+//! connections are dropped as well, because they would most likely fail the same way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -14,71 +16,75 @@ use tokio::time::Instant;
 
 use super::connection::{Http1, Http2, Stream};
 
-/// Requests at once over one HTTP/2 connection: what servers are advised to allow at least (RFC 9113 section 6.5.2).
+/// The most concurrent requests on one HTTP/2 connection. RFC 9113 section 6.5.2 advises servers to allow at least this
+/// many.
 const STREAMS_MAX: usize = 100;
-/// How often what has waited too long is dropped.
+/// How often expired connections are dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The pool. One for all endpoints.
+/// The connections to all endpoints.
 pub struct Pool {
+    /// By origin: scheme, host and port.
     origins: Mutex<HashMap<Arc<str>, Origin>>,
     idle_timeout: Duration,
 }
 
 #[derive(Default)]
 struct Origin {
-    /// HTTP/1, the most recently used last.
+    /// Idle HTTP/1 connections and the time when each became idle. The most recently used one is last.
     idle: Vec<(Http1, Instant)>,
-    /// HTTP/2.
+    /// HTTP/2 connections, idle or in use.
     shared: Vec<Arc<Http2>>,
-    /// Someone dials what others may share.
+    /// Set while a caller dials a connection that others may share. The channel closes when that caller is done.
     dialling: Option<watch::Receiver<()>>,
-    /// Whether it is known to speak HTTP/1 only: then nobody waits for another's connection.
+    /// Whether the origin is known to speak HTTP/1 only. Callers then don't wait for each other's connections.
     is_http1: bool,
 }
 
-/// What a request gets.
-pub enum Taken {
-    /// A connection that was used before.
+/// The result of [`Pool::checkout`]. The text is the origin.
+pub enum Checkout {
+    /// An idle HTTP/1 connection.
     Idle(Arc<str>, Http1),
-    /// A part in one.
+    /// A stream on a shared HTTP/2 connection.
     Shared(Arc<str>, Stream),
-    /// Nothing: the caller dials. Others wait for as long as the second part isn't dropped.
+    /// The pool has no connection, and the caller dials one. If there is a sender, other callers wait until it drops.
     Dial(Arc<str>, Option<watch::Sender<()>>),
-    /// Someone else dials what may be shared: ask again when that is over.
+    /// Another caller is dialling a connection that may be shared. When the channel closes, ask again.
     Wait(watch::Receiver<()>),
 }
 
-/// Which connections a request may have.
+/// Which connections a request accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Any that works.
+pub enum Freshness {
+    /// Any working connection.
     Any,
-    /// A connection made after this moment: one made before failed.
+    /// Only a connection that was made after this moment, because an older one failed.
     MadeAfter(Instant),
 }
 
 impl Pool {
-    /// An empty one.
+    /// Creates an empty pool.
     #[must_use]
     pub fn new(idle_timeout: Duration) -> Self {
         Self { origins: Mutex::default(), idle_timeout }
     }
 
-    /// How long a connection is kept for the next request.
+    /// How long an idle connection is kept.
     #[must_use]
     pub fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
     fn origins(&self) -> MutexGuard<'_, HashMap<Arc<str>, Origin>> {
-        self.origins.lock().expect("nothing panics while it holds the pool")
+        self.origins.lock().expect("no code panics while it holds this lock")
     }
 
-    /// A connection to `origin`. Where `may_share`, the connection may turn out to be HTTP/2; then one caller dials at
-    /// a time, unless the others were told to wait once already (`has_waited`).
+    /// Hands out a connection to `origin`, or tells the caller to dial or to wait.
+    ///
+    /// `may_share` says that a new connection may turn out to be HTTP/2. Only one caller then dials at a time and the
+    /// others wait for its connection. A caller that has waited once (`has_waited`) dials without waiting again.
     #[must_use]
-    pub fn take(&self, origin: &str, wish: Wish, may_share: bool, has_waited: bool) -> Taken {
+    pub fn checkout(&self, origin: &str, freshness: Freshness, may_share: bool, has_waited: bool) -> Checkout {
         let mut origins = self.origins();
         let (key, found) = match origins.get_key_value(origin) {
             Some((key, _)) => (key.clone(), true),
@@ -87,49 +93,49 @@ impl Pool {
         if !found {
             origins.insert(key.clone(), Origin::default());
         }
-        let origin = origins.get_mut(&key).expect("it was just there");
+        let origin = origins.get_mut(&key).expect("the origin was found or inserted above");
         let shared = origin.shared.iter().find(|shared| {
-            let fits = wish_allows(wish, shared.made());
-            fits && !shared.is_closed() && shared.streams() < STREAMS_MAX && shared.idle() < self.idle_timeout
+            let is_fresh = freshness.accepts(shared.made());
+            is_fresh && !shared.is_closed() && shared.streams() < STREAMS_MAX && shared.idle() < self.idle_timeout
         });
         if let Some(shared) = shared {
-            return Taken::Shared(key, shared.join());
+            return Checkout::Shared(key, shared.join());
         }
-        if wish == Wish::Any {
+        if freshness == Freshness::Any {
             while let Some((connection, since)) = origin.idle.pop() {
                 if connection.is_ready() && since.elapsed() < self.idle_timeout {
-                    return Taken::Idle(key, connection);
+                    return Checkout::Idle(key, connection);
                 }
             }
         }
         if !may_share || origin.is_http1 {
-            return Taken::Dial(key, None);
+            return Checkout::Dial(key, None);
         }
         match &origin.dialling {
-            Some(dialling) if !has_waited && dialling.has_changed().is_ok() => Taken::Wait(dialling.clone()),
+            Some(dialling) if !has_waited && dialling.has_changed().is_ok() => Checkout::Wait(dialling.clone()),
             _ => {
                 let (done, dialling) = watch::channel(());
                 origin.dialling = Some(dialling);
-                Taken::Dial(key, Some(done))
+                Checkout::Dial(key, Some(done))
             }
         }
     }
 
-    /// An HTTP/1 connection is free for the next request.
+    /// Returns an HTTP/1 connection that is ready for the next request.
     pub fn put(&self, origin: &Arc<str>, connection: Http1) {
         let mut origins = self.origins();
         let origin = origins.entry(origin.clone()).or_default();
         origin.idle.push((connection, Instant::now()));
     }
 
-    /// An endpoint turned out to speak HTTP/1.
-    pub fn is_http1(&self, origin: &Arc<str>) {
+    /// Remembers that `origin` speaks HTTP/1, so that callers stop waiting for a shared connection.
+    pub fn mark_http1(&self, origin: &Arc<str>) {
         let mut origins = self.origins();
         let origin = origins.entry(origin.clone()).or_default();
         (origin.is_http1, origin.dialling) = (true, None);
     }
 
-    /// An HTTP/2 connection is there for all.
+    /// Adds a new HTTP/2 connection for all callers and returns a stream on it.
     #[must_use]
     pub fn share(&self, origin: &Arc<str>, connection: Http2) -> Stream {
         let connection = Arc::new(connection);
@@ -141,21 +147,21 @@ impl Pool {
         stream
     }
 
-    /// No request begins on this connection any more; those that are under way may end.
+    /// Takes an HTTP/2 connection out of the pool. Requests that are in flight on it may finish; no new one begins.
     pub fn retire(&self, origin: &Arc<str>, connection: &Arc<Http2>) {
         if let Some(origin) = self.origins().get_mut(origin) {
             origin.shared.retain(|shared| !Arc::ptr_eq(shared, connection));
         }
     }
 
-    /// Drops all connections that wait for `origin`.
+    /// Drops all idle HTTP/1 connections to `origin`.
     pub fn drop_idle(&self, origin: &Arc<str>) {
         let dropped = self.origins().get_mut(origin).map(|origin| std::mem::take(&mut origin.idle));
-        // Outside of the lock.
+        // The connections close here, after the lock is released.
         drop(dropped);
     }
 
-    /// Drops what has waited for too long, until the pool is gone.
+    /// Drops expired connections at intervals. The future ends after the last handle to the pool is dropped.
     pub fn sweep(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
         let pool: Weak<Self> = Arc::downgrade(self);
         async move {
@@ -169,7 +175,7 @@ impl Pool {
 }
 
 impl Origin {
-    /// Drops what is over; whether anything is left.
+    /// Drops expired and closed connections. Returns whether the origin is still needed.
     fn keep(&mut self, idle_timeout: Duration) -> bool {
         self.idle.retain(|(connection, since)| connection.is_ready() && since.elapsed() < idle_timeout);
         self.shared.retain(|shared| !shared.is_closed() && shared.idle() < idle_timeout);
@@ -178,9 +184,11 @@ impl Origin {
     }
 }
 
-fn wish_allows(wish: Wish, made: Instant) -> bool {
-    match wish {
-        Wish::Any => true,
-        Wish::MadeAfter(moment) => made > moment,
+impl Freshness {
+    fn accepts(self, made: Instant) -> bool {
+        match self {
+            Self::Any => true,
+            Self::MadeAfter(moment) => made > moment,
+        }
     }
 }

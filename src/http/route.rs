@@ -1,5 +1,5 @@
-//! A new connection to a target: dialled, through the egress proxy where there is one, with TLS where the URL asks for
-//! it, and with the version of HTTP that the endpoint chooses.
+//! Makes new connections to targets. It dials the endpoint, or the egress proxy if one is set, adds TLS for https, and
+//! starts the HTTP version that the endpoint chooses.
 
 use std::net::SocketAddr;
 
@@ -9,33 +9,33 @@ use url::Host;
 
 use super::connection::{self, Bounds, Http1, Http2};
 use super::dial::{Dialler, Guard};
-use super::failure::{SendError, of_hyper, sentence};
+use super::failure::{SendError, classify, sentence};
 use super::target::{Form, Target};
 use super::tls::Tls;
 use super::tunnel::Proxy;
 
-/// How targets are reached.
+/// Everything that is needed to reach a target.
 pub struct Route {
     /// Makes TCP connections.
     pub dialler: Dialler,
-    /// Makes TLS of them.
+    /// Makes TLS connections over them.
     pub tls: Tls,
-    /// Whom all connections lead through.
+    /// The egress proxy; all connections lead through it.
     pub proxy: Option<Proxy>,
-    /// What each is allowed.
+    /// The limits of each connection.
     pub bounds: Bounds,
 }
 
-/// A connection that was made.
-pub enum Made {
-    /// For one request at a time.
+/// A new connection.
+pub enum NewConnection {
+    /// An HTTP/1 connection, for one request at a time.
     Http1(Http1),
-    /// For many.
+    /// An HTTP/2 connection, for many requests at once.
     Http2(Http2),
 }
 
 impl Route {
-    /// How a request to `target` is written over HTTP/1.
+    /// Returns the form of a request to `target` over HTTP/1.
     #[must_use]
     pub fn http1_form(&self, target: &Target<'_>) -> Form<'_> {
         match &self.proxy {
@@ -44,15 +44,15 @@ impl Route {
         }
     }
 
-    /// A new connection.
+    /// Makes a new connection to `target`.
     ///
     /// # Errors
-    /// [`SendError`] says at which step it failed.
-    pub async fn connect(&self, target: &Target<'_>, deadline: Instant) -> Result<Made, SendError> {
+    /// [`SendError`] names the failed step.
+    pub async fn connect(&self, target: &Target<'_>, deadline: Instant) -> Result<NewConnection, SendError> {
         let Some(proxy) = &self.proxy else {
             let host = target.host.clone();
-            let (stream, peer) = self.dialler.dial(host, target.port, Guard::Judged, deadline).await?;
-            return self.speak(target, stream, peer, deadline).await;
+            let (stream, peer) = self.dialler.dial(host, target.port, Guard::Checked, deadline).await?;
+            return self.start_http(target, stream, peer, deadline).await;
         };
         let host = match &proxy.host {
             Host::Domain(name) => Host::Domain(name.as_str()),
@@ -67,48 +67,48 @@ impl Route {
         if proxy.is_tls {
             let (name, peer_name) = (proxy.host.to_string(), format!("the egress proxy {peer}"));
             let stream = self.tls.to_proxy(stream, &name, &peer_name, deadline).await?;
-            self.through(proxy, target, stream, peer, deadline).await
+            self.connect_through(proxy, target, stream, peer, deadline).await
         } else {
-            self.through(proxy, target, stream, peer, deadline).await
+            self.connect_through(proxy, target, stream, peer, deadline).await
         }
     }
 
-    /// Through the proxy that `stream` leads to.
-    async fn through<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    /// Connects to `target` through the proxy that `stream` leads to.
+    async fn connect_through<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         proxy: &Proxy,
         target: &Target<'_>,
         mut stream: S,
         peer: SocketAddr,
         deadline: Instant,
-    ) -> Result<Made, SendError> {
+    ) -> Result<NewConnection, SendError> {
         if target.is_tls {
             proxy.open(&mut stream, &format!("{}:{}", target.host, target.port), deadline).await?;
         }
-        self.speak(target, stream, peer, deadline).await
+        self.start_http(target, stream, peer, deadline).await
     }
 
-    /// TLS and HTTP over `stream`.
-    async fn speak<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    /// Starts TLS, if the target needs it, and HTTP over `stream`.
+    async fn start_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         target: &Target<'_>,
         stream: S,
         peer: SocketAddr,
         deadline: Instant,
-    ) -> Result<Made, SendError> {
-        let refused = |error: hyper::Error| {
-            let (code, reason) = of_hyper(&error);
-            SendError::new(code, format_args!("beginning HTTP with {peer}"), reason)
+    ) -> Result<NewConnection, SendError> {
+        let failed = |error: hyper::Error| {
+            let (code, reason) = classify(&error);
+            SendError::new(code, format_args!("starting HTTP with {peer}"), reason)
         };
         if !target.is_tls {
-            return connection::http1(stream, peer, self.bounds).await.map(Made::Http1).map_err(refused);
+            return connection::http1(stream, peer, self.bounds).await.map(NewConnection::Http1).map_err(failed);
         }
         let name = target.host.to_string();
         let (stream, is_h2) = self.tls.to_endpoint(stream, &name, &format!("{peer} ({name})"), deadline).await?;
-        let made = match is_h2 {
-            true => connection::http2(stream, peer, self.bounds).await.map(Made::Http2),
-            false => connection::http1(stream, peer, self.bounds).await.map(Made::Http1),
+        let connection = match is_h2 {
+            true => connection::http2(stream, peer, self.bounds).await.map(NewConnection::Http2),
+            false => connection::http1(stream, peer, self.bounds).await.map(NewConnection::Http1),
         };
-        made.map_err(refused)
+        connection.map_err(failed)
     }
 }

@@ -1,4 +1,4 @@
-//! Where a request goes, and how it is written.
+//! The target of a request, and the form in which the request is written.
 
 use bytes::Bytes;
 use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT as USER_AGENT_HEADER};
@@ -11,36 +11,36 @@ use super::failure::SendError;
 use super::tunnel::Proxy;
 use crate::delivery::FailureCode;
 
-/// Where a request goes.
+/// The URL of a request, taken apart.
 pub struct Target<'a> {
-    /// All of it.
+    /// The whole URL.
     pub url: &'a Url,
-    /// Whom to dial.
+    /// The host to dial.
     pub host: Host<&'a str>,
-    /// At which port.
+    /// The port to dial.
     pub port: u16,
-    /// Whether it is https.
+    /// Whether the scheme is https.
     pub is_tls: bool,
 }
 
-/// How a request is written.
+/// The form of a request.
 #[derive(Clone, Copy)]
 pub enum Form<'a> {
-    /// HTTP/1: path and query to an endpoint.
+    /// HTTP/1 to an endpoint: the request line has the path and the query.
     Http1,
-    /// HTTP/1: the whole URL to a proxy (RFC 9112 section 3.2).
+    /// HTTP/1 to a proxy: the request line has the whole URL (RFC 9112 section 3.2).
     Http1ToProxy(&'a Proxy),
-    /// HTTP/2.
+    /// HTTP/2 to an endpoint.
     Http2,
 }
 
 const STEP: &str = "preparing the request";
 
 impl<'a> Target<'a> {
-    /// What `url` says.
+    /// Takes `url` apart.
     ///
     /// # Errors
-    /// [`SendError`] where there is nothing to dial.
+    /// [`SendError`] if the URL has no host or no port.
     pub fn of(url: &'a Url) -> Result<Self, SendError> {
         let is_tls = url.scheme() == "https";
         match (url.host(), url.port_or_known_default()) {
@@ -49,7 +49,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Scheme, host and port: whose connections it may use.
+    /// Scheme, host and port. Requests with the same origin share connections.
     #[must_use]
     pub fn origin(&self) -> &'a str {
         &self.url[..Position::BeforePath]
@@ -59,13 +59,17 @@ impl<'a> Target<'a> {
         &self.url[Position::BeforeHost..Position::AfterPort]
     }
 
-    /// The request itself.
+    /// Builds the request: `headers`, the headers that the form needs, and `body`.
     ///
     /// # Errors
-    /// [`SendError`] where the URL can't be written into a request.
+    /// [`SendError`] if the URL can't be written into a request.
     pub fn request(&self, form: Form<'_>, mut headers: HeaderMap, body: Bytes) -> Result<Request<Body>, SendError> {
         let bad = |error: &dyn std::fmt::Display| {
-            SendError::new(FailureCode::Protocol, STEP, format_args!("the URL can't be asked for: {error}"))
+            SendError::new(
+                FailureCode::Protocol,
+                STEP,
+                format_args!("the URL can't be written into a request: {error}"),
+            )
         };
         let whole = &self.url[..Position::AfterQuery];
         let uri = match form {

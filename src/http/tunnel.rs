@@ -1,4 +1,5 @@
-//! The egress proxy: a tunnel through it for https, its own kind of request for http.
+//! The egress proxy. An https request goes through a CONNECT tunnel; an http request is sent to the proxy with its
+//! whole URL.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,26 +12,28 @@ use url::Url;
 use super::failure::SendError;
 use crate::delivery::FailureCode;
 
-/// Bytes of the proxy's answer to a CONNECT.
+/// The largest head of the proxy's answer to a CONNECT, in bytes.
 const ANSWER_MAX: usize = 16_384;
+/// The most headers in that answer.
 const HEADERS_MAX: usize = 128;
 
 /// The egress proxy (`delivery.proxy`).
 #[derive(Clone)]
 pub struct Proxy {
-    /// Where it is; without credentials.
+    /// The proxy's host, without credentials.
     pub host: url::Host,
-    /// Its port.
+    /// The proxy's port.
     pub port: u16,
-    /// Whether it is spoken to over TLS.
+    /// Whether connections to the proxy itself use TLS.
     pub is_tls: bool,
-    /// `Proxy-Authorization`, where the URL has credentials.
+    /// The value of `Proxy-Authorization`, if the URL has credentials.
     pub authorization: Option<HeaderValue>,
 }
 
 impl Proxy {
-    /// Reads `delivery.proxy`; None where it isn't the URL of an http or https proxy. A bare host and port means http;
-    /// with credentials the scheme must be there, so that they are recognised wherever the URL is shown.
+    /// Parses `delivery.proxy`. Returns `None` if it isn't the URL of an http or https proxy. A bare host and port
+    /// means http. A URL with credentials needs its scheme, because the masking of shown URLs recognises credentials by
+    /// it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_bare = !text.contains("://") && !text.contains('@');
@@ -54,10 +57,10 @@ impl Proxy {
         Some(Self { host: url.host()?.to_owned(), port: url.port_or_known_default()?, is_tls, authorization })
     }
 
-    /// Asks for a tunnel to `target` (host and port) over `stream`.
+    /// Opens a tunnel to `target` (host and port) over `stream`, which leads to the proxy.
     ///
     /// # Errors
-    /// [`SendError`] says how the proxy refused.
+    /// Fails if the proxy refuses, breaks the connection, or doesn't answer before `deadline`.
     pub async fn open<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut S,
@@ -65,14 +68,18 @@ impl Proxy {
         deadline: Instant,
     ) -> Result<(), SendError> {
         let step = format!("asking the proxy {}:{} for a tunnel to {target}", self.host, self.port);
-        match timeout_at(deadline, self.ask(stream, target)).await {
+        match timeout_at(deadline, self.send_connect(stream, target)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(SendError::new(FailureCode::Connect, step, reason)),
             Err(_) => Err(SendError::timeout(step)),
         }
     }
 
-    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, target: &str) -> Result<(), String> {
+    async fn send_connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        target: &str,
+    ) -> Result<(), String> {
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
         if let Some(authorization) = &self.authorization {
             request.extend_from_slice(b"Proxy-Authorization: ");
@@ -93,8 +100,10 @@ impl Proxy {
             match parsed.parse(&answer) {
                 Ok(httparse::Status::Complete(_)) => match parsed.code {
                     Some(200..=299) => return Ok(()),
-                    Some(407) => return Err("the proxy wants other credentials (407)".to_owned()),
-                    code => return Err(format!("the proxy answered {}", code.unwrap_or_default())),
+                    Some(407) => {
+                        return Err("the proxy rejected the credentials, or needs some (status 407)".to_owned());
+                    }
+                    code => return Err(format!("the proxy answered with status {}", code.unwrap_or_default())),
                 },
                 Ok(httparse::Status::Partial) if answer.len() < ANSWER_MAX => {}
                 Ok(httparse::Status::Partial) => return Err("the proxy's answer is too large".to_owned()),

@@ -1,4 +1,4 @@
-//! What topics are there against what is needed; missing ones are created.
+//! Compares the existing topics with the required ones, and creates missing ones.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,52 +13,53 @@ use crate::kafka::describe::{self, Settings};
 use crate::kafka::logging::Logging;
 use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
 
+/// The time that the broker has for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// What stands in the way of starting.
+/// The reason why a worker can't start on the topics.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicsProblem {
-    /// Topics that are missing, would lose data or may not be created; one line each.
+    /// Topics are missing, would lose data or may not be created. The text has one line for each.
     #[error("{0}")]
     Unfit(String),
-    /// The broker can't be asked.
+    /// The broker can't be reached or doesn't answer.
     #[error(transparent)]
     Away(#[from] anyhow::Error),
 }
 
-/// A needed topic as it stands.
+/// A required topic, compared with the existing one.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Found {
-    /// Its name.
+    /// The topic's name.
     pub topic: String,
-    /// Partitions; None where it is missing.
+    /// The number of partitions; `None` if the topic is missing.
     pub partitions: Option<usize>,
-    /// Why it would lose data.
+    /// Why the topic would lose data.
     pub objection: Option<String>,
-    /// Why it can't hold the largest records; they would be shortened, not lost.
+    /// Why the topic can't hold the largest records. Such records would be dead-lettered or shortened, but not lost.
     pub too_small: Option<String>,
-    /// Why its settings can't be checked.
+    /// Why the topic's settings can't be checked.
     pub unchecked: Option<String>,
-    /// Its `max.message.bytes`, as far as that could be read.
+    /// The topic's `max.message.bytes`, if it could be read.
     #[serde(skip)]
     pub max_message_bytes: Option<u64>,
 }
 
 impl Found {
-    /// What an operator must mend before the worker can run on it.
+    /// Returns the problem that an operator must solve before the worker can run on this topic.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         if self.partitions.is_none() {
             let topic = &self.topic;
             return Some(format!(
-                "topic {topic} is missing; `optio-webhooks topics create` or topics.create = true makes it"
+                "topic {topic} is missing; `optio-webhooks topics create` or topics.create = true creates it"
             ));
         }
         self.objection.clone()
     }
 }
 
-/// Asks the broker.
+/// Checks and creates topics on the broker.
 pub struct Topics {
     admin: AdminClient<Logging>,
     config: Config,
@@ -66,22 +67,23 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// For the topics that the settings ask for.
+    /// Prepares for the topics that the settings require.
     ///
     /// # Errors
-    /// Where the client can't be made.
+    /// Fails if the client can't be made.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            admin: clients::producer(config).create_with_context(Logging).context("kafka client")?,
+            admin: clients::producer(config).create_with_context(Logging).context("the Kafka client can't be made")?,
             names: Names::new(config),
             config: config.clone(),
         })
     }
 
+    /// Returns the number of partitions of each topic on the broker.
     async fn partitions(&self) -> anyhow::Result<HashMap<String, usize>> {
-        // Blocks on the network; a thread of its own waits for it.
+        // The call blocks on the network, so the other tasks of this thread move to another one.
         let metadata = tokio::task::block_in_place(|| self.admin.inner().fetch_metadata(None, ANSWER_MAX))
-            .with_context(|| format!("kafka.brokers = {} don't answer", self.config.kafka.brokers))?;
+            .with_context(|| format!("the brokers don't answer (kafka.brokers = {})", self.config.kafka.brokers))?;
         Ok(metadata
             .topics()
             .iter()
@@ -90,27 +92,27 @@ impl Topics {
             .collect())
     }
 
-    /// Every needed topic as it stands.
+    /// Compares every required topic with the existing one.
     ///
     /// # Errors
-    /// Where the broker can't be asked.
+    /// Fails if the broker can't be reached or doesn't answer.
     pub async fn check(&self) -> anyhow::Result<Vec<Found>> {
-        let there = self.partitions().await?;
-        let needed = needed(&self.config, self.events_bytes(&there).await);
-        let names = needed.iter().map(|needed| needed.name.as_str()).filter(|name| there.contains_key(*name));
+        let existing = self.partitions().await?;
+        let needed = needed(&self.config, self.events_bytes(&existing).await);
+        let names = needed.iter().map(|needed| needed.name.as_str()).filter(|name| existing.contains_key(*name));
         let mut settings = self.settings(names.collect()).await;
         let found = needed.iter().map(|needed| {
             let mut found =
-                Found { topic: needed.name.clone(), partitions: there.get(&needed.name).copied(), ..Found::default() };
+                Found { topic: needed.name.clone(), partitions: existing.get(&needed.name).copied(), ..Found::default() };
             match settings.remove(&needed.name) {
                 Some(Ok(settings)) => {
                     found.objection = needed.objection(|key| settings.get(key).cloned());
                     found.max_message_bytes = max_message_bytes(&settings);
                     found.too_small = found.max_message_bytes.and_then(|bytes| needed.too_small(bytes));
                 }
-                Some(Err(why)) => found.unchecked = Some(format!("the broker doesn't tell its settings: {why}")),
+                Some(Err(why)) => found.unchecked = Some(format!("its settings can't be read: {why}")),
                 None if found.partitions.is_some() => {
-                    found.unchecked = Some("the broker doesn't tell its settings".to_owned());
+                    found.unchecked = Some("its settings are missing from the broker's answer".to_owned());
                 }
                 None => {}
             }
@@ -119,32 +121,33 @@ impl Topics {
         Ok(found.collect())
     }
 
-    /// Bytes of a record that the events' topic takes; Kafka's default where that can't be read.
-    async fn events_bytes(&self, there: &HashMap<String, usize>) -> u64 {
+    /// Returns the largest record that the events topic accepts, in bytes; Kafka's default if that can't be read.
+    async fn events_bytes(&self, existing: &HashMap<String, usize>) -> u64 {
         let events = self.names.events();
-        if !there.contains_key(events) {
+        if !existing.contains_key(events) {
             return MESSAGE_MAX;
         }
         let settings = self.settings(vec![events]).await.remove(events);
         settings.and_then(Result::ok).and_then(|settings| max_message_bytes(&settings)).unwrap_or(MESSAGE_MAX)
     }
 
-    /// The settings of topics, by name. What the broker refuses to tell is an error of that topic alone.
+    /// Returns the settings of `topics` by name. A refusal is an error of that topic alone; if the whole request fails,
+    /// all of them have its error.
     async fn settings(&self, topics: Vec<&str>) -> HashMap<String, Settings> {
-        // Blocks on the network; a thread of its own waits for it.
+        // The call blocks on the network, so the other tasks of this thread move to another one.
         let answer = tokio::task::block_in_place(|| describe::topics(&self.admin, &topics, ANSWER_MAX));
         answer.unwrap_or_else(|why| topics.iter().map(|topic| ((*topic).to_owned(), Err(why.clone()))).collect())
     }
 
-    /// Creates what is missing; the names of what was created.
+    /// Creates the missing topics and returns their names.
     ///
     /// # Errors
-    /// [`TopicsProblem::Unfit`] where the broker refuses.
+    /// [`TopicsProblem::Unfit`] if the broker refuses, [`TopicsProblem::Away`] if it doesn't answer in time.
     pub async fn create(&self) -> Result<Vec<String>, TopicsProblem> {
-        let there = self.partitions().await?;
-        let needed = needed(&self.config, self.events_bytes(&there).await);
+        let existing = self.partitions().await?;
+        let needed = needed(&self.config, self.events_bytes(&existing).await);
         let (partitions, replication_factor) = (self.config.topics.partitions, self.config.topics.replication_factor);
-        let missing: Vec<&Needed> = needed.iter().filter(|needed| !there.contains_key(&needed.name)).collect();
+        let missing: Vec<&Needed> = needed.iter().filter(|needed| !existing.contains_key(&needed.name)).collect();
         if missing.is_empty() {
             return Ok(Vec::new());
         }
@@ -159,7 +162,7 @@ impl Topics {
         for result in answers {
             match result {
                 Ok(name) => created.push(name),
-                // Another worker was faster.
+                // Another worker created it in the meantime.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((
                     name,
@@ -179,11 +182,11 @@ impl Topics {
         Ok(created)
     }
 
-    /// Ready to run: what is missing is created if `create`, and nothing there would lose data. Gives what each topic
-    /// allows a record to have, as far as that could be read.
+    /// Gets the topics ready for a worker: creates missing ones if `create`, then checks that none would lose data.
+    /// Returns the largest record that each topic accepts, in bytes. Topics whose settings can't be read are left out.
     ///
     /// # Errors
-    /// [`TopicsProblem`]
+    /// [`TopicsProblem`] if the worker can't start on these topics.
     pub async fn prepare(&self, create: bool) -> Result<HashMap<String, usize>, TopicsProblem> {
         if create {
             for topic in self.create().await? {
@@ -193,15 +196,15 @@ impl Topics {
         let found = self.check().await?;
         for found in &found {
             if let Some(why) = &found.unchecked {
-                tracing::warn!(topic = found.topic, why, "retention, cleanup policy and record size can't be checked");
+                tracing::warn!(topic = found.topic, why, "topic settings can't be checked");
             }
             if let Some(why) = &found.too_small {
-                tracing::warn!(topic = found.topic, why, "what doesn't fit becomes a dead letter, or a shortened one");
+                tracing::warn!(topic = found.topic, why, "records too large for this topic are dead-lettered or shortened");
             }
         }
-        // One that was made a moment ago may not be in the metadata yet; with `create` it is known to be there.
-        let counts = |found: &&Found| !create || found.partitions.is_some();
-        let problems: Vec<String> = found.iter().filter(counts).filter_map(Found::problem).collect();
+        // A topic that was just created may not be in the metadata yet. With `create`, no topic can be missing.
+        let is_relevant = |found: &&Found| !create || found.partitions.is_some();
+        let problems: Vec<String> = found.iter().filter(is_relevant).filter_map(Found::problem).collect();
         if !problems.is_empty() {
             return Err(TopicsProblem::Unfit(problems.join("\n")));
         }

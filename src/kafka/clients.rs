@@ -1,4 +1,4 @@
-//! Consumers and producers as the settings ask for; `kafka.properties` has the last word.
+//! Client configurations of consumers and producers. `kafka.properties` overrides the properties that are set here.
 
 use std::time::Duration;
 
@@ -9,24 +9,25 @@ use rdkafka::error::KafkaError;
 use super::logging;
 use crate::config::{BadConfig, Config, MASK, is_harmless, without};
 
-/// Records that librdkafka reads ahead per consumer; small, since a pause drops and fetches them again.
+/// The read-ahead of a consumer, in KiB. It is small because pausing a partition drops what was read ahead of it, which
+/// is fetched again later.
 const READ_AHEAD_KIB: &str = "8192";
+/// The read-ahead of a partition, in records.
 const READ_AHEAD_RECORDS: &str = "2000";
-/// A member that says nothing for so long is thrown out of its group.
+/// A member that sends no heartbeat for this long is removed from its group.
 const SESSION_TIMEOUT_MS: &str = "20000";
 
-/// How soon new topics and partitions are noticed.
+/// New topics and partitions are noticed within this time. librdkafka's default takes minutes.
 const METADATA_REFRESH_MS: &str = "10000";
 
-fn client(config: &Config, ours: &[(&str, &str)]) -> ClientConfig {
+fn client(config: &Config, properties: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set_log_level(RDKafkaLogLevel::Warning);
     client.set("bootstrap.servers", &config.kafka.brokers);
     client.set("client.id", "optio-webhooks");
     client.set("reconnect.backoff.max.ms", "2000");
-    // Topics and partitions that are made while the process runs are noticed within this; by default it takes minutes.
     client.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS);
-    for (key, value) in ours {
+    for (key, value) in properties {
         client.set(*key, *value);
     }
     for (key, value) in &config.kafka.properties {
@@ -35,36 +36,36 @@ fn client(config: &Config, ours: &[(&str, &str)]) -> ClientConfig {
     client
 }
 
-/// A consumer's configuration for `group`.
+/// Returns the configuration of a consumer in `group`.
 #[must_use]
 pub fn consumer(config: &Config, group: &str) -> ClientConfig {
-    let mut ours = vec![
+    let mut properties = vec![
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
-        // A group that is new, or whose offsets were lost, begins at the oldest record: nothing is skipped.
+        // A group that is new or has lost its offsets begins at the oldest record, so that nothing is skipped.
         ("auto.offset.reset", "earliest"),
         ("queued.max.messages.kbytes", READ_AHEAD_KIB),
         ("queued.min.messages", READ_AHEAD_RECORDS),
-        // Per partition and answer, as compressed: what it unpacks to may overshoot the bound above. A record that
-        // is larger comes all the same, alone (KIP-74).
+        // The bound of one partition's data in one fetch response, before decompression. The decompressed data may
+        // exceed the read-ahead above. A single larger record is still returned (KIP-74).
         ("fetch.message.max.bytes", "131072"),
         ("fetch.max.bytes", "8388608"),
         ("fetch.wait.max.ms", "100"),
-        // How long a partition isn't fetched once the read-ahead is full: its default of a second would be the pace.
+        // The pause of fetching after the read-ahead was full. The default of one second would limit the throughput.
         ("fetch.queue.backoff.ms", "20"),
     ];
-    // The new protocol refuses the classic one's properties (KIP-848).
+    // The new group protocol (KIP-848) refuses these two properties of the classic one.
     if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
-        ours.push(("partition.assignment.strategy", "cooperative-sticky"));
-        ours.push(("session.timeout.ms", SESSION_TIMEOUT_MS));
+        properties.push(("partition.assignment.strategy", "cooperative-sticky"));
+        properties.push(("session.timeout.ms", SESSION_TIMEOUT_MS));
     }
-    let mut client = client(config, &ours);
+    let mut client = client(config, &properties);
     client.set("group.id", group);
     client
 }
 
-/// How long the process may stand still before its group has given its partitions to others: the session's timeout, less
-/// the time since the last heartbeat.
+/// Returns how long the process may stand still before the group may have given its partitions to others. This is the
+/// session timeout minus the heartbeat interval, because the last heartbeat may be that old.
 #[must_use]
 pub fn standstill_max(config: &Config) -> Duration {
     let property = |key: &str, default: &str| {
@@ -72,12 +73,12 @@ pub fn standstill_max(config: &Config) -> Duration {
         Duration::from_millis(value.parse().unwrap_or(0))
     };
     let is_new_protocol = config.kafka.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer");
-    // With the new protocol the broker decides; this is its default (KIP-848).
+    // With the new protocol the broker sets the session timeout. 45 s is the broker's default (KIP-848).
     let session = property("session.timeout.ms", if is_new_protocol { "45000" } else { SESSION_TIMEOUT_MS });
     session.saturating_sub(property("heartbeat.interval.ms", "3000")).max(session / 2)
 }
 
-/// The producer's configuration: every hand-off is acknowledged by all replicas, tried until it is, and written once.
+/// Returns the producer's configuration. A hand-off is retried until all replicas acknowledge it, and is written once.
 #[must_use]
 pub fn producer(config: &Config) -> ClientConfig {
     client(
@@ -85,29 +86,31 @@ pub fn producer(config: &Config) -> ClientConfig {
         &[
             ("acks", "all"),
             ("enable.idempotence", "true"),
-            // Without an end: a hand-off holds its offset until it is made.
+            // No timeout: the offset of a delivery can't be committed before its hand-off succeeds.
             ("message.timeout.ms", "0"),
-            // A retry waits for seconds at least: a moment more, for fewer and fuller requests.
+            // Retries wait for seconds anyway, and a short delay makes fewer, larger requests.
             ("linger.ms", "10"),
-            // What a topic allows is the bound, not this.
+            // The limit is the topic's `max.message.bytes`, so the client's own limit is out of the way.
             ("message.max.bytes", "104857600"),
             ("compression.type", "lz4"),
         ],
     )
 }
 
-/// Names a property that librdkafka refuses, and sees to it that no value that may be secret comes into the log.
+/// Checks that librdkafka accepts each property of `kafka.properties`. Also masks values that may be secret in all
+/// later lines of librdkafka's log.
 ///
 /// # Errors
-/// The property's key, librdkafka's word on it, and its value where that is known to be harmless.
+/// Names the first refused property and librdkafka's reason. Shows the value only if it is known to be harmless.
 pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
     let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.clone());
-    logging::keep_secret(secrets.collect());
+    logging::set_secrets(secrets.collect());
     for (key, value) in &config.kafka.properties {
         let mut probe = ClientConfig::new();
         probe.set(key, value);
         if let Err(error) = probe.create_native_config() {
-            let (description, allowed) = (explained(&error, config), "allowed are librdkafka's properties and values");
+            let (description, allowed) =
+                (explained(&error, config), "allowed are the properties and values of librdkafka");
             let shown = if is_harmless(key) { format!("{value:?}") } else { MASK.to_owned() };
             return Err(BadConfig(format!("kafka.properties.{key:?} = {shown}: {description}; {allowed}")));
         }
@@ -115,13 +118,13 @@ pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
     Ok(())
 }
 
-/// What librdkafka says of a client that can't be made, without the values of properties that may be secret.
+/// Returns librdkafka's reason for refusing a client configuration, without property values that may be secret.
 #[must_use]
 pub fn explained(error: &KafkaError, config: &Config) -> String {
-    let words = match error {
+    let reason = match error {
         KafkaError::ClientConfig(_, description, _, _) => description.clone(),
         error => error.to_string(),
     };
     let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.as_str());
-    without(&words, &secrets.collect::<Vec<_>>())
+    without(&reason, &secrets.collect::<Vec<_>>())
 }

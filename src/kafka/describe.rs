@@ -1,9 +1,9 @@
-//! The settings of topics as the broker has them, or its own words where it refuses to tell them.
+//! Reads the settings of topics from the broker.
 //!
-//! rdkafka's `describe_configs` drops the error of a topic, so that a refusal looks like a topic without settings. This asks
-//! librdkafka itself.
+//! rdkafka's `describe_configs` drops the error of a single topic, so that a refusal looks like a topic without
+//! settings. This module calls librdkafka directly and keeps that error.
 
-#![expect(unsafe_code, reason = "rdkafka drops the errors of single topics; librdkafka's own functions tell them")]
+#![expect(unsafe_code, reason = "rdkafka drops the errors of single topics; librdkafka's functions report them")]
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
@@ -15,25 +15,27 @@ use rdkafka::bindings as native;
 use rdkafka::client::ClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 
-/// The settings of a topic by their keys, or why they can't be read.
+/// The settings of a topic by key, or the reason why they can't be read.
 pub type Settings = Result<HashMap<String, String>, String>;
 
-/// Asks for the settings of `topics`. Blocks for `longest` at most; a topic that nothing is said of isn't in the answer.
+/// Reads the settings of `topics`. Blocks for at most `timeout`. A topic that the broker's answer leaves out is not in
+/// the result.
 ///
 /// # Errors
-/// The broker's, or librdkafka's, words where the question as a whole isn't answered.
+/// Returns the message of the broker or of librdkafka if the whole request fails.
 pub fn topics<C: ClientContext>(
     client: &AdminClient<C>,
     topics: &[&str],
-    longest: Duration,
+    timeout: Duration,
 ) -> Result<HashMap<String, Settings>, String> {
     let names: Vec<CString> = topics.iter().filter_map(|name| CString::new(*name).ok()).collect();
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let timeout_ms = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: everything that is made here is destroyed below, in this order: the resources are copied by the call, the
-    // event owns the result and its strings, which are copied before it is destroyed; the client outlives the call.
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives this function. The queue, the resources and the event are destroyed below, after
+    // their last use. The call copies the resources. The event owns the result and its strings, and `read` copies them
+    // before the event is destroyed.
     unsafe {
         let client = client.inner().native_ptr();
         let queue = native::rd_kafka_queue_new(client);
@@ -48,7 +50,7 @@ pub fn topics<C: ClientContext>(
             .collect();
         native::rd_kafka_DescribeConfigs(client, resources.as_mut_ptr(), resources.len(), ptr::null(), queue);
         let event = native::rd_kafka_queue_poll(queue, timeout_ms);
-        let answer = if event.is_null() { Err("no answer in time".to_owned()) } else { read(event) };
+        let answer = if event.is_null() { Err("the broker didn't answer in time".to_owned()) } else { read(event) };
         if !event.is_null() {
             native::rd_kafka_event_destroy(event);
         }
@@ -58,17 +60,19 @@ pub fn topics<C: ClientContext>(
     }
 }
 
+/// Copies the settings out of the answer.
+///
 /// # Safety
-/// `event` is the answer to a question for settings.
+/// `event` must be a valid event from the queue of a DescribeConfigs request.
 unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<HashMap<String, Settings>, String> {
-    // SAFETY: the event lives until after this; librdkafka says how many resources and entries there are.
+    // SAFETY: the caller keeps the event alive during this call, and librdkafka gives the number of resources.
     unsafe {
         if is_error(native::rd_kafka_event_error(event)) {
             return Err(text(native::rd_kafka_event_error_string(event)));
         }
         let result = native::rd_kafka_event_DescribeConfigs_result(event);
         if result.is_null() {
-            return Err("an answer to another question".to_owned());
+            return Err("the answer isn't one to DescribeConfigs".to_owned());
         }
         let mut count = 0;
         let resources = native::rd_kafka_DescribeConfigs_result_resources(result, &raw mut count);
@@ -88,10 +92,10 @@ unsafe fn read(event: *mut native::rd_kafka_event_t) -> Result<HashMap<String, S
 }
 
 /// # Safety
-/// `resource` is part of a result that lives.
+/// `resource` must belong to a result that is still alive.
 unsafe fn entries(resource: *const native::rd_kafka_ConfigResource_t) -> HashMap<String, String> {
     let mut count = 0;
-    // SAFETY: as above.
+    // SAFETY: the caller keeps the result alive during this call, and librdkafka gives the number of entries.
     unsafe {
         let entries = native::rd_kafka_ConfigResource_configs(resource, &raw mut count);
         (0..count)
@@ -109,11 +113,11 @@ fn is_error(code: native::rd_kafka_resp_err_t) -> bool {
 }
 
 /// # Safety
-/// `text` is null or ends with a NUL.
+/// `text` must be null or point to a string that ends with a NUL.
 unsafe fn text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: as the caller says.
+    // SAFETY: the caller guarantees it, and null was handled above.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

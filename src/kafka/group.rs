@@ -1,4 +1,4 @@
-//! What a consumer group has committed, as the broker has it.
+//! Reads the committed offsets of consumer groups from the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,62 +12,64 @@ use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::topics::Names;
 
-/// One answer of the broker may take this long.
+/// The time that the broker has for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// One partition as a group sees it.
+/// The position of a group in one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Its topic.
+    /// The topic's name.
     pub topic: String,
-    /// Its number.
+    /// The partition's number in the topic.
     pub partition: i32,
-    /// What the group committed; None where it never did, or where that was forgotten.
+    /// The committed offset; `None` if the group never committed, or if the commit expired or was deleted.
     pub committed: Option<i64>,
 }
 
-/// A partition's records: from `low` to before `high`.
+/// The offsets of a partition's records, from `low` up to but not including `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// The first offset that is still there.
+    /// The offset of the oldest record.
     pub low: i64,
-    /// One past the last record.
+    /// The offset that the next record will get.
     pub high: i64,
 }
 
-/// A group, asked without joining it. Every call blocks on the network.
+/// A client that reads a group's offsets without joining the group. Every call blocks on the network.
 pub struct Group {
     consumer: BaseConsumer<Logging>,
 }
 
 impl Group {
-    /// Asks about `group`.
+    /// Makes a client that reads the offsets of `group`.
     ///
     /// # Errors
-    /// Where the client can't be made.
+    /// Fails if the client can't be made.
     pub fn new(config: &Config, group: &str) -> anyhow::Result<Self> {
-        let consumer = clients::consumer(config, group).create_with_context(Logging).context("kafka client")?;
+        let consumer =
+            clients::consumer(config, group).create_with_context(Logging).context("the Kafka client can't be made")?;
         Ok(Self { consumer })
     }
 
-    /// What it committed of each partition of `topics`; a topic that is missing has none.
+    /// Returns the group's position in each partition of `topics`. Topics that don't exist have no partitions.
     ///
     /// # Errors
-    /// Where the broker doesn't answer, or refuses.
+    /// Fails if the broker doesn't answer or refuses.
     pub fn positions(&self, topics: &[String]) -> anyhow::Result<Vec<Position>> {
-        let mut asked = TopicPartitionList::new();
+        let mut partitions = TopicPartitionList::new();
         for topic in topics {
             let metadata = self.consumer.fetch_metadata(Some(topic), ANSWER_MAX).context("the topics can't be read")?;
             for topic in metadata.topics().iter().filter(|topic| topic.error().is_none()) {
                 for partition in topic.partitions() {
-                    asked.add_partition(topic.name(), partition.id());
+                    partitions.add_partition(topic.name(), partition.id());
                 }
             }
         }
-        if asked.count() == 0 {
+        if partitions.count() == 0 {
             return Ok(Vec::new());
         }
-        let answer = self.consumer.committed_offsets(asked, ANSWER_MAX).context("the group's commits can't be read")?;
+        let answer =
+            self.consumer.committed_offsets(partitions, ANSWER_MAX).context("the group's commits can't be read")?;
         let position = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             element.error()?;
             let committed = match element.offset() {
@@ -81,10 +83,10 @@ impl Group {
         positions.context("the group's commits can't be read")
     }
 
-    /// Which records a partition has.
+    /// Returns the extent of a partition.
     ///
     /// # Errors
-    /// Where the broker doesn't answer, or refuses.
+    /// Fails if the broker doesn't answer or refuses.
     pub fn extent(&self, topic: &str, partition: i32) -> anyhow::Result<Extent> {
         let (low, high) = self
             .consumer
@@ -94,47 +96,51 @@ impl Group {
     }
 }
 
-/// Whether anything was ever committed by the groups that deliver.
+/// Tells whether the worker's consumer groups have ever committed an offset.
 #[derive(Clone)]
 pub struct Commits {
     config: Arc<Config>,
-    /// What was found before this process joined its groups, where it was looked for.
+    /// The result from before this process joined its groups, if it was read then. The inner value is the name of a
+    /// group that had commits.
     at_start: Option<Option<String>>,
 }
 
 impl Commits {
-    /// Of the groups that the settings name.
+    /// Reads the commits of the groups that the settings name.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
         Self { config, at_start: None }
     }
 
-    /// The same with what was found before this process joined its groups: from then on it has commits of its own.
+    /// Uses the result from before this process joined its groups. A later reading would find this process's own
+    /// commits.
     #[must_use]
     pub fn as_found(self, at_start: Option<Option<String>>) -> Self {
         Self { at_start, ..self }
     }
 
-    /// The name of a group that has commits, if one has.
+    /// Returns the name of a group that has commits, if there is one.
     ///
     /// # Errors
-    /// Where the broker doesn't answer, or refuses.
+    /// Fails if the broker doesn't answer or refuses.
     pub async fn of_any_group(&self) -> anyhow::Result<Option<String>> {
         if let Some(at_start) = &self.at_start {
             return Ok(at_start.clone());
         }
         let config = self.config.clone();
-        tokio::task::spawn_blocking(move || committed_group(&config)).await.context("the question was given up")?
+        tokio::task::spawn_blocking(move || committed_group(&config))
+            .await
+            .context("the task that reads commits failed")?
     }
 }
 
 fn committed_group(config: &Config) -> anyhow::Result<Option<String>> {
     let names = Names::new(config);
-    let mut waiting: Vec<String> =
+    let mut retry_topics: Vec<String> =
         (1..=crate::schedule::Schedule::new(&config.delivery).tiers()).map(|tier| names.retry(tier)).collect();
-    waiting.push(names.replays());
+    retry_topics.push(names.replays());
     for (group, topics) in
-        [(names.events_group().to_owned(), vec![names.events().to_owned()]), (names.retry_group(), waiting)]
+        [(names.events_group().to_owned(), vec![names.events().to_owned()]), (names.retry_group(), retry_topics)]
     {
         let positions = Group::new(config, &group)?.positions(&topics)?;
         if positions.iter().any(|position| position.committed.is_some()) {

@@ -1,4 +1,4 @@
-//! What librdkafka says, passed on at the level that it deserves.
+//! Passes librdkafka's log lines and errors on to `tracing`, with secrets masked.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -10,13 +10,13 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::MASK;
 
-/// The context of clients that need nothing else.
+/// The context of clients that need only logging.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Logging;
 
 impl ClientContext for Logging {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        log(level, facility, words);
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -26,59 +26,63 @@ impl ClientContext for Logging {
 
 impl ConsumerContext for Logging {}
 
-/// What librdkafka may not say, as properties have it. The clients of a process have one configuration.
+/// Values of properties that must not appear in the log. All clients of a process share one configuration.
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// From now on none of these stands in the log.
-pub fn keep_secret(secrets: Vec<String>) {
+/// Masks these values in all later log lines. Replaces the values that were set before.
+pub fn set_secrets(secrets: Vec<String>) {
     *SECRETS.write().unwrap_or_else(PoisonError::into_inner) = secrets;
 }
 
-fn said(words: &str) -> String {
-    masked(words, &SECRETS.read().unwrap_or_else(PoisonError::into_inner))
+fn without_secrets(message: &str) -> String {
+    masked(message, &SECRETS.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A shorter end of a secret tells nothing, and would be found in many words.
-const END_MIN: usize = 4;
+/// The shortest end of a secret that is masked, in characters. A shorter one reveals little, and ordinary words contain
+/// it.
+const SUFFIX_MIN: usize = 4;
 
-/// `words` without the secrets, nor the end of one: librdkafka quotes a value from where it can't read on.
-fn masked(words: &str, secrets: &[String]) -> String {
-    let mut words = words.to_owned();
+/// Masks the secrets in `message`, and also the end of a secret: librdkafka quotes a value from the position where it
+/// can't parse it.
+fn masked(message: &str, secrets: &[String]) -> String {
+    let mut message = message.to_owned();
     for secret in secrets {
-        let ends = secret.char_indices().map(|(at, _)| &secret[at..]).take_while(|end| end.chars().count() >= END_MIN);
-        // The longest that is there.
-        if let Some(end) = ends.into_iter().find(|end| words.contains(end)) {
-            words = words.replace(end, MASK);
+        let suffixes = secret.char_indices().map(|(at, _)| &secret[at..]);
+        let mut suffixes = suffixes.take_while(|suffix| suffix.chars().count() >= SUFFIX_MIN);
+        // The longest suffix comes first.
+        if let Some(suffix) = suffixes.find(|suffix| message.contains(suffix)) {
+            message = message.replace(suffix, MASK);
         }
     }
-    words
+    message
 }
 
-/// A line of librdkafka's log.
-pub fn log(level: RDKafkaLogLevel, facility: &str, words: &str) {
-    let words = said(words);
+/// Logs a line of librdkafka's log.
+pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    let message = without_secrets(message);
     match level {
-        // `kafka.properties` go to consumers and producers alike: that some don't concern one of them is meant.
-        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{words}"),
+        // `kafka.properties` go to consumers and producers alike, so librdkafka warns about properties of the other
+        // kind.
+        _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{message}"),
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::error!(target: "librdkafka", facility, "{words}");
+            tracing::error!(target: "librdkafka", facility, "{message}");
         }
-        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{words}"),
+        RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-            tracing::info!(target: "librdkafka", facility, "{words}");
+            tracing::info!(target: "librdkafka", facility, "{message}");
         }
-        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{words}"),
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
 }
 
-/// An error of a whole client. It reconnects by itself.
+/// Logs an error that concerns a whole client. librdkafka reconnects by itself.
 pub fn error(error: &KafkaError, reason: &str) {
-    let reason = said(reason);
+    let reason = without_secrets(reason);
     match error.rdkafka_error_code() {
-        // Asked for by who reads a topic to its end.
+        // A client that reads a topic to its end asks for this event.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
-        Some(RDKafkaErrorCode::Fatal) => tracing::error!(target: "librdkafka", %error, reason, "kafka"),
-        _ => tracing::warn!(target: "librdkafka", %error, reason, "kafka"),
+        Some(RDKafkaErrorCode::Fatal) => tracing::error!(target: "librdkafka", %error, reason, "fatal client error"),
+        _ => tracing::warn!(target: "librdkafka", %error, reason, "client error"),
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_librdkafka_quotes_of_a_secret_is_masked() {
+    fn a_secret_and_the_quoted_end_of_one_are_masked() {
         let secrets = ["principal=me scope=hunter2".to_owned(), "üter".to_owned(), "abc".to_owned()];
         assert_eq!(masked("can't read: principal=me scope=hunter2", &secrets), "can't read: ••••••");
         assert_eq!(masked("beginning at: scope=hunter2, üter", &secrets), "beginning at:••••••, ••••••");

@@ -3,13 +3,13 @@
 //! Rebalances run on this thread, inside of `poll`; waiting there for tokio's tasks is safe, since none of
 //! them runs on it.
 
+mod committing;
 mod intake;
 mod rebalance;
 mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use crate::event;
 use crate::kafka::clients;
 use crate::store::marks::MarkStreams;
 use crate::topics::Names;
+use committing::Committing;
 use intake::Record;
 pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
@@ -153,45 +154,6 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         thread.run()
     });
     handle.context("a thread for the consumer")
-}
-
-/// Commits on a thread of its own. rdkafka says nothing of an asynchronous commit's result (rust-rdkafka 856), and a
-/// synchronous one would hold up the polling for a round trip, or for as long as the broker is away.
-struct Committing {
-    stop: std::sync::mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-/// How long the end waits for the commit that is under way.
-const COMMITTING_ENDS_MAX: Duration = Duration::from_secs(2);
-
-impl Committing {
-    fn start(
-        name: &str,
-        consumer: Arc<BaseConsumer<Rebalances>>,
-        interval: Duration,
-        mut watchdog: Watchdog,
-    ) -> anyhow::Result<Self> {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::Builder::new().name(format!("{name} commits"));
-        let run = move || {
-            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                consumer.context().commit(&consumer);
-                watchdog.look(&consumer);
-            }
-        };
-        let thread = thread.spawn(run).context("a thread for commits")?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Ends it, and waits a moment: whoever drops the consumer last leaves the group, and that is the poll thread's to do.
-    fn end(self) {
-        drop(self.stop);
-        let deadline = Instant::now() + COMMITTING_ENDS_MAX;
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
 }
 
 struct Consume {

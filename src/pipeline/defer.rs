@@ -1,32 +1,15 @@
 //! Deferral: a delivery goes to a retry tier without an attempt, because its endpoint can't take it now.
 
+use crate::metrics;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::dispatch::{Dispatcher, Open};
 use super::hand_off::HandedOff;
 use super::handling::Handling;
 use super::settle::Settlement;
 use crate::clock::now_ms_up;
-use crate::delivery::{Delivery, FailureCode};
+use crate::delivery::{Deferral, Delivery};
 use crate::record::LastError;
-
-/// Why deliveries are deferred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deferral {
-    /// `saturated` or `circuit_open`.
-    pub why: FailureCode,
-    /// How long the endpoint backs off; None for an endpoint that works and is busy.
-    pub backs_off_for: Option<Duration>,
-}
-
-impl Deferral {
-    /// This version can't read the webhook. It is looked at again ever less often, like an endpoint that stays away.
-    pub const UNSUPPORTED: Self = Self { why: FailureCode::Saturated, backs_off_for: Some(Duration::ZERO) };
-
-    /// The endpoint works and is busy.
-    pub const SATURATED: Self = Self { why: FailureCode::Saturated, backs_off_for: None };
-}
 
 impl Dispatcher {
     /// Defers a delivery. Not cancel safe.
@@ -43,7 +26,7 @@ impl Dispatcher {
         mut handling: Handling,
         deferral: Deferral,
     ) {
-        metrics::counter!("optio_webhooks_deferrals_total", "reason" => deferral.why.as_str()).increment(1);
+        metrics::DEFERRALS.increment(deferral.why.as_str());
         let fate = self.policy.after_deferral(delivery, deferral.backs_off_for, now_ms_up(), rand::random());
         let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
         let last = LastError { code: Some(deferral.why), status: last.status };

@@ -1,19 +1,20 @@
 //! One attempt and what follows from it: send, hand off, settle.
 
+use crate::metrics;
 use std::sync::Arc;
 
 use super::announce::Announcement;
-use super::defer::Deferral;
 use super::dispatch::{Dispatcher, Open};
 use super::endpoint::Started;
 use super::hand_off::HandedOff;
 use super::handling::Handling;
-use super::partition::Stage;
-use super::recipient::{Dropped, NoRecipient, recipient};
+use super::recipient::{NoRecipient, recipient};
 use super::send;
 use super::settle::Settlement;
-use crate::delivery::{DeadReason, Delivery, FailureCode, Fate, GONE, Outcome};
+use crate::delivery::Deferral;
+use crate::delivery::{DeadReason, Delivery, Dropped, FailureCode, Fate, GONE, Outcome};
 use crate::record::LastError;
+use crate::report::Stage;
 use crate::webhook::WebhookId;
 
 impl Dispatcher {
@@ -38,8 +39,8 @@ impl Dispatcher {
         let attempt = send::attempt(&self.client, &webhook, &delivery, &self.config.delivery).await;
         turn.outcome = Some(attempt.outcome());
         drop(turn);
-        let outcome = attempt.failure.map_or("delivered", FailureCode::as_str);
-        metrics::counter!("optio_webhooks_attempts_total", "outcome" => outcome).increment(1);
+        let outcome = attempt.failure.map_or(metrics::DELIVERED, FailureCode::as_str);
+        metrics::ATTEMPTS.increment(outcome);
         // The webhook is disabled first, and the delivery is dropped only if that succeeds: a webhook that was changed
         // meanwhile stays, and then the attempt failed like any other. A crash between the two drops the delivery when it
         // comes up again.
@@ -87,7 +88,7 @@ impl Dispatcher {
     /// Settles a delivery that nobody wants any more: nothing is sent, and nothing is dead-lettered.
     pub(super) async fn drop_silently(&self, delivery: &Delivery, handling: Handling, why: Dropped) {
         tracing::debug!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = why.as_str(), "dropped");
-        metrics::counter!("optio_webhooks_dropped_total", "reason" => why.as_str()).increment(1);
+        metrics::DROPPED.increment(why.as_str());
         self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::announce::Announcement;
-use super::defer::Deferral;
 use super::endpoints::{Endpoints, Steps};
 use super::hand_off::HandOff;
 use super::handling::Handling;
@@ -15,15 +14,17 @@ use super::health::Health;
 use super::lane::Queued;
 use super::panics;
 use super::parking::Parking;
-use super::partition::{Receipt, Stage};
 use super::permits::{PermitPools, Permits, percent};
+use super::receipt::Receipt;
 use super::settle::Settler;
 use crate::conditions::{Conditions, Severity};
 use crate::config::{Config, Ordering};
+use crate::delivery::Deferral;
 use crate::delivery::{DeadReason, Delivery, FatePolicy};
 use crate::http::client::Client;
 use crate::record::LastError;
 use crate::report::EndpointReport;
+use crate::report::Stage;
 use crate::store;
 use crate::store::backoffs::Backoffs;
 use crate::store::snapshot::Snapshots;
@@ -108,7 +109,7 @@ impl Dispatcher {
         Self {
             policy: FatePolicy::new(&config.delivery),
             permits: PermitPools::new(&config, snapshots.clone()),
-            endpoints: Endpoints::new(config.delivery.clone(), slow_permits),
+            endpoints: Endpoints::new(&config.delivery, slow_permits),
             names: Names::new(&config),
             parked: ParkedByGroup {
                 events: Parking::new(config.worker.parked_bytes_max),

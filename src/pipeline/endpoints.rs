@@ -1,5 +1,6 @@
 //! All endpoints of this process, behind one lock that is held for no longer than a decision takes.
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::Change;
-use super::defer::Deferral;
-use super::endpoint::{Endpoint, Next, Started};
+use super::endpoint::{Endpoint, EndpointLimits, Next, Started};
 use super::lane::Queued;
 use super::slow_permits::SlowPermits;
 use crate::config;
+use crate::delivery::Deferral;
 use crate::delivery::Outcome;
 use crate::report::EndpointReport;
 use crate::store::recoveries::Recovery;
@@ -22,7 +23,7 @@ use crate::webhook::{Webhook, WebhookId};
 #[derive(Debug)]
 pub struct Endpoints<T> {
     state: Mutex<State<T>>,
-    settings: config::Delivery,
+    limits: Arc<EndpointLimits>,
     /// Workers that share a webhook's rate.
     workers: AtomicU32,
 }
@@ -88,9 +89,9 @@ impl<T> Default for Steps<T> {
 impl<T: Queued> Endpoints<T> {
     /// None yet. Together they may hold `slow_permits` for long.
     #[must_use]
-    pub fn new(settings: config::Delivery, slow_permits: usize) -> Self {
+    pub fn new(settings: &config::Delivery, slow_permits: usize) -> Self {
         let state = State { known: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
-        Self { state: Mutex::new(state), settings, workers: AtomicU32::new(1) }
+        Self { state: Mutex::new(state), limits: Arc::new(EndpointLimits::new(settings)), workers: AtomicU32::new(1) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -107,7 +108,7 @@ impl<T: Queued> Endpoints<T> {
         let now = Instant::now();
         let mut state = self.state();
         for (webhook, wait) in backs_off_for {
-            let endpoint = || Known::new(Endpoint::backing_off(wait, &self.settings, now));
+            let endpoint = || Known::new(Endpoint::backing_off(wait, &self.limits, now));
             state.known.entry(webhook).or_insert_with(endpoint);
         }
     }
@@ -119,9 +120,9 @@ impl<T: Queued> Endpoints<T> {
         // One that nothing is known of here isn't left alone either.
         let Some(known) = state.known.get_mut(&webhook) else { return };
         match recovery {
-            Recovery::TryNow => known.endpoint.try_now(&self.settings),
+            Recovery::TryNow => known.endpoint.try_now(),
             Recovery::Succeeded => {
-                if known.endpoint.works(now) {
+                if known.endpoint.recovered(now) {
                     tracing::info!(%webhook, "circuit closed: the endpoint is known to work");
                 }
             }
@@ -132,10 +133,10 @@ impl<T: Queued> Endpoints<T> {
     pub fn admit(&self, webhook: &Arc<Webhook>, item: T) {
         let now = Instant::now();
         let mut state = self.state();
-        let known = state.known.entry(webhook.id).or_insert_with(|| Known::new(Endpoint::new(&self.settings, now)));
+        let known = state.known.entry(webhook.id).or_insert_with(|| Known::new(Endpoint::new(&self.limits, now)));
         if !known.webhook.as_ref().is_some_and(|before| Arc::ptr_eq(before, webhook)) {
             if known.webhook.as_ref().is_some_and(|before| before.url != webhook.url) {
-                known.endpoint.moved(&self.settings, now);
+                known.endpoint.moved(now);
             }
             known.webhook = Some(webhook.clone());
         }
@@ -149,9 +150,9 @@ impl<T: Queued> Endpoints<T> {
         let mut state = self.state();
         let State { known, slow_permits } = &mut *state;
         let Some(one) = known.get_mut(&webhook) else { return Steps::default() };
-        let steps = one.steps(slow_permits, now, &self.settings);
+        let steps = one.steps(slow_permits, now);
         // A healthy one that is idle is most of them: forgotten at once, so that memory follows what is going on.
-        if one.is_over() && one.endpoint.is_forgettable(now, &self.settings) {
+        if one.is_over() && one.endpoint.is_forgettable(now) {
             known.remove(&webhook);
         }
         steps
@@ -177,12 +178,12 @@ impl<T: Queued> Endpoints<T> {
             let mut state = self.state();
             let endpoint = &mut state.known.get_mut(&webhook)?.endpoint;
             let before = endpoint.backs_off_for(now).unwrap_or_default();
-            let change = endpoint.finished(order_key, started, outcome, now, &self.settings);
+            let change = endpoint.finished(order_key, started, outcome, now);
             (change, before, endpoint.backs_off_for(now).unwrap_or_default())
         };
         match change {
             Some(Change::Opened(lasts)) => {
-                metrics::counter!("optio_webhooks_breaker_opened_total").increment(1);
+                metrics::CIRCUITS_OPENED.increment();
                 tracing::warn!(%webhook, for_s = lasts.as_secs(), "endpoint is left alone: too many of its attempts failed");
             }
             Some(Change::Closed) => {
@@ -211,15 +212,15 @@ impl<T: Queued> Endpoints<T> {
             let exists = exists(*webhook);
             // Enabled again, it begins anew; what is under way still belongs to before.
             if !exists && known.webhook.take().is_some() {
-                known.endpoint.moved(&self.settings, now);
+                known.endpoint.moved(now);
             }
-            let overdue = known.endpoint.overdue(now, &self.settings);
-            let mut steps = known.steps(slow_permits, now, &self.settings);
+            let overdue = known.endpoint.take_overdue(now);
+            let mut steps = known.steps(slow_permits, now);
             steps.defer.extend(overdue.into_iter().map(|item| (item, Deferral::SATURATED)));
             if !steps.is_empty() {
                 all.push((*webhook, steps));
             }
-            !(known.is_over() && (!exists || known.endpoint.is_forgettable(now, &self.settings)))
+            !(known.is_over() && (!exists || known.endpoint.is_forgettable(now)))
         });
         all
     }
@@ -227,11 +228,11 @@ impl<T: Queued> Endpoints<T> {
 
 impl<T: Queued> Known<T> {
     /// Everything that may be done now.
-    fn steps(&mut self, slow_permits: &mut SlowPermits, now: Instant, settings: &config::Delivery) -> Steps<T> {
+    fn steps(&mut self, slow_permits: &mut SlowPermits, now: Instant) -> Steps<T> {
         let mut steps = Steps::default();
         let part = slow_permits.part(self.holds_long);
         loop {
-            match self.endpoint.next(now, part, settings) {
+            match self.endpoint.next(now, part) {
                 Next::Start(item, started) => steps.start.push((item, started)),
                 Next::Defer(items, deferral) => steps.defer.extend(items.into_iter().map(|item| (item, deferral))),
                 Next::Later(at) => {
@@ -243,7 +244,7 @@ impl<T: Queued> Known<T> {
                 Next::Nothing => break,
             }
         }
-        let before = std::mem::replace(&mut self.holds_long, self.endpoint.holds_long(settings));
+        let before = std::mem::replace(&mut self.holds_long, self.endpoint.holds_long());
         slow_permits.hold(before, self.holds_long);
         steps
     }

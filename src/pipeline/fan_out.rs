@@ -1,33 +1,30 @@
 //! From a record to its deliveries: one per webhook that wants the event, as places come free.
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use rdkafka::message::OwnedHeaders;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use uuid::Uuid;
 
-use super::defer::Deferral;
 use super::dispatch::{Dispatcher, Open, task_key};
 use super::hand_off::HandedOff;
-use super::incoming::{Batch, Incoming, Unreadable};
+use super::incoming::{Batch, Incoming};
 use super::panics;
 use super::parking::Parking;
-use super::partition::Receipt;
 use super::permits::Claim;
 use super::predecessors::Predecessors;
+use super::receipt::Receipt;
 use super::recipient::{NoRecipient, recipient};
 use super::settle::Settlement;
+use super::spread::{Spread, first_read};
+use super::unreadable::{panicked, unreadable};
 use super::unsupported::UnsupportedEvents;
 use crate::clock::now_ms;
 use crate::config::Ordering;
-use crate::delivery::{DeadReason, Delivery, DeliveryId, Source};
+use crate::delivery::{DeadReason, Deferral, Delivery, FirstRead};
 use crate::event::Event;
-use crate::event::body::Bodies;
-use crate::record::{LastError, UnreadOrigin};
-use crate::webhook::{Webhook, WebhookId};
+use crate::record::LastError;
 
 /// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
 const WIDE: usize = 64;
@@ -37,8 +34,6 @@ const WIDE_AT_ONCE: usize = 64;
 const BESIDE_KIB_MAX: u32 = 32_768;
 /// KiB that an event takes beside its payload: itself, its receipt, its task.
 const EVENT_KIB: u32 = 4;
-/// 2015-01-01: a record's time before that is a clock that isn't set, or seconds taken for milliseconds.
-const EARLIEST_MS: i64 = 1_420_070_400_000;
 
 /// Fans out what a consumer hands over, in its order, until the consumer is gone. `parking` is its group's.
 pub async fn run(
@@ -107,15 +102,15 @@ impl FanOut {
     async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
         match incoming {
             Incoming::Nothing(why) => {
-                metrics::counter!("optio_webhooks_events_total", "type" => why.as_str()).increment(1);
+                metrics::EVENTS.increment(why.as_str());
                 receipt.settle();
             }
             Incoming::Event { event, traceparent, source, replays } => {
-                metrics::counter!("optio_webhooks_events_total", "type" => event.event_type.as_str()).increment(1);
+                metrics::EVENTS.increment(event.event_type.as_str());
                 for field in &event.not_understood {
-                    metrics::counter!("optio_webhooks_fields_not_understood_total", "field" => *field).increment(1);
+                    metrics::FIELDS_NOT_UNDERSTOOD.increment(field);
                 }
-                self.event(event, First { traceparent, source, replays }, receipt).await;
+                self.event(event, first_read(source, replays, traceparent, &receipt), receipt).await;
             }
             Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
             Incoming::DueLater { delivery, last, due_at_ms } => self.far(delivery, last, due_at_ms, receipt).await,
@@ -123,7 +118,7 @@ impl FanOut {
         }
     }
 
-    async fn event(&mut self, event: Arc<Event>, first: First, receipt: Arc<Receipt>) {
+    async fn event(&mut self, event: Arc<Event>, first: FirstRead, receipt: Arc<Receipt>) {
         let snapshot = self.dispatcher.snapshots.current().await;
         for held in snapshot.unsupported(event.event_type) {
             self.unsupported.take(&snapshot, held, &event, &first, &receipt).await;
@@ -216,154 +211,6 @@ impl FanOut {
     }
 }
 
-/// Gives a record up that can't be read.
-async fn unreadable(
-    dispatcher: &Arc<Dispatcher>,
-    predecessors: &Predecessors,
-    record: Arc<Unreadable>,
-    receipt: Arc<Receipt>,
-) {
-    metrics::counter!("optio_webhooks_events_total", "type" => record.reason.as_str()).increment(1);
-    if predecessors.settled(&receipt, Uuid::nil()).await {
-        return receipt.settle();
-    }
-    let permits = dispatcher.permits.write().await;
-    let Some(mut handling) = dispatcher.handle(receipt, permits) else { return };
-    let dispatcher = dispatcher.clone();
-    tokio::spawn(async move {
-        if dispatcher.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
-            dispatcher.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
-        }
-    });
-}
-
-/// An event whose handling panicked. The record itself is gone by now: the payload that was made of it stands for it, with
-/// where it stood.
-fn panicked(event: &Event, source: Source, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
-    Arc::new(Unreadable {
-        key: Some(event.task_id.clone().into_bytes()),
-        value: Some(event.body.to_vec()),
-        headers: OwnedHeaders::new(),
-        origin: UnreadOrigin { source, timestamp_ms: receipt.timestamp_ms, replays },
-        reason: DeadReason::Malformed,
-        detail: panics::DETAIL.to_owned(),
-    })
-}
-
 async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
     semaphore.clone().acquire_many_owned(permits).await.expect("the semaphore is never closed")
-}
-
-/// What all first deliveries of an event share beside it.
-#[derive(Clone)]
-pub(super) struct First {
-    traceparent: Option<String>,
-    source: Source,
-    pub(super) replays: u32,
-}
-
-/// A first delivery of an event, with the body that its webhook gets.
-pub(super) fn first_delivery(
-    event: &Event,
-    first: &First,
-    receipt: &Receipt,
-    webhook: WebhookId,
-    body: Bytes,
-) -> Delivery {
-    Delivery {
-        id: DeliveryId::of(&event.id, webhook),
-        webhook_id: webhook,
-        event_type: event.event_type,
-        event_id: event.id.clone(),
-        task_id: event.task_id.clone(),
-        body,
-        attempts: 0,
-        deferrals: 0,
-        first_seen_at_ms: first_seen_at_ms(receipt),
-        source: first.source.clone(),
-        replays: first.replays,
-        traceparent: first.traceparent.clone(),
-        by_hand: false,
-    }
-}
-
-/// When the event was written, Unix milliseconds; now, where the record's time is no time that it can have been written.
-fn first_seen_at_ms(receipt: &Receipt) -> i64 {
-    let now = now_ms();
-    if (EARLIEST_MS..=now).contains(&receipt.timestamp_ms) { receipt.timestamp_ms } else { now }
-}
-
-/// One event on its way to its webhooks.
-struct Spread {
-    dispatcher: Arc<Dispatcher>,
-    predecessors: Arc<Predecessors>,
-    webhooks: Arc<[Arc<Webhook>]>,
-    event: Arc<Event>,
-    first: First,
-    receipt: Arc<Receipt>,
-    claim: Claim,
-}
-
-impl Spread {
-    /// Fans out to each webhook. If that panics, the record is given up; what went to some webhooks before keeps its fate.
-    async fn run(self) {
-        if panics::caught(self.each()).await.is_err() {
-            let record = panicked(&self.event, self.first.source.clone(), self.first.replays, &self.receipt);
-            unreadable(&self.dispatcher, &self.predecessors, record, self.receipt.clone()).await;
-        }
-    }
-
-    async fn each(&self) {
-        let mut bodies = Bodies::default();
-        for webhook in self.webhooks.iter() {
-            let id = DeliveryId::of(&self.event.id, webhook.id);
-            if self.predecessors.settled(&self.receipt, id.0).await {
-                continue;
-            }
-            let Ok(delivery) =
-                panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format, &webhook.url)))
-            else {
-                // Its body can't be made: the event's own stands for it.
-                let delivery = self.delivery(webhook, self.event.body.clone());
-                self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
-                continue;
-            };
-            if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
-                // Offsets that were lost must not send the past again.
-                self.give_up(delivery, DeadReason::Expired, detail).await;
-                continue;
-            }
-            let permit = self.dispatcher.permits.claim(self.claim, delivery.body.len()).await;
-            let has_permit = permit.is_some();
-            let permits = match permit {
-                Some(permits) => permits,
-                None => self.dispatcher.permits.write().await,
-            };
-            // Revoked meanwhile: the next owner fans out the rest.
-            if self.receipt.partition.is_closed() {
-                return;
-            }
-            self.receipt.add();
-            let order_key = self.dispatcher.order_key(&delivery);
-            let (delivery, receipt) = (Arc::new(delivery), self.receipt.clone());
-            let open = Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0 };
-            if has_permit {
-                self.dispatcher.submit(webhook, open);
-            } else {
-                self.dispatcher.spawn_deferral(open, Deferral::SATURATED);
-            }
-        }
-        self.receipt.settle();
-    }
-
-    async fn give_up(&self, delivery: Delivery, reason: DeadReason, detail: String) {
-        let permits = self.dispatcher.permits.write().await;
-        self.receipt.add();
-        let Some(handling) = self.dispatcher.handle(self.receipt.clone(), permits) else { return };
-        tokio::spawn(self.dispatcher.clone().give_up(Arc::new(delivery), reason, detail, handling));
-    }
-
-    fn delivery(&self, webhook: &Webhook, body: Bytes) -> Delivery {
-        first_delivery(&self.event, &self.first, &self.receipt, webhook.id, body)
-    }
 }

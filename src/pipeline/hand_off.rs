@@ -6,6 +6,7 @@
 
 mod producing;
 
+use crate::metrics;
 use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
@@ -78,7 +79,7 @@ impl HandOff {
         handling: &mut Handling,
     ) -> HandedOff {
         tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, detail, "dead-lettered");
-        metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason.as_str()).increment(1);
+        metrics::DEAD_LETTERS.increment(reason.as_str());
         let key = delivery.webhook_id.to_string();
         let headers = |detail: &str| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
         let letter = Letter { key: Some(key.as_bytes()), value: Some(&delivery.body), detail, at: &delivery.source };
@@ -90,7 +91,7 @@ impl HandOff {
         let source = &record.origin.source;
         let reason = record.reason.as_str();
         tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = record.detail, "dead-lettered");
-        metrics::counter!("optio_webhooks_dead_letters_total", "reason" => reason).increment(1);
+        metrics::DEAD_LETTERS.increment(reason);
         let headers = |theirs: OwnedHeaders, detail: &str| {
             record::dead(record::unread(theirs, &record.origin), record.reason, detail, now_ms())
         };

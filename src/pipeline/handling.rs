@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::parking::{Parked, Parking};
-use super::partition::{InFlight, Receipt};
 use super::permits::Permits;
+use super::receipt::{InFlight, Receipt};
 
 /// One part of a record that is being handled. Dropping it settles nothing: the offset stays.
 #[derive(Debug)]

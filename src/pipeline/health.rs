@@ -4,6 +4,7 @@
 //! doesn't count: a gap between two failed attempts counts for a fifth of `webhooks.disable_after` at the most, so a
 //! webhook fails at least six times, spread over that time, before it is disabled.
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -96,7 +97,7 @@ impl Health {
         loop {
             match self.store.disable(webhook, reason, now_ms).await {
                 Ok(true) => {
-                    metrics::counter!("optio_webhooks_disabled_total").increment(1);
+                    metrics::DISABLED.increment();
                     tracing::warn!(webhook = %webhook.id, reason, "webhook disabled");
                     return true;
                 }

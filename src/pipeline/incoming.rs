@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
 
-use super::partition::Receipt;
+use super::receipt::Receipt;
 use crate::delivery::{DeadReason, Delivery};
 use crate::event::{Event, Nothing};
 use crate::kafka::headers;

@@ -3,6 +3,7 @@
 //! Whatever panics is tried once more: the cause may have been the moment. After the second time the record goes to the
 //! dead-letter topic as `malformed`, with [`DETAIL`].
 
+use crate::metrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt as _;
@@ -27,7 +28,7 @@ pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
 /// Runs `handling` to its end; an error if it panics.
 pub async fn caught<F: Future>(handling: F) -> Result<F::Output, Panicked> {
     AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| {
-        metrics::counter!("optio_webhooks_panics_total").increment(1);
+        metrics::PANICS.increment();
         Panicked
     })
 }

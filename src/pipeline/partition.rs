@@ -4,16 +4,18 @@
 //! what finishes after a revoke can't touch the offsets of the next owner, be it this very process.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use tokio::sync::OnceCell;
 
-use super::commit_note::{self, CommitNote};
-use super::offsets::OpenOffsets;
+use super::receipt::Receipt;
 use super::standstill::Standstill;
-use crate::store::marks::{Entry, Loaded};
+use crate::offsets::OpenOffsets;
+use crate::offsets::commit_note::{self, CommitNote};
+use crate::report::Stage;
+use crate::store::marks::{Loaded, MarkEntry};
 use crate::webhook::WebhookId;
 
 /// One assignment of one partition.
@@ -53,23 +55,9 @@ struct State {
     is_note_checked: bool,
     committed: Option<(i64, String)>,
     /// Entries in the stream of marks, oldest first, each with the generation that it speaks of.
-    entries: VecDeque<(u64, Entry)>,
+    entries: VecDeque<(u64, MarkEntry)>,
     /// Receipts of what is open, by offset; some of them are settled already.
     receipts: VecDeque<Weak<Receipt>>,
-}
-
-/// Where a record's delivery is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// It waits for its turn: for a place, or until it is due.
-    Queued,
-    /// It waits for its endpoint.
-    Waiting,
-    /// Its request is under way.
-    Sending,
-    /// What it came to is being written down.
-    Settling,
 }
 
 /// What holds a partition's watermark.
@@ -141,14 +129,7 @@ impl Partition {
             state.offsets.settle(offset);
             return None;
         }
-        let receipt = Arc::new(Receipt {
-            partition: self.clone(),
-            generation: state.generation,
-            offset,
-            timestamp_ms,
-            open: AtomicUsize::new(1),
-            stage: Mutex::new((Stage::Queued, None)),
-        });
+        let receipt = Arc::new(Receipt::new(self.clone(), state.generation, offset, timestamp_ms));
         state.receipts.push_back(Arc::downgrade(&receipt));
         Some(receipt)
     }
@@ -163,7 +144,8 @@ impl Partition {
             let watermark = state.offsets.watermark()?;
             loop {
                 let first = state.receipts.front()?.upgrade();
-                if let Some(receipt) = first.filter(|first| first.generation == generation && first.offset >= watermark)
+                if let Some(receipt) =
+                    first.filter(|first| first.generation() == generation && first.offset >= watermark)
                 {
                     break receipt;
                 }
@@ -174,7 +156,30 @@ impl Partition {
         Some(Blocker { offset: receipt.offset, timestamp_ms: receipt.timestamp_ms, stage, webhook })
     }
 
-    fn settle(&self, generation: u64, offset: i64) {
+    /// Work on a record begins. Returns false while the partition drains, or if this process may have lost it: then
+    /// nothing may be started.
+    pub(super) fn begin_work(&self) -> bool {
+        if self.is_lost() {
+            return false;
+        }
+        let mut state = self.state();
+        let may_start = !state.draining && !state.closed;
+        state.in_flight += usize::from(may_start);
+        may_start
+    }
+
+    /// Work on a record ends.
+    pub(super) fn end_work(&self) {
+        let mut state = self.state();
+        state.in_flight -= 1;
+        if state.in_flight == 0 {
+            self.quiet.notify_all();
+        }
+    }
+
+    /// Every part of the record at `offset` is settled. Ignored if the record belongs to an earlier `generation` of the
+    /// log, or if the partition is closed.
+    pub(super) fn settle(&self, generation: u64, offset: i64) {
         let mut state = self.state();
         if !state.closed && state.generation == generation {
             state.offsets.settle(offset);
@@ -216,7 +221,7 @@ impl Partition {
         let mut passed = None;
         let current = state.generation;
         // What speaks of a log before this one is passed by any commit.
-        let is_passed = |(generation, entry): &(u64, Entry)| *generation < current || entry.highest < offset;
+        let is_passed = |(generation, entry): &(u64, MarkEntry)| *generation < current || entry.highest < offset;
         while state.entries.front().is_some_and(is_passed) {
             passed = state.entries.pop_front().map(|(_, entry)| entry.id);
         }
@@ -224,7 +229,7 @@ impl Partition {
     }
 
     /// An entry was added to the stream of marks.
-    pub fn marked(&self, entry: Entry) {
+    pub fn marked(&self, entry: MarkEntry) {
         let mut state = self.state();
         // One that is higher than anything read of this log was made for the log before it.
         let is_of_this_log = state.offsets.end().is_none_or(|end| entry.highest < end);
@@ -233,7 +238,7 @@ impl Partition {
     }
 
     /// Entries that a predecessor left in the stream of marks. They may speak of offsets that aren't read yet.
-    pub fn inherited(&self, entries: &[Entry]) {
+    pub fn inherited(&self, entries: &[MarkEntry]) {
         let mut state = self.state();
         let generation = state.generation;
         state.entries.extend(entries.iter().map(|entry| (generation, entry.clone())));
@@ -286,77 +291,6 @@ impl Partition {
     }
 }
 
-/// A record that was read: its offset stays open until every part of it is settled.
-///
-/// Dropping it settles nothing: then the offset stays, and the record comes again.
-#[derive(Debug)]
-pub struct Receipt {
-    /// Where it stands.
-    pub partition: Arc<Partition>,
-    generation: u64,
-    /// Its offset.
-    pub offset: i64,
-    /// Its timestamp, Unix milliseconds.
-    pub timestamp_ms: i64,
-    /// Parts not settled yet; one of them stands for "not fanned out yet".
-    open: AtomicUsize,
-    stage: Mutex<(Stage, Option<WebhookId>)>,
-}
-
-impl Receipt {
-    /// Where one of its deliveries is, for whoever asks what holds the watermark.
-    pub fn note(&self, stage: Stage, webhook: WebhookId) {
-        *self.stage.lock().expect("nothing panics while it holds a stage") = (stage, Some(webhook));
-    }
-
-    fn stage(&self) -> (Stage, Option<WebhookId>) {
-        *self.stage.lock().expect("nothing panics while it holds a stage")
-    }
-
-    /// One more part to settle.
-    pub fn add(&self) {
-        self.open.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One part's fate is durable.
-    pub fn settle(&self) {
-        // Acquire and release: the last one must see all others settled.
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.partition.settle(self.generation, self.offset);
-        }
-    }
-
-    /// Begins work on it that a drain waits for; None while it drains, or if it may be lost: then nothing may be started.
-    #[must_use]
-    pub fn start(&self) -> Option<InFlight> {
-        if self.partition.is_lost() {
-            return None;
-        }
-        let mut state = self.partition.state();
-        if state.draining || state.closed {
-            return None;
-        }
-        state.in_flight += 1;
-        Some(InFlight { partition: self.partition.clone() })
-    }
-}
-
-/// Something that a drain waits for, until it is dropped.
-#[derive(Debug)]
-pub struct InFlight {
-    partition: Arc<Partition>,
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let mut state = self.partition.state();
-        state.in_flight -= 1;
-        if state.in_flight == 0 {
-            self.partition.quiet.notify_all();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,12 +309,12 @@ mod tests {
     fn entries_of_an_older_log_do_not_keep_newer_ones_from_being_trimmed() {
         let partition = partition(None);
         let old = partition.open(50, 0).unwrap();
-        partition.marked(Entry { id: "1-0".into(), highest: 50 });
+        partition.marked(MarkEntry { id: "1-0".into(), highest: 50 });
         let new = partition.open(0, 9).unwrap();
         // Its attempt ended before the log was made anew, and it is recorded only now.
         old.settle();
-        partition.marked(Entry { id: "2-0".into(), highest: 50 });
-        partition.marked(Entry { id: "3-0".into(), highest: 0 });
+        partition.marked(MarkEntry { id: "2-0".into(), highest: 50 });
+        partition.marked(MarkEntry { id: "3-0".into(), highest: 0 });
         new.settle();
         assert_eq!(partition.committed(1, String::new()).as_deref(), Some("3-0"));
     }
@@ -389,7 +323,7 @@ mod tests {
     fn entries_of_a_predecessor_stay_until_a_commit_passes_them() {
         let partition = partition(None);
         partition.begins_at(5, None);
-        partition.inherited(&[Entry { id: "1-0".into(), highest: 7 }]);
+        partition.inherited(&[MarkEntry { id: "1-0".into(), highest: 7 }]);
         partition.open(5, 0).unwrap().settle();
         assert_eq!(partition.committed(6, String::new()), None);
         assert_eq!(partition.committed(8, String::new()).as_deref(), Some("1-0"));

@@ -2,6 +2,7 @@
 
 mod pool;
 
+use crate::metrics::{self, Pool};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -71,19 +72,19 @@ impl PermitPools {
     pub async fn claim(&self, claim: Claim, bytes: usize) -> Option<Permits> {
         let of_kind = match claim {
             Claim::First => None,
-            Claim::Wide => Some(self.take(&self.wide, "wide").await?),
-            Claim::Retry => Some(self.take(&self.retry, "retry").await?),
+            Claim::Wide => Some(self.take(&self.wide, Pool::Wide).await?),
+            Claim::Retry => Some(self.take(&self.retry, Pool::Retry).await?),
         };
-        let large = if bytes > LARGE { Some(self.take(&self.large, "large").await?) } else { None };
-        Some(Permits { _open: self.take(&self.open, "all").await?, _of_kind: of_kind, _large: large })
+        let large = if bytes > LARGE { Some(self.take(&self.large, Pool::Large).await?) } else { None };
+        Some(Permits { _open: self.take(&self.open, Pool::All).await?, _of_kind: of_kind, _large: large })
     }
 
-    async fn take(&self, pool: &PermitPool, name: &'static str) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, pool: &PermitPool, name: Pool) -> Option<OwnedSemaphorePermit> {
         // While Redis is away no delivery ends, and that says nothing about the endpoints.
         let may_judge = || self.snapshots.is_fresh();
         let permit = pool.claim(may_judge).await;
         if permit.is_none() {
-            metrics::counter!("optio_webhooks_clogged_total", "share" => name).increment(1);
+            metrics::POOL_EXHAUSTED.increment(name.as_str());
         }
         permit
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::partition::{Partition, Receipt};
+use super::partition::Partition;
+use super::receipt::Receipt;
 use crate::conditions::{Conditions, Severity};
 use crate::store::is_away;
 use crate::store::marks::{Loaded, Mark, MarkStreams};

@@ -2,29 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Dropped};
 use crate::store::snapshot::Snapshot;
 use crate::webhook::Webhook;
-
-/// Why a delivery is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// Its webhook was deleted or is inactive.
-    WebhookGone,
-    /// A redelivery replaces it.
-    Replaced,
-}
-
-impl Dropped {
-    /// The value of the metric's label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WebhookGone => "webhook_gone",
-            Self::Replaced => "replaced",
-        }
-    }
-}
 
 /// Why a delivery can't be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use tokio::time::Instant;
 
 use crate::clock::{now_ms, now_ms_up};
 use crate::config;
-use crate::delivery::{Attempt, Delivery, FailureCode, retry_after};
+use crate::delivery::{Attempt, Delivery, FailureCode};
 use crate::http::answer::Answer;
 use crate::http::client::{Client, policy};
 use crate::http::failure::SendError;
+use crate::retry_after;
 use crate::signature;
 use crate::store::log::RESPONSE_BODY_MAX;
 use crate::webhook::Webhook;
@@ -33,7 +34,7 @@ pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, se
             attempt.proofs = proofs(webhook, delivery, now_ms());
             let request = || headers(webhook, delivery, &attempt.proofs);
             match client.post(&webhook.url, request, delivery.body.clone()).await {
-                Ok(answer) => read(answer, &mut attempt, settings.response_body_max).await,
+                Ok(answer) => read(answer, &mut attempt, settings).await,
                 Err(error) => Err(error),
             }
         }
@@ -46,15 +47,15 @@ pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, se
     attempt
 }
 
-async fn read(answer: Answer, attempt: &mut Attempt, body_max: usize) -> Result<(), SendError> {
+async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery) -> Result<(), SendError> {
     let status = answer.status();
     attempt.status = Some(status.as_u16());
     attempt.retry_after = answer
         .headers()
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
-        .and_then(|value| retry_after(value, now_ms()));
-    let (body, whole) = answer.body(body_max).await;
+        .and_then(|value| retry_after::read(value, now_ms(), settings.retry_after_max));
+    let (body, whole) = answer.body(settings.response_body_max).await;
     attempt.response_body = String::from_utf8_lossy(&body).chars().take(RESPONSE_BODY_MAX).collect();
     let refused =
         |code, reason| Err(SendError::new(code, "reading the answer", format_args!("{reason} {}", status.as_u16())));

@@ -22,7 +22,7 @@ use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate};
 use crate::store::log::{self, Logged};
-use crate::store::marks::{self, Entry, Mark, MarkStreams, NewEntry};
+use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry};
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
@@ -216,7 +216,7 @@ impl Settling {
         debug_assert_eq!(recorded.entries.len(), partitions.len());
         for (id, (partition, highest)) in recorded.entries.into_iter().zip(partitions) {
             if let Some(id) = id {
-                partition.marked(Entry { id, highest });
+                partition.marked(MarkEntry { id, highest });
             }
         }
         let logs: Vec<String> = match recorded.refused.is_empty() && self.refusals.is_empty() {

@@ -4,19 +4,18 @@
 //! that comes up while its webhook can't be read. Where it can't, nobody knows what the body looks like: the event is
 //! held in memory, and its offset with it, until the webhook can be read or is gone.
 
+use crate::metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::defer::Deferral;
 use super::dispatch::{Dispatcher, Open};
-use super::fan_out::{First, first_delivery};
 use super::parking::{Parked, Parking};
-use super::partition::Receipt;
 use super::permits::{Claim, Permits};
 use super::predecessors::Predecessors;
-use crate::delivery::DeliveryId;
+use super::receipt::Receipt;
+use crate::delivery::{Deferral, Delivery, DeliveryId, FirstRead};
 use crate::event::Event;
-use crate::event::body::Bodies;
+use crate::payload::Bodies;
 use crate::record::LastError;
 use crate::store::snapshot::Snapshot;
 use crate::webhook::unsupported::{Shape, Unsupported};
@@ -40,7 +39,7 @@ struct Part {
     dispatcher: Arc<Dispatcher>,
     webhook: WebhookId,
     event: Arc<Event>,
-    first: First,
+    first: FirstRead,
     receipt: Arc<Receipt>,
 }
 
@@ -55,13 +54,13 @@ impl UnsupportedEvents {
         snapshot: &Arc<Snapshot>,
         held: &Unsupported,
         event: &Arc<Event>,
-        first: &First,
+        first: &FirstRead,
         receipt: &Arc<Receipt>,
     ) {
         if self.predecessors.settled(receipt, DeliveryId::of(&event.id, held.id).0).await {
             return;
         }
-        metrics::counter!("optio_webhooks_held_events_total").increment(1);
+        metrics::UNSUPPORTED_EVENTS.increment();
         receipt.add();
         let part = Part {
             dispatcher: self.dispatcher.clone(),
@@ -126,7 +125,7 @@ impl Part {
 
     fn open(self, (format, url): Shape, permits: Permits) -> Open {
         let body = Bodies::default().of(&self.event, format, &url);
-        let delivery = first_delivery(&self.event, &self.first, &self.receipt, self.webhook, body);
+        let delivery = Delivery::first(&self.event, self.webhook, body, self.first.clone());
         let order_key = self.dispatcher.order_key(&delivery);
         let delivery = Arc::new(delivery);
         Open { delivery, last: LastError::default(), receipt: self.receipt, permits, order_key, panics: 0 }

@@ -1,5 +1,6 @@
-//! Looking through dead letters, page by page, in bounded memory however many there are.
+//! Browsing of dead letters by page. The memory is bounded, however many dead letters there are.
 
+use crate::record::header_names as names;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -13,56 +14,57 @@ use super::choice::Choice;
 use super::dead_letters::origin;
 use super::letter::Letter;
 use super::scan::{Scan, Start};
+use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
-use crate::event::{EventType, rfc3339};
+use crate::event::EventType;
 use crate::kafka::headers;
 use crate::topics::Names;
 use crate::webhook::WebhookId;
 
-/// Bytes of a payload that are shown.
+/// The number of bytes of a payload that are shown.
 const PAYLOAD_SHOWN_MAX: usize = 64 << 10;
 
-/// A dead letter for people.
+/// A dead letter as the API and the page show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetter)]
-pub struct Shown {
-    /// Where it stands: partition/offset.
+pub struct ListedDeadLetter {
+    /// The position in the dead-letter topic, as partition/offset.
     pub id: String,
-    /// Its identity; None for a record that couldn't be read.
+    /// The id of the delivery; null for a record that could not be read.
     pub delivery_id: Option<DeliveryId>,
-    /// Whom it was for.
+    /// The webhook of the delivery; null for a record that could not be read.
     pub webhook_id: Option<WebhookId>,
-    /// What of.
+    /// The type of the event; null for a record that could not be read.
     pub event: Option<EventType>,
-    /// Why it died.
+    /// Why it was dead-lettered; null if the record does not say.
     pub reason: Option<DeadReason>,
-    /// Why, for people.
+    /// The reason in a sentence.
     pub detail: Option<String>,
-    /// When it died.
+    /// The time at which it was dead-lettered, in RFC 3339.
     pub died_at: String,
-    /// How often it was replayed before it died.
+    /// The number of replays and redeliveries before it was dead-lettered.
     pub replays: u32,
-    /// The body, or the record that couldn't be read; its beginning, where it is very long.
+    /// The body of the request, or the value of the record that could not be read. At most the first 64 KiB.
     pub payload: String,
-    /// The record's headers.
+    /// The headers of the record.
     pub headers: Vec<(String, String)>,
 }
 
-/// A page of them.
+/// A page of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DeadLetters)]
-pub struct Page {
-    /// Those that fit, newest first.
-    pub dead_letters: Vec<Shown>,
-    /// Where the next page, of older ones, begins; None at the end.
+pub struct DeadLetterPage {
+    /// The dead letters, newest first.
+    pub dead_letters: Vec<ListedDeadLetter>,
+    /// The cursor of the next page, which has older dead letters; null at the end.
     #[schema(value_type = Option<String>)]
     pub next: Option<Cursor>,
 }
 
-/// Where a page begins: below these offsets of each partition.
+/// The start of a page: an offset of each partition, below which the page begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor(pub HashMap<i32, i64>);
 
@@ -77,7 +79,7 @@ impl std::fmt::Display for Cursor {
     }
 }
 
-/// Not a cursor of ours.
+/// The error of parsing a text that is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("isn't a cursor; allowed is the `next` of an earlier page")]
 pub struct BadCursor;
@@ -100,29 +102,29 @@ impl Serialize for Cursor {
     }
 }
 
-/// What a page may take. With one of these at its end it is short, or empty, and still has a next one.
+/// The limits of a page. A page that reaches `look_at_max` or `until` is short, or even empty, and has a next page.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Dead letters of the page, at least 1.
+    /// The largest number of dead letters on the page, at least 1.
     pub limit: usize,
-    /// Offsets that are looked at for it, or one of each partition where that is more.
+    /// The largest number of offsets to read, but at least one of each partition.
     pub look_at_max: u64,
-    /// When it is to be over; what is being read then is read to its end.
+    /// The time after which no further stretch is read. A stretch that has been started is finished.
     pub until: Instant,
 }
 
-/// The newest dead letters that `choice` means, older than `cursor`. Holds no more than a few pages of them, and one of
-/// each partition. Blocks; a broker that is away is waited for until `stop`.
+/// The newest dead letters that `choice` selects, older than `cursor`. Keeps only a few pages in memory, plus one dead
+/// letter of each partition. Blocks. While the broker is unavailable, it waits until `stop` is cancelled.
 ///
 /// # Errors
-/// Where the topic can't be read.
+/// If the topic cannot be read, or `stop` is cancelled.
 pub fn browse(
     config: &Config,
     choice: &Choice,
     cursor: Option<Cursor>,
     bounds: Bounds,
     stop: &CancellationToken,
-) -> anyhow::Result<Page> {
+) -> anyhow::Result<DeadLetterPage> {
     let Bounds { limit, look_at_max, until } = bounds;
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
     let mut scan = Scan::locate(config, &Names::new(config).dead_letters(), start)?;
@@ -132,40 +134,45 @@ pub fn browse(
         (*partition, (*low, below))
     });
     let mut search = Backwards::new(spans.collect::<Vec<_>>(), limit);
-    let mut left = look_at_max;
+    let mut budget = look_at_max;
     while Instant::now() < until {
-        let stretches = search.stretches(left);
+        let stretches = search.stretches(budget);
         if stretches.is_empty() {
             break;
         }
         scan.turn_to(stretches.clone())?;
-        left = left.saturating_sub(scan.total());
-        let mut found: HashMap<i32, Stretch<Shown>> = HashMap::new();
+        budget = budget.saturating_sub(scan.total());
+        let mut found: HashMap<i32, Stretch<ListedDeadLetter>> = HashMap::new();
         while let Some(record) = scan.next(stop)? {
             let stretch = found.entry(record.partition()).or_insert_with(|| Stretch::new(limit));
             stretch.looked_at(record.timestamp().to_millis().unwrap_or(i64::MAX));
-            if !choice.may_take(record.key()) {
+            if !choice.may_select(record.key()) {
                 continue;
             }
             let letter = Letter::read(&record);
-            if choice.takes(&letter) {
+            if choice.selects(&letter) {
                 stretch.found(record.offset(), letter.died_at_ms, shown(&record, letter));
             }
         }
-        anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was ended before its end");
+        anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was interrupted");
         for (partition, (from, _)) in stretches {
             search.read(partition, from, found.remove(&partition).unwrap_or_else(|| Stretch::new(limit)));
         }
     }
     let (dead_letters, next) = search.page();
-    Ok(Page { dead_letters, next: next.map(Cursor) })
+    Ok(DeadLetterPage { dead_letters, next: next.map(Cursor) })
 }
 
-/// The dead letter at that place; None where there is none, or not any more. Blocks as [`browse`] does.
+/// The dead letter at this position. None if there is none, or if the topic has already deleted it. Blocks like [`browse`].
 ///
 /// # Errors
-/// Where the topic can't be read.
-pub fn one(config: &Config, partition: i32, offset: i64, stop: &CancellationToken) -> anyhow::Result<Option<Shown>> {
+/// If the topic cannot be read, or `stop` is cancelled.
+pub fn one(
+    config: &Config,
+    partition: i32,
+    offset: i64,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<ListedDeadLetter>> {
     let mut scan = Scan::locate(config, &Names::new(config).dead_letters(), Start::Oldest)?;
     let is_there = scan.spans().get(&partition).is_some_and(|(low, high)| (*low..*high).contains(&offset));
     if !is_there {
@@ -173,24 +180,24 @@ pub fn one(config: &Config, partition: i32, offset: i64, stop: &CancellationToke
     }
     scan.turn_to(HashMap::from([(partition, (offset, offset + 1))]))?;
     let found = scan.next(stop)?.map(|record| shown(&record, Letter::read(&record)));
-    anyhow::ensure!(!stop.is_cancelled(), "reading a dead letter was ended before its end");
+    anyhow::ensure!(!stop.is_cancelled(), "reading a dead letter was interrupted");
     Ok(found)
 }
 
-fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> Shown {
+fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> ListedDeadLetter {
     let origin = origin(record);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let payload = record.payload().unwrap_or_default();
     let headers: Vec<(String, String)> = headers::all(record.headers())
         .map(|header| (text(header.key), text(header.value.unwrap_or_default())))
         .collect();
-    Shown {
+    ListedDeadLetter {
         id: format!("{}/{}", origin.partition, origin.offset),
         delivery_id: letter.delivery_id,
         webhook_id: letter.webhook_id,
         event: letter.event,
         reason: letter.reason,
-        detail: headers::last(record.headers(), "optio-dead-detail").map(str::to_owned),
+        detail: headers::last(record.headers(), names::DEAD_DETAIL).map(str::to_owned),
         died_at: rfc3339(letter.died_at_ms),
         replays: letter.replays,
         payload: text(&payload[..payload.len().min(PAYLOAD_SHOWN_MAX)]),
@@ -203,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_from_its_text_and_anything_else_is_refused() {
+    fn a_cursor_survives_its_text_and_other_texts_are_refused() {
         let cursor = Cursor(HashMap::from([(0, 12), (3, 400)]));
         assert_eq!(cursor.to_string(), "0-12.3-400");
         assert_eq!(cursor.to_string().parse(), Ok(cursor));

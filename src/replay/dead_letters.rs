@@ -1,4 +1,4 @@
-//! Dead letters back into delivery.
+//! Replay of dead letters.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 
 use super::choice::Choice;
 use super::letter::Letter;
-use super::marks::Marks;
-use super::origin::{Origin, Source};
+use super::origin::{ReplayOrigin, ReplaySource};
+use super::replay_marks::ReplayMarks;
 use super::scan::{self, Scan, Start};
 use super::writer::{Outgoing, Writer};
 use super::{Manner, Progress, Watch};
@@ -20,43 +20,45 @@ use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::WebhookId;
 
-/// What a replay came to.
+/// The result of a replay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Dead letters that were looked at.
+    /// The number of records that were read.
     pub looked_at: u64,
-    /// Put back, or what would be: by webhook (None for what couldn't be read) and reason.
+    /// The number of dead letters that were replayed, or would be in a dry run, by webhook and reason. The webhook is None
+    /// for records that could not be read.
     pub replayed: BTreeMap<(Option<WebhookId>, DeadReason), u64>,
-    /// Chosen, but replayed by an earlier run.
+    /// The number of selected dead letters that were skipped because an earlier run replayed them.
     pub before: u64,
-    /// Chosen, but of a webhook that is deleted or disabled.
+    /// The number of selected dead letters that were skipped because their webhook is deleted or inactive, by webhook.
     pub gone: BTreeMap<WebhookId, u64>,
-    /// Chosen, but cut to what their topic took: the original stands where the letter says.
+    /// The number of selected dead letters that were skipped because they were shortened. Their headers name the position of
+    /// the original.
     pub shortened: u64,
-    /// Records of the topic that aren't dead letters of ours.
+    /// The number of records that this program did not write as dead letters.
     pub foreign: u64,
-    /// Ended before its end.
+    /// Whether the replay was stopped early.
     pub interrupted: bool,
 }
 
 impl Summary {
-    /// Put back altogether.
+    /// The number of dead letters that were replayed, or would be in a dry run.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.replayed.values().sum()
     }
 }
 
-/// How many records pass between two words on the progress.
+/// The number of records between two progress reports.
 const PROGRESS_EVERY: u64 = 1_000;
 
-/// Puts the dead letters that `choice` means back into delivery, those of webhooks that are `active`. Blocks.
+/// Replays the dead letters that `choice` selects and whose webhooks are in `active`. Blocks.
 ///
-/// Crash order: a dead letter's record in the replay topic is its mark. One that was written is never written again,
-/// one that wasn't is found by the next run with the same choice.
+/// A crash at any point is safe, because the record in the replay topic is also the mark: a dead letter that was written
+/// there is never written again, and the next run with the same choice finds the others.
 ///
 /// # Errors
-/// Where Kafka refuses, or where [`Watch::still_ours`] does. Until then nothing is lost or written twice.
+/// If Kafka refuses a record, or if [`Watch::still_ours`] returns an error. Nothing is lost or written twice then.
 pub fn replay(
     config: &Config,
     choice: &Choice,
@@ -66,7 +68,7 @@ pub fn replay(
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
     let loading = &mut *watch.progress;
-    let marks = Marks::load(config, Source::DeadLetters, choice.since_ms, watch.stop, |read, total| {
+    let marks = ReplayMarks::load(config, ReplaySource::DeadLetters, choice.since_ms, watch.stop, |read, total| {
         loading(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
@@ -81,7 +83,7 @@ pub fn replay(
     while manner.limit.is_none_or(|limit| replayed < limit) {
         let Some(record) = scan.next(watch.stop)? else { break };
         summary.looked_at += 1;
-        if let Some((letter, reason)) = summary.chosen(&record, choice, manner, &marks, active) {
+        if let Some((letter, reason)) = summary.select(&record, choice, manner, &marks, active) {
             if let Some(writer) = &mut writer {
                 if writer.is_at_rest() {
                     (watch.still_ours)()?;
@@ -107,60 +109,60 @@ pub fn replay(
     Ok(summary)
 }
 
-/// A dry run of all that is chosen: nothing is written, so several readers may count.
+/// Counts all selected dead letters for a dry run. It writes nothing, so several readers can work at once.
 fn count(
     config: &Config,
     choice: &Choice,
     manner: &Manner,
-    marks: &Marks,
+    marks: &ReplayMarks,
     active: &HashSet<WebhookId>,
     start: Start,
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Summary> {
     let found = AtomicU64::new(0);
     let progress = &mut *watch.progress;
-    let tell = |read, total| {
+    let report = |read, total| {
         progress(Progress { reading_marks: false, read, total, replayed: found.load(Ordering::Relaxed) });
     };
     let topic = Names::new(config).dead_letters();
-    let shares = scan::read_all(config, &topic, &start, watch.stop, tell, Summary::default, |share, record| {
-        share.looked_at += 1;
-        if let Some((letter, reason)) = share.chosen(record, choice, manner, marks, active) {
-            *share.replayed.entry((letter.webhook_id, reason)).or_default() += 1;
+    let summaries = scan::read_all(config, &topic, &start, watch.stop, report, Summary::default, |part, record| {
+        part.looked_at += 1;
+        if let Some((letter, reason)) = part.select(record, choice, manner, marks, active) {
+            *part.replayed.entry((letter.webhook_id, reason)).or_default() += 1;
             found.fetch_add(1, Ordering::Relaxed);
         }
     })?;
     let mut summary = Summary { interrupted: watch.stop.is_cancelled(), ..Summary::default() };
-    for share in shares {
-        summary.add(share);
+    for part in summaries {
+        summary.add(part);
     }
     Ok(summary)
 }
 
 impl Summary {
-    fn add(&mut self, share: Self) {
-        self.looked_at += share.looked_at;
-        self.before += share.before;
-        self.foreign += share.foreign;
-        self.shortened += share.shortened;
-        for (whom, count) in share.replayed {
-            *self.replayed.entry(whom).or_default() += count;
+    fn add(&mut self, part: Self) {
+        self.looked_at += part.looked_at;
+        self.before += part.before;
+        self.foreign += part.foreign;
+        self.shortened += part.shortened;
+        for (key, count) in part.replayed {
+            *self.replayed.entry(key).or_default() += count;
         }
-        for (webhook, count) in share.gone {
+        for (webhook, count) in part.gone {
             *self.gone.entry(webhook).or_default() += count;
         }
     }
 
-    /// Whether a record is to be replayed; counts it where it isn't.
-    fn chosen(
+    /// Returns the dead letter and its reason if the record is to be replayed. Counts why it is not otherwise.
+    fn select(
         &mut self,
         record: &BorrowedMessage<'_>,
         choice: &Choice,
         manner: &Manner,
-        marks: &Marks,
+        marks: &ReplayMarks,
         active: &HashSet<WebhookId>,
     ) -> Option<(Letter, DeadReason)> {
-        if !choice.may_take_at(record.partition(), record.offset()) || !choice.may_take(record.key()) {
+        if !choice.may_select_at(record.partition(), record.offset()) || !choice.may_select(record.key()) {
             return None;
         }
         let letter = Letter::read(record);
@@ -168,7 +170,7 @@ impl Summary {
             self.foreign += 1;
             return None;
         };
-        if !choice.takes(&letter) {
+        if !choice.selects(&letter) {
             return None;
         }
         let was_redelivered = letter.delivery_id.is_some_and(|id| marks.redelivered_since(id, letter.died_at_ms));
@@ -188,30 +190,31 @@ impl Summary {
     }
 }
 
-pub(super) fn origin(record: &BorrowedMessage<'_>) -> Origin {
-    Origin {
-        source: Source::DeadLetters,
+pub(super) fn origin(record: &BorrowedMessage<'_>) -> ReplayOrigin {
+    ReplayOrigin {
+        source: ReplaySource::DeadLetters,
         partition: record.partition(),
         offset: record.offset(),
         timestamp_ms: record.timestamp().to_millis().unwrap_or(0),
     }
 }
 
-/// The replay's headers: the same delivery, attempts begun anew, due now. None where it isn't a dead letter of ours.
+/// The headers of the replay: the same delivery, due now, with attempts starting again. None if this program did not write
+/// the record as a dead letter.
 fn headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders> {
-    let of = origin(record).to_text();
+    let replay_of = origin(record).to_text();
     if letter.is_unread() {
         let mut origin = record::unread_origin(record.headers())?;
         origin.replays = origin.replays.saturating_add(1);
-        return Some(record::replay_unread(record::untouched(record.headers()), &origin, &of));
+        return Some(record::replay_unread(record::untouched(record.headers()), &origin, &replay_of));
     }
     let (mut delivery, _) = record::delivery(record.payload(), record.headers()).ok()?;
     let now = now_ms();
     delivery.attempts = 0;
     delivery.deferrals = 0;
-    // Its age counts anew as well: an expired one would be given up again at once.
+    // The age starts again too: otherwise an expired delivery would be dead-lettered again at once.
     delivery.first_seen_at_ms = now;
     delivery.replays = delivery.replays.saturating_add(1);
     delivery.by_hand = false;
-    Some(record::replay(record::headers(&delivery, Some(now), LastError::default()), &of))
+    Some(record::replay(record::headers(&delivery, Some(now), LastError::default()), &replay_of))
 }

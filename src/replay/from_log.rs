@@ -1,66 +1,67 @@
-//! Rewind: the past of the events' topic, told to one webhook as if it had been there.
+//! Rewind: past events from `task-events` sent again to one webhook, even if the webhook did not exist then.
 
 use std::collections::BTreeMap;
 
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
-use super::marks::Marks;
-use super::origin::{Origin, Source};
+use super::origin::{ReplayOrigin, ReplaySource};
+use super::replay_marks::ReplayMarks;
 use super::scan::{Scan, Start};
 use super::writer::{Outgoing, Writer};
 use super::{Manner, Progress, Watch};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{self, Delivery, DeliveryId};
-use crate::event::body::Bodies;
+use crate::delivery::{self, Delivery, FirstRead};
 use crate::event::{Decoded, Event, EventType, Limits, Position, decode};
+use crate::payload::Bodies;
 use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::Webhook;
 
-/// Which past.
+/// The past events of a rewind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Past {
-    /// Events written then or later, Unix milliseconds.
+    /// Only events written at or after this time, in Unix milliseconds.
     pub since_ms: i64,
-    /// Events written before, Unix milliseconds.
+    /// Only events written before this time, in Unix milliseconds.
     pub until_ms: Option<i64>,
-    /// Of what the webhook subscribes to, only these; all where empty.
+    /// Only these types among those that the webhook subscribes to. Empty for all.
     pub events: Vec<EventType>,
 }
 
-/// What a rewind came to.
+/// The result of a rewind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Records that were looked at.
+    /// The number of records that were read.
     pub looked_at: u64,
-    /// Told, or what would be.
+    /// The number of events that were sent again, or would be in a dry run, by type.
     pub replayed: BTreeMap<EventType, u64>,
-    /// Told by an earlier rewind.
+    /// The number of events that were skipped because an earlier rewind sent them.
     pub before: u64,
-    /// Records that can't be read; the worker dead-lettered them when they came.
+    /// The number of records that cannot be read. The worker dead-lettered them when it consumed them.
     pub unreadable: u64,
-    /// Ended before its end.
+    /// Whether the rewind was stopped early.
     pub interrupted: bool,
 }
 
 impl Summary {
-    /// Told altogether.
+    /// The number of events that were sent again, or would be in a dry run.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.replayed.values().sum()
     }
 }
 
-/// How many records pass between two words on the progress.
+/// The number of records between two progress reports.
 const PROGRESS_EVERY: u64 = 1_000;
 
-/// Tells `webhook` the past: what it subscribes to, each event under the delivery id that it has or would have had,
-/// those of one task in their order. Blocks.
+/// Sends the past events that `webhook` subscribes to and `past` selects to it again. Blocks.
+///
+/// Each event keeps the delivery id that it has, or would have had. The events of one task keep their order.
 ///
 /// # Errors
-/// As [`super::dead_letters::replay`].
+/// The same as [`super::dead_letters::replay`].
 pub fn rewind(
     config: &Config,
     webhook: &Webhook,
@@ -69,30 +70,30 @@ pub fn rewind(
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
-    let source = Source::Log(webhook.id);
+    let source = ReplaySource::Log(webhook.id);
     let loading = &mut *watch.progress;
-    // A rewind is later than what it tells: what was told since then is all that matters.
-    let marks = Marks::load(config, source, Some(past.since_ms), watch.stop, |read, total| {
+    // A rewind is later than the events that it sends, so only marks from `since_ms` on matter.
+    let marks = ReplayMarks::load(config, source, Some(past.since_ms), watch.stop, |read, total| {
         loading(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
     let mut writer = if manner.dry_run { None } else { Some(Writer::new(config, manner.rate)?) };
     let mut scan = Scan::open(config, Names::new(config).events(), Start::At(past.since_ms))?;
     let total = scan.total();
-    // All are due at once: the order within a task is that of their offsets.
+    // All deliveries are due at the same time, so the order within a task is the order of their offsets.
     let due_at_ms = now_ms();
     let mut replayed = 0;
     while manner.limit.is_none_or(|limit| replayed < limit) {
         let Some(record) = scan.next(watch.stop)? else { break };
         summary.looked_at += 1;
-        let origin = Origin {
+        let origin = ReplayOrigin {
             source,
             partition: record.partition(),
             offset: record.offset(),
             timestamp_ms: record.timestamp().to_millis().unwrap_or(0),
         };
         if let Some(event) = summary.wanted(&record, origin, config, webhook, past)
-            && (manner.again || !summary.told_before(&marks, origin))
+            && (manner.again || !summary.was_rewound_before(&marks, origin))
         {
             if let Some(writer) = &mut writer {
                 if writer.is_at_rest() {
@@ -101,7 +102,8 @@ pub fn rewind(
                 let delivery = first(&event, webhook, &record, due_at_ms);
                 let headers = record::headers(&delivery, Some(due_at_ms), LastError::default());
                 let headers = record::replay(headers, &origin.to_text());
-                // By task, not by webhook: one partition for a task keeps its order, and one webhook gets them all.
+                // The key is the task, which keeps all events of a task in one partition and so in order. The webhook would
+                // not do as a key: all events have the same one.
                 let key = Some(event.task_id.as_bytes());
                 writer.write(Outgoing { key, value: Some(&delivery.body), headers }, watch.stop)?;
             }
@@ -121,11 +123,11 @@ pub fn rewind(
 }
 
 impl Summary {
-    /// The event that a record is, if the webhook wants it.
+    /// The event in a record, if the webhook subscribes to it and the rewind selects it.
     fn wanted(
         &mut self,
         record: &BorrowedMessage<'_>,
-        origin: Origin,
+        origin: ReplayOrigin,
         config: &Config,
         webhook: &Webhook,
         past: &Past,
@@ -141,8 +143,8 @@ impl Summary {
         };
         match decode(record.payload(), at, Limits::new(config)) {
             Ok(Decoded::Event(event)) => {
-                let is_meant = past.events.is_empty() || past.events.contains(&event.event_type);
-                (is_meant && webhook.events.contains(&event.event_type)).then_some(event)
+                let is_selected = past.events.is_empty() || past.events.contains(&event.event_type);
+                (is_selected && webhook.events.contains(&event.event_type)).then_some(event)
             }
             Ok(Decoded::Nothing(_)) => None,
             Err(_) => {
@@ -152,32 +154,24 @@ impl Summary {
         }
     }
 
-    fn told_before(&mut self, marks: &Marks, origin: Origin) -> bool {
-        let told = marks.has(origin);
-        self.before += u64::from(told);
-        told
+    fn was_rewound_before(&mut self, marks: &ReplayMarks, origin: ReplayOrigin) -> bool {
+        let was_rewound = marks.has(origin);
+        self.before += u64::from(was_rewound);
+        was_rewound
     }
 }
 
-/// The delivery that the event has, or would have had.
+/// The delivery of the event to the webhook, before any attempt.
 fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
-    Delivery {
-        id: DeliveryId::of(&event.id, webhook.id),
-        webhook_id: webhook.id,
-        event_type: event.event_type,
-        event_id: event.id.clone(),
-        task_id: event.task_id.clone(),
-        body: Bodies::default().of(event, webhook.format, &webhook.url),
-        attempts: 0,
-        deferrals: 0,
-        first_seen_at_ms: now_ms,
+    let read = FirstRead {
         source: delivery::Source {
             topic: record.topic().into(),
             partition: record.partition(),
             offset: record.offset(),
         },
+        first_seen_at_ms: now_ms,
         replays: 0,
         traceparent: record::traceparent(record.headers()),
-        by_hand: false,
-    }
+    };
+    Delivery::first(event, webhook.id, Bodies::default().of(event, webhook.format, &webhook.url), read)
 }

@@ -1,5 +1,6 @@
-//! A dead letter as it stands in its topic.
+//! The headers of a dead letter.
 
+use crate::record::header_names as names;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
@@ -9,29 +10,30 @@ use crate::kafka::headers;
 use crate::record;
 use crate::webhook::WebhookId;
 
-/// What filters look at.
+/// The fields of a dead letter that filters use, from its headers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Letter {
-    /// Whom it was for; None for a record that couldn't be read.
+    /// The webhook of the delivery. None for a record that could not be read.
     pub webhook_id: Option<WebhookId>,
-    /// What of.
+    /// The type of the event.
     pub event: Option<EventType>,
-    /// Why it died; None where the record doesn't say, or not in words of ours.
+    /// Why it was dead-lettered. None if the header is missing or has an unknown value.
     pub reason: Option<DeadReason>,
-    /// Its identity.
+    /// The id of the delivery.
     pub delivery_id: Option<DeliveryId>,
-    /// When it died, Unix milliseconds.
+    /// The time at which it was dead-lettered, in Unix milliseconds.
     pub died_at_ms: i64,
-    /// How often it was replayed before it died.
+    /// The number of replays and redeliveries before it was dead-lettered.
     pub replays: u32,
-    /// Whether it is a record as it came, not a delivery: only such a one says what time it had.
+    /// Whether the record has the header `optio-source-timestamp`, which only a record that could not be read has.
     pub has_source_time: bool,
-    /// Whether its value was cut because its topic didn't take all of it: what is left can't be sent.
+    /// Whether the value was shortened because the topic refused its size. A shortened value cannot be sent.
     pub is_shortened: bool,
 }
 
 impl Letter {
-    /// Reads a record's headers. Ours stand behind those of a record that couldn't be read: the last of a name counts.
+    /// Reads the headers of a record. Dead-lettering appends its headers to those of a record that could not be read, so the
+    /// last header of a name counts.
     #[must_use]
     pub fn read(record: &BorrowedMessage<'_>) -> Self {
         let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };
@@ -41,27 +43,27 @@ impl Letter {
             }
         }
         if letter.is_unread() {
-            // Whatever such a record says of deliveries isn't ours.
+            // The delivery headers of such a record come from its producer, not from this program.
             (letter.webhook_id, letter.event, letter.delivery_id) = (None, None, None);
         }
         letter
     }
 
     fn take(&mut self, key: &[u8], value: &str) {
-        self.has_source_time |= key == record::SOURCE_TIMESTAMP.as_bytes();
-        self.is_shortened |= key == record::SHORTENED.as_bytes();
+        self.has_source_time |= key == record::header_names::SOURCE_TIMESTAMP.as_bytes();
+        self.is_shortened |= key == record::header_names::SHORTENED_FROM.as_bytes();
         match key {
-            b"optio-webhook-id" => self.webhook_id = value.parse().ok(),
-            b"optio-event" => self.event = EventType::named(value),
-            b"optio-delivery-id" => self.delivery_id = value.parse().ok().map(DeliveryId),
-            b"optio-dead-reason" => self.reason = DeadReason::named(value),
-            b"optio-dead-at" => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
-            b"optio-replays" => self.replays = value.parse().unwrap_or(0),
+            name if name == names::WEBHOOK_ID.as_bytes() => self.webhook_id = value.parse().ok(),
+            name if name == names::EVENT.as_bytes() => self.event = EventType::named(value),
+            name if name == names::DELIVERY_ID.as_bytes() => self.delivery_id = value.parse().ok().map(DeliveryId),
+            name if name == names::DEAD_REASON.as_bytes() => self.reason = DeadReason::named(value),
+            name if name == names::DEAD_AT.as_bytes() => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
+            name if name == names::REPLAYS.as_bytes() => self.replays = value.parse().unwrap_or(0),
             _ => {}
         }
     }
 
-    /// Whether it is a record that couldn't be read, as it came.
+    /// Whether the dead letter is a record that could not be read, rather than a delivery.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.has_source_time && matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))

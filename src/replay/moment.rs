@@ -1,14 +1,14 @@
-//! A point in time, as people write it.
+//! A point in time as people enter it.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::{millis, now_ms};
 
-/// Unix milliseconds.
+/// A point in time, in Unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub i64);
 
-/// Not a point in time.
+/// The error of parsing a text that is not a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a time; allowed are 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days")]
 pub struct BadMoment;
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_a_moment_or_how_long_ago() {
+    fn a_moment_is_a_day_a_time_or_an_age() {
         assert_eq!("1970-01-02".parse(), Ok(Moment(86_400_000)));
         assert_eq!("1970-01-01T00:00:01Z".parse(), Ok(Moment(1_000)));
         let ago: Moment = "2h".parse().unwrap();

@@ -1,4 +1,4 @@
-//! A replay at work: on a thread of its own, under the lease that makes it the only one.
+//! The run of a replay: on a separate thread, while it holds the lease that only one replay can hold.
 
 use std::time::Duration;
 
@@ -6,16 +6,18 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::schedule::Reconnect;
-use crate::store::lease::{LASTS, Lease};
+use crate::store::lease::{Lease, TTL};
 
-/// What a replay asks before each batch: whether it still is the only one.
+/// The check before each batch that this is still the only replay.
 pub type StillOurs<'a> = &'a dyn Fn() -> anyhow::Result<()>;
 
-/// Runs `work`, which may block, while `lease` is renewed, and gives that back at the end. `stop` ends a wait for
-/// Redis; that the work itself ends is the work's business. Not cancel safe: the thread goes on, without the lease.
+/// Runs `work`, which may block, on a separate thread. Renews `lease` meanwhile and releases it at the end.
+///
+/// Cancelling `stop` ends a wait for Redis. `work` must watch `stop` itself to end early. Not cancel safe: if this future
+/// is dropped, the thread continues without the lease.
 ///
 /// # Errors
-/// Those of `work`.
+/// The errors of `work`, or that it panicked.
 pub async fn run<T: Send + 'static>(
     lease: Option<Lease>,
     stop: CancellationToken,
@@ -26,13 +28,13 @@ pub async fn run<T: Send + 'static>(
         move || work(&|| runtime.block_on(still_ours(lease.as_ref(), &stop)))
     });
     let outcome = tokio::select! {
-        outcome = thread => outcome.context("the replay ended").flatten(),
-        never = renew(lease.as_ref(), LASTS / 3) => match never {},
+        outcome = thread => outcome.context("the replay panicked").flatten(),
+        never = renew(lease.as_ref(), TTL / 3) => match never {},
     };
     if let Some(lease) = &lease
         && let Err(error) = lease.give_back().await
     {
-        tracing::debug!(%error, "the lease expires by itself");
+        tracing::debug!(%error, "the lease cannot be released; it expires by itself");
     }
     outcome
 }
@@ -41,12 +43,12 @@ async fn renew(lease: Option<&Lease>, interval: Duration) -> std::convert::Infal
     let Some(lease) = lease else { return std::future::pending().await };
     loop {
         tokio::time::sleep(interval).await;
-        // What came of it is asked before each batch.
+        // The result does not matter here: `still_ours` renews the lease before each batch and checks the result.
         let _ = lease.renew().await;
     }
 }
 
-/// Before each batch: no other replay has begun since ours did.
+/// Checks, before each batch, that this replay has held the lease all the time. Waits while Redis is unavailable.
 async fn still_ours(lease: Option<&Lease>, stop: &CancellationToken) -> anyhow::Result<()> {
     let Some(lease) = lease else { return Ok(()) };
     let mut reconnect = Reconnect::default();
@@ -54,15 +56,15 @@ async fn still_ours(lease: Option<&Lease>, stop: &CancellationToken) -> anyhow::
         match lease.renew().await {
             Ok(true) => return Ok(()),
             Ok(false) => anyhow::bail!(
-                "this replay was held up for more than {} s, and another may have begun; what was replayed stays so. \
-                 Run again with the same choice to go on",
-                LASTS.as_secs()
+                "this replay could not renew its lease for more than {} s, so another replay may have started; run it again with \
+                 the same choice to go on, nothing is replayed twice",
+                TTL.as_secs()
             ),
             Err(error) => {
-                tracing::warn!(%error, "redis is away: the replay goes on when it is back");
+                tracing::warn!(%error, "redis is unavailable; the replay goes on when it is back");
                 reconnect.wait().await;
             }
         }
     }
-    anyhow::bail!("interrupted while redis was away; run again with the same choice to go on")
+    anyhow::bail!("interrupted while redis was unavailable; run again with the same choice to go on")
 }

@@ -1,4 +1,6 @@
-//! Which endpoints are to be left alone for a while, so that a fresh worker starts informed. Losing it costs a few probes.
+//! The endpoints that are backing off, shared so that a worker that starts sends them no requests either.
+//!
+//! If this set is lost, workers that start send a few requests to endpoints that are still down.
 
 use std::time::Duration;
 
@@ -9,32 +11,33 @@ use super::connection::Connection;
 use crate::clock::{millis, now_ms};
 use crate::webhook::WebhookId;
 
-/// A sorted set: webhook id, by until when, Unix milliseconds. Those whose time is over go with the next that is put.
+/// A sorted set of webhook ids, scored by the end of the back-off in Unix milliseconds. [`Backoffs::put`] removes the
+/// entries whose back-off is over.
 #[derive(Clone)]
 pub struct Backoffs {
     connection: Connection,
     key: String,
-    /// No worker of these settings asks for more: what is there beyond is cut to it.
+    /// The longest back-off that this configuration allows. Longer ones in Redis are shortened to it when they are read.
     wait_max: Duration,
 }
 
 impl Backoffs {
-    /// Over `connection`.
+    /// Uses `connection`. The back-offs that are read have no upper bound.
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys) -> Self {
-        Self { connection, key: keys.left_alone(), wait_max: Duration::MAX }
+        Self { connection, key: keys.backing_off(), wait_max: Duration::MAX }
     }
 
-    /// No endpoint is left alone for longer than `wait_max`.
+    /// Shortens every back-off that is read to at most `wait_max`.
     #[must_use]
     pub fn up_to(self, wait_max: Duration) -> Self {
         Self { wait_max, ..self }
     }
 
-    /// It is left alone for `wait` from now on.
+    /// Records that the endpoint of `webhook` is backing off for `wait` from now on.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn put(&self, webhook: WebhookId, wait: Duration) -> redis::RedisResult<()> {
         let now_ms = now_ms();
         let mut pipe = redis::pipe();
@@ -43,35 +46,36 @@ impl Backoffs {
         pipe.query_async(&mut self.connection.clone()).await
     }
 
-    /// It is back.
+    /// Records that the endpoint of `webhook` is no longer backing off.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn remove(&self, webhook: WebhookId) -> redis::RedisResult<()> {
         self.connection.clone().zrem(&self.key, webhook.to_string()).await
     }
 
-    /// Those that are to be left alone, and for how long yet.
+    /// The webhooks whose endpoints are backing off, each with the remaining time.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn all(&self) -> redis::RedisResult<Vec<(WebhookId, Duration)>> {
         let now_ms = now_ms();
         let found: Vec<(Vec<u8>, f64)> =
             self.connection.clone().zrangebyscore_withscores(&self.key, now_ms, "+inf").await?;
-        let one = |(name, until_ms): (Vec<u8>, f64)| {
+        let backoff = |(name, until_ms): (Vec<u8>, f64)| {
             let id = std::str::from_utf8(&name).ok()?.parse().ok()?;
-            Some((id, left(until_ms, now_ms, self.wait_max)))
+            Some((id, remaining(until_ms, now_ms, self.wait_max)))
         };
-        Ok(found.into_iter().filter_map(one).collect())
+        Ok(found.into_iter().filter_map(backoff).collect())
     }
 }
 
-/// How long yet. Scores are any number, be it infinite, and another's clock may be wrong.
-fn left(until_ms: f64, now_ms: i64, wait_max: Duration) -> Duration {
-    let left_ms = until_ms - now_ms as f64;
-    // Infinite ones become the largest integer, and what isn't a number none.
-    Duration::from_millis(left_ms.max(0.0) as u64).min(wait_max)
+/// The remaining time of a back-off. The score may be any number, even infinite, and the clock of the worker that wrote
+/// it may be wrong.
+fn remaining(until_ms: f64, now_ms: i64, wait_max: Duration) -> Duration {
+    let remaining_ms = until_ms - now_ms as f64;
+    // The conversion saturates: infinity becomes the largest integer. NaN becomes 0, because `max` ignores it.
+    Duration::from_millis(remaining_ms.max(0.0) as u64).min(wait_max)
 }
 
 #[cfg(test)]
@@ -79,15 +83,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_of_another_worker_counts_as_the_longest_wait_at_most() {
+    fn a_back_off_is_never_longer_than_the_maximum() {
         let hour = Duration::from_secs(3_600);
-        let left = |until_ms| left(until_ms, 1_000_000, hour);
-        assert_eq!(left(1_001_000.5), Duration::from_secs(1));
-        assert_eq!(left(999_000.0), Duration::ZERO);
+        let remaining = |until_ms| remaining(until_ms, 1_000_000, hour);
+        assert_eq!(remaining(1_001_000.5), Duration::from_secs(1));
+        assert_eq!(remaining(999_000.0), Duration::ZERO);
         for absurd in [f64::INFINITY, f64::MAX, 9_999_999_999_999.0] {
-            assert_eq!(left(absurd), hour);
+            assert_eq!(remaining(absurd), hour);
         }
-        assert_eq!(left(f64::NAN), Duration::ZERO);
-        assert_eq!(left(f64::NEG_INFINITY), Duration::ZERO);
+        assert_eq!(remaining(f64::NAN), Duration::ZERO);
+        assert_eq!(remaining(f64::NEG_INFINITY), Duration::ZERO);
     }
 }

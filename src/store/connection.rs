@@ -1,9 +1,10 @@
-//! A connection to Redis: multiplexed, opened when it is first used, and replaced when it is of no more use.
+//! A multiplexed connection to Redis that opens on first use and is replaced when it no longer works.
 //!
-//! It is replaced when it was dropped, when two answers in a row didn't come in time (a connection that died without
-//! FIN looks like that), and when the server behind it is the wrong one, as after a failover (`READONLY`). Whoever
-//! waits for an answer on the old one gets its own error in time; everyone else goes on with the new one.
+//! It is replaced in three cases: it breaks; two answers in a row time out, which is how a connection that died without
+//! FIN looks; or the server is the wrong one, as after a failover (`READONLY`). Calls that wait for an answer on the old
+//! connection end with an error of that connection. Later calls use the new one.
 
+use crate::metrics;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,24 +19,23 @@ use tokio::sync::OnceCell;
 
 use crate::config;
 
-/// So many answers in a row that don't come in time make a new connection.
+/// The number of answers in a row that may time out before the connection is replaced.
 const TIMEOUTS_MAX: u32 = 2;
-/// Unanswered keepalive probes after which the kernel gives a connection up.
+/// The number of unanswered keepalive probes after which the kernel closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Prepares a connection. It is opened when it is first used: a Redis that is away is an error of each call, not of
-/// the start.
+/// Prepares a connection. It is opened on first use: if Redis is unavailable, each call fails, but the start does not.
 ///
 /// # Errors
-/// Where `redis.url` can't be read.
+/// If `redis.url` is not valid.
 pub fn open(settings: &config::Redis) -> RedisResult<(Client, Connection)> {
     let client = Client::open(settings.url.as_str().into_connection_info()?.set_tcp_settings(tcp(settings.timeout)))?;
     let connection = Connection::new(client.clone(), settings.timeout);
     Ok((client, connection))
 }
 
-/// The kernel notices a connection that died without FIN as well: bytes that nobody acknowledges within twice the
-/// time of an answer, or keepalive probes that nobody answers.
+/// TCP settings with which the kernel, too, notices a connection that died without FIN. It closes the connection if
+/// keepalive probes stay unanswered, or if sent bytes are not acknowledged within twice `timeout`.
 fn tcp(timeout: Duration) -> TcpSettings {
     let second = Duration::from_secs(1);
     let keepalive = TcpKeepalive::new()
@@ -45,7 +45,7 @@ fn tcp(timeout: Duration) -> TcpSettings {
     TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(timeout.max(second) * 2)
 }
 
-/// A connection; a clone uses the same one.
+/// A connection to Redis. Clones share the same TCP connection.
 #[derive(Clone)]
 pub struct Connection(Arc<Shared>);
 
@@ -53,14 +53,14 @@ struct Shared {
     client: Client,
     config: AsyncConnectionConfig,
     database: i64,
-    present: Mutex<Arc<Link>>,
+    current: Mutex<Arc<Link>>,
 }
 
-/// One TCP connection, or the attempt to open it, which all that want to use it wait for together.
+/// One TCP connection, or the attempt to open it. All callers wait for the same attempt.
 #[derive(Default)]
 struct Link {
     opened: OnceCell<RedisResult<MultiplexedConnection>>,
-    /// Answers in a row that didn't come in time.
+    /// The number of answers in a row that timed out.
     timeouts: AtomicU32,
 }
 
@@ -69,37 +69,37 @@ impl Connection {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
         let database = client.get_connection_info().redis_settings().db();
-        Self(Arc::new(Shared { client, config, database, present: Mutex::default() }))
+        Self(Arc::new(Shared { client, config, database, current: Mutex::default() }))
     }
 
-    /// One more to the same Redis, so that what goes over it doesn't queue behind what goes over this one.
+    /// Creates a second connection to the same server. Commands on it do not queue behind commands on this one.
     #[must_use]
-    pub fn another(&self) -> Self {
+    pub fn separate(&self) -> Self {
         let Shared { client, config, database, .. } = &*self.0;
         let (client, config, database) = (client.clone(), config.clone(), *database);
-        Self(Arc::new(Shared { client, config, database, present: Mutex::default() }))
+        Self(Arc::new(Shared { client, config, database, current: Mutex::default() }))
     }
 
-    fn present(&self) -> Arc<Link> {
-        self.0.present.lock().expect("nothing panics while it holds the link").clone()
+    fn current(&self) -> Arc<Link> {
+        self.0.current.lock().expect("nothing panics while it holds the link").clone()
     }
 
-    /// Gives the present connection up; the next call opens another.
+    /// Drops the current connection. The next call opens a new one.
     pub fn renew(&self) {
-        self.replace(&self.present());
+        self.replace(&self.current());
     }
 
-    /// Replaces `link` if it is the present one still: of many that see it fail the first does.
+    /// Replaces `link` if it is still the current one. If several calls see the same link fail, only the first replaces it.
     fn replace(&self, link: &Arc<Link>) {
-        let mut present = self.0.present.lock().expect("nothing panics while it holds the link");
-        if Arc::ptr_eq(&present, link) {
-            *present = Arc::default();
-            metrics::counter!("optio_webhooks_redis_reconnects_total").increment(1);
+        let mut current = self.0.current.lock().expect("nothing panics while it holds the link");
+        if Arc::ptr_eq(&current, link) {
+            *current = Arc::default();
+            metrics::REDIS_RECONNECTS.increment();
         }
     }
 
     async fn link(&self) -> RedisResult<(Arc<Link>, MultiplexedConnection)> {
-        let link = self.present();
+        let link = self.current();
         let open = || async { self.0.client.get_multiplexed_async_connection_with_config(&self.0.config).await };
         match link.opened.get_or_init(open).await {
             Ok(connection) => {
@@ -107,16 +107,16 @@ impl Connection {
                 Ok((link, connection))
             }
             Err(error) => {
-                let error = away(error.clone());
+                let error = connection_error(error.clone());
                 self.replace(&link);
                 Err(error)
             }
         }
     }
 
-    /// Draws the conclusions from what came of a call.
-    fn observe(&self, link: &Arc<Link>, came: Result<&[Value], &RedisError>) {
-        match came {
+    /// Replaces `link` if the result of a call shows that it no longer works.
+    fn observe(&self, link: &Arc<Link>, result: Result<&[Value], &RedisError>) {
+        match result {
             Ok(values) => {
                 link.timeouts.store(0, Ordering::Relaxed);
                 if values.iter().any(is_of_wrong_server) {
@@ -134,16 +134,16 @@ impl Connection {
     }
 }
 
-/// Whatever the reason, a connection that can't be opened is a Redis that is away: it may be mended there. The text
-/// says why.
-fn away(error: RedisError) -> RedisError {
+/// Turns an error of opening a connection into an I/O error, so that callers treat Redis as unavailable and try again:
+/// an operator may fix the cause on the server. The text keeps the cause.
+fn connection_error(error: RedisError) -> RedisError {
     if error.is_io_error() {
         return error;
     }
-    RedisError::from((ErrorKind::Io, "no connection can be opened", error.to_string()))
+    RedisError::from((ErrorKind::Io, "the connection cannot be opened", error.to_string()))
 }
 
-/// A replica, or a server that knows no more who its primary is: another connection may lead to the right one.
+/// Whether the answer comes from a replica or from a server without a primary. A new connection may reach the right one.
 fn is_of_wrong_server(value: &Value) -> bool {
     let Value::ServerError(error) = value else { return false };
     matches!(error.kind(), Some(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)) || error.code() == "NOAUTH"
@@ -153,9 +153,9 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let (link, mut connection) = self.link().await?;
-            let came = connection.send_packed_command(cmd).await;
-            self.observe(&link, came.as_ref().map(std::slice::from_ref));
-            came
+            let result = connection.send_packed_command(cmd).await;
+            self.observe(&link, result.as_ref().map(std::slice::from_ref));
+            result
         })
     }
 
@@ -167,9 +167,9 @@ impl ConnectionLike for Connection {
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
             let (link, mut connection) = self.link().await?;
-            let came = connection.send_packed_commands(pipeline, offset, count).await;
-            self.observe(&link, came.as_deref());
-            came
+            let result = connection.send_packed_commands(pipeline, offset, count).await;
+            self.observe(&link, result.as_deref());
+            result
         })
     }
 
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_the_wrong_server_is_told_from_one_that_refuses_a_command() {
+    fn only_an_answer_from_a_replica_shows_the_wrong_server() {
         let read = |text: &[u8]| redis::parse_redis_value(text).unwrap();
         assert!(is_of_wrong_server(&read(b"-READONLY You can't write against a read only replica.\r\n")));
         assert!(!is_of_wrong_server(&read(b"-OOM command not allowed\r\n")));

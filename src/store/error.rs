@@ -1,28 +1,28 @@
-//! What an error of Redis means: for later, for the operator, or for good.
+//! The classification of Redis errors: the server is unavailable, the server refuses writes, or the command fails for good.
 
 use redis::{ErrorKind, RedisError};
 
 use crate::webhook::WebhookId;
 
-/// A webhook couldn't be read or changed.
+/// An error of reading or changing a webhook.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Redis is away, or refuses.
+    /// Redis is unavailable or refuses the command.
     #[error(transparent)]
     Redis(#[from] RedisError),
-    /// Another version of this program wrote it; nothing was changed.
+    /// Another version of this program wrote the webhook. Nothing was changed.
     #[error(
         "webhook {id} can't be read by this version ({problem}); it can be removed, or changed by the version that wrote it"
     )]
     Unreadable {
-        /// Its identity.
+        /// The id of the webhook.
         id: WebhookId,
-        /// What can't be read.
+        /// The part of the stored webhook that this version cannot read.
         problem: String,
     },
 }
 
-/// Codes of answers that will be others once the server is mended, loaded or reached.
+/// Error codes that go away once the server is repaired, loaded or reachable.
 const AWAY: [&str; 13] = [
     "LOADING",
     "TRYAGAIN",
@@ -39,11 +39,11 @@ const AWAY: [&str; 13] = [
     "NOGOODSLAVE",
 ];
 
-/// Codes of answers of a server that answers reads and takes no write.
+/// Error codes of a server that answers reads but refuses writes.
 const REFUSES_WRITES: [&str; 4] = ["READONLY", "OOM", "MISCONF", "NOREPLICAS"];
 
-/// Whether Redis didn't take the question, and may take it later. Everything else would fail again: a key of another
-/// type, a command that may not be used.
+/// Whether Redis is unavailable, so that the same command may succeed later. Every other error would occur again, such
+/// as a key of another type or a command that an ACL forbids.
 #[must_use]
 pub fn is_away(error: &RedisError) -> bool {
     match error.kind() {
@@ -52,25 +52,25 @@ pub fn is_away(error: &RedisError) -> bool {
     }
 }
 
-/// Why the server takes no write, if that is what the error says. One that refuses this one command by an ACL, or
-/// because of the key's type, isn't meant.
+/// The server's reason to refuse all writes, if that is what the error says. None for an error that concerns one
+/// command or key only, such as an ACL rule or a key of another type.
 #[must_use]
 pub fn refuses_writes(error: &RedisError) -> Option<String> {
-    has_code(error, &REFUSES_WRITES).then(|| plain(error))
+    has_code(error, &REFUSES_WRITES).then(|| server_message(error))
 }
 
 fn has_code(error: &RedisError, codes: &[&str]) -> bool {
-    let of_one = error.code().is_some_and(|code| codes.contains(&code));
-    // Several commands at once: the errors of each.
-    of_one
+    let is_own_code = error.code().is_some_and(|code| codes.contains(&code));
+    // The error of a pipeline contains the errors of its commands.
+    is_own_code
         || error
             .clone()
             .into_server_errors()
             .is_some_and(|errors| errors.iter().any(|(_, error)| codes.contains(&error.code())))
 }
 
-/// The server's own words where there are any.
-fn plain(error: &RedisError) -> String {
+/// The message of the server, if the server sent one, else the text of the error.
+fn server_message(error: &RedisError) -> String {
     let first = error.clone().into_server_errors().and_then(|errors| errors.first().map(|(_, error)| error.clone()));
     match first {
         Some(error) => format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end().to_owned(),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_takes_no_write_is_told_from_a_key_or_a_command_that_it_refuses() {
+    fn only_a_refusal_of_all_writes_counts_as_refusing_writes() {
         for refusal in [
             "READONLY You can't write against a read only replica.",
             "OOM command not allowed",

@@ -1,8 +1,8 @@
-//! Which webhooks fail without one success, and for how long: shared by all workers.
+//! How long each webhook has failed without a success, shared by all workers.
 //!
-//! A webhook is here from a failed attempt on until an attempt succeeds; the batch that records a success takes it
-//! away. So that idle days don't count, the time of failing is added up from one failed attempt to the next, and no
-//! gap counts for more than a bound. All times are Redis's own, so the clocks of workers don't matter.
+//! A webhook has an entry from its first failed attempt until an attempt succeeds. The batch that records the success
+//! removes the entry. The time is the sum of the gaps between failed attempts, and each gap counts up to a bound, so
+//! that idle days do not count. All times come from the clock of Redis, so the clocks of the workers do not matter.
 
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use super::Keys;
 use crate::clock::millis;
 use crate::webhook::WebhookId;
 
-/// Kept as `since:last:counted`, in milliseconds. Of a webhook that was deleted under the attempt nothing is kept:
-/// nobody would take it away. What can't be read, as an earlier version wrote it, begins anew.
+/// Updates the entry `since:last:counted`, in milliseconds. An entry that cannot be parsed, as an earlier version wrote
+/// it, starts anew. If the webhook was deleted during the attempt, the script writes nothing, because no success would
+/// ever remove the entry.
 const FAILED: &str = r"
     if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return {0, 0} end
     local time = redis.call('TIME')
@@ -33,13 +34,13 @@ const FAILED: &str = r"
 /// The failures of a webhook since its last success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// The first of them, Unix milliseconds by Redis's clock.
+    /// The time of the first failure, in Unix milliseconds of the clock of Redis.
     pub since_ms: i64,
-    /// For how long it fails, without the gaps beyond the bound.
+    /// How long the webhook has failed. Each gap between failures counts up to the bound.
     pub lasts: Duration,
 }
 
-/// The hash of webhooks that fail.
+/// The webhooks that fail, in a Redis hash.
 #[derive(Clone)]
 pub struct Failing {
     connection: Connection,
@@ -47,16 +48,16 @@ pub struct Failing {
 }
 
 impl Failing {
-    /// Over `connection`.
+    /// Uses `connection`.
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys) -> Self {
         Self { connection, keys: keys.clone() }
     }
 
-    /// An attempt failed. The time since the failed attempt before counts up to `gap_max`.
+    /// Records a failed attempt. The time since the previous failed attempt counts up to `gap_max`.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The failure is then recorded or not.
     pub async fn failed(&self, webhook: WebhookId, gap_max: Duration) -> redis::RedisResult<Failure> {
         let (since_ms, counted_ms): (i64, u64) = Script::new(FAILED)
             .key(self.keys.failing())
@@ -68,10 +69,10 @@ impl Failing {
         Ok(Failure { since_ms, lasts: Duration::from_millis(counted_ms) })
     }
 
-    /// What was before counts no more.
+    /// Removes the recorded failures of a webhook.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn clear(&self, webhook: WebhookId) -> redis::RedisResult<()> {
         let mut pipe = redis::pipe();
         succeeded(&mut pipe, &self.keys, [webhook]);
@@ -79,7 +80,7 @@ impl Failing {
     }
 }
 
-/// An attempt of each of `webhooks` succeeded. No answer.
+/// Adds a command that removes the failures of `webhooks`, of which an attempt succeeded. Its answer is ignored.
 pub fn succeeded(pipe: &mut redis::Pipeline, keys: &Keys, webhooks: impl IntoIterator<Item = WebhookId>) {
     let ids: Vec<String> = webhooks.into_iter().map(|webhook| webhook.to_string()).collect();
     if !ids.is_empty() {

@@ -1,4 +1,4 @@
-//! One at a time, among all processes: a key that expires unless its holder renews it.
+//! A lease that one process holds at a time: a key that expires unless its holder renews it.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::Keys;
 
-/// A holder that dies is waited for no longer than this.
-pub const LASTS: Duration = Duration::from_secs(10);
+/// The time until a lease expires that nobody renews, and so the longest wait for a holder that died.
+pub const TTL: Duration = Duration::from_secs(10);
 
-/// The lease of replays.
+/// The lease that a replay holds while it runs.
 #[derive(Clone)]
 pub struct Lease {
     connection: Connection,
@@ -19,53 +19,53 @@ pub struct Lease {
     token: String,
 }
 
-/// What came of asking for it.
+/// The answer to a request for the lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    /// It is ours, for [`LASTS`].
+pub enum LeaseAnswer {
+    /// This process holds the lease for [`TTL`].
     Ours,
-    /// Someone else has it; who, as they put it.
+    /// Another process holds the lease. The text is how that process describes itself.
     Theirs(String),
 }
 
 impl Lease {
-    /// Not held yet. `who` is told to whoever waits for it.
+    /// Creates the lease without acquiring it. `who` describes the holder to processes that wait for the lease.
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys, who: &str) -> Self {
         Self { connection, key: keys.replay_lease(), token: format!("{} {who}", Uuid::now_v7()) }
     }
 
-    /// Takes it if it is free, and renews it if it is ours.
+    /// Acquires the lease if it is free, and renews it if this process holds it.
     ///
     /// # Errors
-    /// Redis's; then it may be ours or not.
-    pub async fn ask(&self) -> redis::RedisResult<Asked> {
+    /// Errors of Redis. This process then holds the lease or not.
+    pub async fn ask(&self) -> redis::RedisResult<LeaseAnswer> {
         let holder: Vec<u8> = Script::new(ASK)
             .key(&self.key)
             .arg(&self.token)
-            .arg(LASTS.as_millis() as u64)
+            .arg(TTL.as_millis() as u64)
             .invoke_async(&mut self.connection.clone())
             .await?;
         let holder = String::from_utf8_lossy(&holder).into_owned();
         if holder == self.token {
-            return Ok(Asked::Ours);
+            return Ok(LeaseAnswer::Ours);
         }
-        Ok(Asked::Theirs(holder.split_once(' ').map_or(holder.clone(), |(_, who)| who.to_owned())))
+        Ok(LeaseAnswer::Theirs(holder.split_once(' ').map_or(holder.clone(), |(_, who)| who.to_owned())))
     }
 
-    /// Renews it: whether it was ours all the time.
+    /// Renews the lease. Returns false if this process no longer held it.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn renew(&self) -> redis::RedisResult<bool> {
-        let lasts = LASTS.as_millis() as u64;
-        Script::new(RENEW).key(&self.key).arg(&self.token).arg(lasts).invoke_async(&mut self.connection.clone()).await
+        let ttl_ms = TTL.as_millis() as u64;
+        Script::new(RENEW).key(&self.key).arg(&self.token).arg(ttl_ms).invoke_async(&mut self.connection.clone()).await
     }
 
-    /// Gives it back, if it is ours.
+    /// Releases the lease if this process holds it.
     ///
     /// # Errors
-    /// Redis's; then it expires by itself.
+    /// Errors of Redis. The lease then expires by itself.
     pub async fn give_back(&self) -> redis::RedisResult<()> {
         let holder: Option<Vec<u8>> = self.connection.clone().get(&self.key).await?;
         if holder.as_deref() == Some(self.token.as_bytes()) {
@@ -75,11 +75,11 @@ impl Lease {
     }
 }
 
-/// The holder, which is the asker where it was free.
+/// Acquires or renews the lease, and returns the token of its holder.
 const ASK: &str = "
 local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'string' and holder ~= ARGV[1] then
-    -- One that doesn't expire, or much later, isn't a lease of this program: it ends like one.
+    -- A key that never expires, or only after more than the TTL, was not set by this program. Let it expire like a lease.
     local left = redis.call('PTTL', KEYS[1])
     if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
     return holder

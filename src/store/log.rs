@@ -1,4 +1,4 @@
-//! The delivery log: each attempt in its webhook's stream, bounded by count and age.
+//! The delivery log: one Redis stream of attempts for each webhook, bounded by count and age.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use crate::clock::millis;
 use crate::config;
 use crate::webhook::WebhookId;
 
-pub use entry::{Entry, Logged, Shown};
+pub use entry::{Logged, LoggedAttempt, NewLogEntry};
 pub use entry_id::EntryId;
-pub use read::{DeliveryLog, Filter, Page};
+pub use read::{DeliveryLog, Filter, LogPage};
 
 mod entry;
 mod entry_id;
 mod read;
 
-/// Characters of an answer's body that the log keeps (contract section 7).
+/// The number of characters of a response body that the log keeps.
 pub const RESPONSE_BODY_MAX: usize = 2_000;
-/// How often a webhook's log is cut by age; it lives that much longer.
+/// The interval at which the log of a webhook is trimmed by age. The whole log also expires this much later.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Adds an entry; the answer is its id.
+/// Adds a command that appends an entry. Its answer is the id of the entry.
 pub fn append(
     pipe: &mut redis::Pipeline,
     keys: &Keys,
@@ -33,25 +33,27 @@ pub fn append(
     pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(payload);
 }
 
-/// Lets the log go with the last of it. With each batch: the webhook may have been deleted meanwhile, its log with it,
-/// and what comes after that must not stay for ever. No answer.
+/// Adds a command that lets the log expire after its last entry. Its answer is ignored.
+///
+/// Each batch needs it: the webhook and its log may have been deleted meanwhile, and then the entries of this batch
+/// would stay forever.
 pub fn expire(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, log: &config::Log) {
-    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(lasts_ms(log)).ignore();
+    pipe.cmd("PEXPIRE").arg(keys.log(webhook)).arg(expire_ms(log)).ignore();
 }
 
-/// How long a log stays after its last entry, in milliseconds.
+/// The time from the last entry of a log until the log expires, in milliseconds.
 #[must_use]
-pub fn lasts_ms(log: &config::Log) -> i64 {
+pub fn expire_ms(log: &config::Log) -> i64 {
     millis(log.age_max + TRIM_INTERVAL)
 }
 
-/// Entries from before this are too old, Unix milliseconds.
+/// The time before which entries are too old, in Unix milliseconds.
 #[must_use]
 pub fn oldest_ms(log: &config::Log, now_ms: i64) -> i64 {
     (now_ms - millis(log.age_max)).max(0)
 }
 
-/// Cuts what is too old. No answer.
+/// Adds a command that removes entries that are too old. Its answer is ignored.
 pub fn trim(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, now_ms: i64, log: &config::Log) {
     pipe.cmd("XTRIM").arg(keys.log(webhook)).arg("MINID").arg("~").arg(oldest_ms(log, now_ms)).ignore();
 }

@@ -1,4 +1,4 @@
-//! Whether a store that a webhook was just added to has lost its others, as far as anyone knows.
+//! The warning for a person who adds a webhook to a store that seems to have lost other webhooks.
 
 use std::time::Duration;
 
@@ -7,43 +7,44 @@ use super::reports::Reports;
 use super::webhooks::Added;
 use crate::kafka::group::Commits;
 
-/// How long Kafka may take to say whether anything was delivered before.
-const ASKED_MAX: Duration = Duration::from_secs(3);
+/// How long to wait for Kafka to say whether a consumer group has commits.
+const COMMITS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What running workers last saw of the store: its version, and how many webhooks it had.
+/// The version of the webhooks and their number, as running workers last read them. None if no worker reports any.
 ///
 /// # Errors
-/// Redis's.
+/// Errors of Redis.
 pub async fn seen_by_workers(reports: &Reports) -> redis::RedisResult<Option<(u64, u64)>> {
     let reports = reports.all().await?;
     Ok(reports.iter().filter_map(|report| Some((report.webhooks_version?, report.webhooks?))).max())
 }
 
-/// A sentence for whoever added a webhook, if the store lost others.
+/// A warning for the person who added a webhook, if the store has lost other webhooks. None if the loss cannot be
+/// determined.
 pub async fn after_adding(added: Added, reports: &Reports, commits: &Commits) -> Option<String> {
     let seen = seen_by_workers(reports).await.ok().flatten();
     let mut group = None;
     if added.is_first && seen.is_none() {
-        group = tokio::time::timeout(ASKED_MAX, commits.of_any_group()).await.ok()?.ok()?;
+        group = tokio::time::timeout(COMMITS_TIMEOUT, commits.of_any_group()).await.ok()?.ok()?;
     }
-    sentence(added, seen, group.as_deref())
+    warning(added, seen, group.as_deref())
 }
 
-fn sentence(added: Added, seen: Option<(u64, u64)>, group: Option<&str>) -> Option<String> {
+fn warning(added: Added, seen: Option<(u64, u64)>, group: Option<&str>) -> Option<String> {
     let Added { expected, found, version, is_first } = added;
-    if let Some((saw, webhooks)) = seen.filter(|(saw, _)| *saw > version) {
+    if let Some((seen_version, webhooks)) = seen.filter(|(seen_version, _)| *seen_version > version) {
         return Some(format!(
-            "this store has lost webhooks: running workers last saw {webhooks} of them (version {saw}), it has {found} now (version {version}); they send nothing, and {REMEDY}"
+            "Redis has lost webhooks: running workers last saw {webhooks} of them (version {seen_version}), and now there are {found} (version {version}); the workers send nothing, and {REMEDY}"
         ));
     }
     if expected > found {
         return Some(format!(
-            "this store has lost webhooks: there should be {expected} of them, and {found} are there; workers send nothing, and {REMEDY}"
+            "Redis has lost webhooks: there should be {expected} of them, and {found} are there; workers send nothing, and {REMEDY}"
         ));
     }
     let group = group.filter(|_| is_first)?;
     Some(format!(
-        "this store had no webhooks, and the consumer group {group} has commits, so there were some before: what waits for those is dropped as it comes up; if they are to come back, stop the workers and restore them first"
+        "Redis had no webhooks, but the consumer group {group} has commits, so there were webhooks before: workers drop the deliveries that still wait for them; to keep these deliveries, stop the workers and restore the webhooks first"
     ))
 }
 
@@ -52,15 +53,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_adds_a_webhook_is_told_of_others_that_were_lost() {
+    fn adding_a_webhook_warns_about_lost_webhooks() {
         let first = Added { expected: 1, found: 1, version: 1, is_first: true };
-        assert_eq!(sentence(first, None, None), None, "a fresh installation");
-        assert!(sentence(first, Some((12, 10)), None).unwrap().contains("last saw 10 of them"));
-        assert!(sentence(first, None, Some("optio-webhooks")).unwrap().contains("optio-webhooks has commits"));
+        assert_eq!(warning(first, None, None), None, "a fresh installation");
+        assert!(warning(first, Some((12, 10)), None).unwrap().contains("last saw 10 of them"));
+        assert!(warning(first, None, Some("optio-webhooks")).unwrap().contains("optio-webhooks has commits"));
         let ordinary = Added { expected: 4, found: 4, version: 13, is_first: false };
-        assert_eq!(sentence(ordinary, Some((12, 3)), None), None);
+        assert_eq!(warning(ordinary, Some((12, 3)), None), None);
         assert!(
-            sentence(Added { expected: 11, ..ordinary }, None, None).unwrap().contains("11 of them, and 4 are there")
+            warning(Added { expected: 11, ..ordinary }, None, None).unwrap().contains("11 of them, and 4 are there")
         );
     }
 }

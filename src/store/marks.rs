@@ -1,10 +1,11 @@
-//! Marks of what is settled above a partition's commit, so that a crash repeats no more than was in flight.
+//! Marks of the deliveries that are settled above a partition's commit, so that a crash repeats only what was in flight.
 //!
-//! The batch that writes the delivery log adds an entry per partition to a stream: the highest offset it
-//! settles, and a fingerprint for each settled delivery. When a commit passes an entry, it is trimmed. A new
-//! owner of the partition loads the stream and skips what it finds. A fingerprint covers the delivery's id, the
-//! record's offset and its timestamp: the same delivery written to a tier again, or a record of a topic that
-//! was deleted and made anew, has another one.
+//! The batch that writes the delivery log adds one entry per partition to a stream: the highest offset that it settles,
+//! and a fingerprint of each settled delivery. When a commit passes an entry, the entry is trimmed. A new owner of the
+//! partition loads the stream and skips the deliveries that it contains.
+//!
+//! A fingerprint covers the id of the delivery and the offset and timestamp of the record. The same delivery in another
+//! record of a retry tier, or in a topic that was deleted and recreated, therefore has another fingerprint.
 
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;
@@ -14,15 +15,15 @@ use super::Keys;
 use super::connection::Connection;
 use crate::topics::Names;
 
-/// The stream of a partition that nobody owns any more expires after this, in seconds.
+/// The time after which a stream expires if nothing is added to it, in seconds.
 pub const EXPIRE_S: i64 = 7 * 86_400;
 
-/// Identifies a delivery in one record.
+/// The fingerprint of a delivery in one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark(u64);
 
 impl Mark {
-    /// Of delivery `id` in the record at `offset` with that timestamp.
+    /// The mark of delivery `id` in the record at `offset` with the timestamp `timestamp_ms`, in Unix milliseconds.
     #[must_use]
     pub fn of(id: Uuid, offset: i64, timestamp_ms: i64) -> Self {
         let mut bytes = [0; 32];
@@ -35,31 +36,31 @@ impl Mark {
 
 /// An entry in a partition's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The stream's id for it.
+pub struct MarkEntry {
+    /// The id of the entry in the stream.
     pub id: String,
-    /// The highest offset that it marks.
+    /// The highest offset that the entry marks as settled.
     pub highest: i64,
 }
 
-/// What a stream says.
+/// The content of a stream.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// Its entries, oldest first.
-    pub entries: Vec<Entry>,
-    /// All marks.
+    /// The entries, oldest first.
+    pub entries: Vec<MarkEntry>,
+    /// The marks of all entries.
     pub marks: std::collections::HashSet<u64>,
 }
 
 impl Loaded {
-    /// Whether the stream says that this is settled.
+    /// Whether the stream contains `mark`, which means that the delivery is settled.
     #[must_use]
     pub fn contains(&self, mark: Mark) -> bool {
         self.marks.contains(&mark.0)
     }
 }
 
-/// The value of an entry: the highest offset, then the marks.
+/// Encodes the value of an entry: the highest offset, then the marks, each as 8 bytes in little-endian order.
 #[must_use]
 pub fn encode(highest: i64, marks: &[Mark]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(8 * (marks.len() + 1));
@@ -70,7 +71,7 @@ pub fn encode(highest: i64, marks: &[Mark]) -> Vec<u8> {
     bytes
 }
 
-/// An entry for a partition's stream. The script of [`super::settled`] appends it.
+/// An entry to append to the stream of a partition. The script of [`super::settled`] appends it.
 #[derive(Debug)]
 pub struct NewEntry {
     /// The stream's key.
@@ -79,7 +80,7 @@ pub struct NewEntry {
     pub value: Vec<u8>,
 }
 
-/// The streams of one installation.
+/// The mark streams of one installation.
 #[derive(Clone)]
 pub struct MarkStreams {
     connection: Connection,
@@ -94,7 +95,7 @@ impl MarkStreams {
         Self { connection, keys, names }
     }
 
-    /// The key of a partition's stream. Each consumer group has streams of its own.
+    /// The key of the stream of a partition. Each consumer group has its own streams.
     #[must_use]
     pub fn key(&self, topic: &str, partition: i32) -> String {
         let group =
@@ -105,7 +106,7 @@ impl MarkStreams {
     /// Reads a stream.
     ///
     /// # Errors
-    /// An error of Redis.
+    /// Errors of Redis.
     pub async fn load(&self, key: &str) -> redis::RedisResult<Loaded> {
         let mut connection = self.connection.clone();
         let reply: StreamRangeReply =
@@ -116,33 +117,34 @@ impl MarkStreams {
             let mut words = value.as_chunks::<8>().0.iter();
             let Some(highest) = words.next().map(|bytes| i64::from_le_bytes(*bytes)) else { continue };
             loaded.marks.extend(words.map(|bytes| u64::from_le_bytes(*bytes)));
-            loaded.entries.push(Entry { id: entry.id, highest });
+            loaded.entries.push(MarkEntry { id: entry.id, highest });
         }
         Ok(loaded)
     }
 
-    /// Removes a stream whose marks are void.
+    /// Removes a stream whose marks are no longer valid. Returns an empty content.
     ///
     /// # Errors
-    /// An error of Redis.
+    /// Errors of Redis.
     pub async fn discard(&self, key: &str) -> redis::RedisResult<Loaded> {
         redis::cmd("DEL").arg(key).query_async::<()>(&mut self.connection.clone()).await?;
         Ok(Loaded::default())
     }
 
-    /// Trims a stream up to the entry `passed`, which a commit has passed. A trim that fails only takes room.
+    /// Removes the entries up to and including `passed`, which a commit has passed. If this fails, the entries only use
+    /// memory until a later trim or until the stream expires.
     pub async fn trim(&self, key: &str, passed: &str) {
         let mut pipe = redis::pipe();
         pipe.cmd("XTRIM").arg(key).arg("MINID").arg(passed).ignore();
         // MINID keeps the entry itself, which the commit has passed as well.
         pipe.cmd("XDEL").arg(key).arg(passed).ignore();
         if let Err(error) = pipe.query_async::<()>(&mut self.connection.clone()).await {
-            tracing::debug!(%error, key, "marks can't be trimmed");
+            tracing::debug!(%error, key, "marks cannot be trimmed");
         }
     }
 }
 
-/// Appends an entry without the script.
+/// Adds commands that append an entry and renew the expiry of its stream, for use without the script.
 pub fn append(pipe: &mut redis::Pipeline, entry: &NewEntry) {
     pipe.cmd("XADD").arg(&entry.key).arg("*").arg("m").arg(&entry.value);
     pipe.cmd("EXPIRE").arg(&entry.key).arg(EXPIRE_S);
@@ -153,11 +155,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_is_of_one_delivery_in_one_record() {
+    fn a_mark_identifies_one_delivery_in_one_record() {
         let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(Mark::of(id, 5, 100), Mark::of(id, 5, 100));
         assert_ne!(Mark::of(id, 5, 100), Mark::of(other, 5, 100));
-        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 6, 100), "the same delivery, written again");
-        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 5, 101), "a topic made anew");
+        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 6, 100), "the same delivery in another record");
+        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 5, 101), "a recreated topic");
     }
 }

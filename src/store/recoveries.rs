@@ -1,7 +1,7 @@
-//! Endpoints that people, or other workers' probes, say are worth trying again: each worker hears of it within a moment.
+//! Recoveries: endpoints that answered with success, or that a person wants tried now. All workers learn of them.
 //!
-//! A stream that every worker reads on. What it holds matters for a second; losing it costs waiting for the circuit's
-//! own time.
+//! A Redis stream that every worker reads about once a second. An entry is of use only for that time. If the stream is
+//! lost, workers wait until the circuit becomes half open by itself.
 
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;
@@ -10,19 +10,19 @@ use super::Keys;
 use super::connection::Connection;
 use crate::webhook::WebhookId;
 
-/// Entries that are kept: far more than are written between two looks of a worker.
-const KEPT: usize = 1_000;
-/// Entries that one look reads.
+/// The approximate number of entries in the stream: far more than are written between two reads of a worker.
+const ENTRIES_MAX: usize = 1_000;
+/// The largest number of entries that one read returns.
 const READ_MAX: usize = 500;
-/// A fresh worker looks back so far, in milliseconds: what is told while it starts must not be missed.
+/// The age of the oldest entries that a worker reads first, in milliseconds, so that it misses none while it starts.
 const LOOK_BACK_MS: u64 = 60_000;
 
-/// What is said of an endpoint.
+/// The kind of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// A person asks for it to be tried now.
+    /// A person wants the endpoint to be tried now.
     TryNow,
-    /// It answered with success.
+    /// The endpoint answered with success.
     Succeeded,
 }
 
@@ -39,9 +39,9 @@ impl Recovery {
     }
 }
 
-/// Says it to all workers but `by`. No answer.
-pub fn tell(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, recovery: Recovery, by: Uuid) {
-    pipe.cmd("XADD").arg(keys.recoveries()).arg("MAXLEN").arg("~").arg(KEPT).arg("*");
+/// Adds a command that announces a recovery to all workers except `by`. Its answer is ignored.
+fn announce(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, recovery: Recovery, by: Uuid) {
+    pipe.cmd("XADD").arg(keys.recoveries()).arg("MAXLEN").arg("~").arg(ENTRIES_MAX).arg("*");
     pipe.arg("webhook")
         .arg(webhook.to_string())
         .arg("how")
@@ -51,54 +51,54 @@ pub fn tell(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, recover
         .ignore();
 }
 
-/// The same in a step with what Redis has of the endpoint: it is left alone no more, and doesn't fail any more. No
-/// answer.
-pub fn works(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, by: Uuid) {
-    pipe.zrem(keys.left_alone(), webhook.to_string()).ignore();
+/// Adds commands that announce a success to all workers except `by`, and remove the back-off and the failures of the
+/// endpoint from Redis. Their answers are ignored.
+pub fn announce_success(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, by: Uuid) {
+    pipe.zrem(keys.backing_off(), webhook.to_string()).ignore();
     pipe.hdel(keys.failing(), webhook.to_string()).ignore();
-    tell(pipe, keys, webhook, Recovery::Succeeded, by);
+    announce(pipe, keys, webhook, Recovery::Succeeded, by);
 }
 
-/// Reads on in the stream.
+/// The stream of recoveries, with a reading position.
 #[derive(Clone)]
 pub struct Recoveries {
     connection: Connection,
     keys: Keys,
-    /// Whose entries are no news here.
+    /// The id under which this process announces. It skips entries with this id when it reads.
     pub me: Uuid,
-    /// The last entry that was read.
+    /// The id of the last entry that was read. None before the first read.
     last: Option<String>,
 }
 
 impl Recoveries {
-    /// Over `connection`.
+    /// Uses `connection`, with a new id for this process.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys) -> Self {
         Self { connection, keys, me: Uuid::new_v4(), last: None }
     }
 
-    /// Says it to all other workers.
+    /// Announces a recovery to all other workers.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn put(&self, webhook: WebhookId, recovery: Recovery) -> redis::RedisResult<()> {
         let mut pipe = redis::pipe();
         pipe.atomic();
         match recovery {
-            Recovery::TryNow => tell(&mut pipe, &self.keys, webhook, recovery, self.me),
-            Recovery::Succeeded => works(&mut pipe, &self.keys, webhook, self.me),
+            Recovery::TryNow => announce(&mut pipe, &self.keys, webhook, recovery, self.me),
+            Recovery::Succeeded => announce_success(&mut pipe, &self.keys, webhook, self.me),
         }
         pipe.query_async(&mut self.connection.clone()).await
     }
 
-    /// What others said since the last call, oldest first.
+    /// The recoveries that other processes announced since the last call, oldest first.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The next call reads the same entries again.
     pub async fn read_new(&mut self) -> redis::RedisResult<Vec<(WebhookId, Recovery)>> {
         let after = match &self.last {
             Some(last) => last.clone(),
-            None => self.beginning().await?,
+            None => self.start().await?,
         };
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.recoveries())
@@ -119,8 +119,8 @@ impl Recoveries {
             .collect())
     }
 
-    /// Where a fresh worker begins, by Redis's own clock.
-    async fn beginning(&mut self) -> redis::RedisResult<String> {
+    /// The position before the first read, by the clock of Redis.
+    async fn start(&mut self) -> redis::RedisResult<String> {
         let (seconds, _micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await?;
         Ok(format!("{}-0", (seconds * 1_000).saturating_sub(LOOK_BACK_MS)))
     }

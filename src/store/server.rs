@@ -1,26 +1,26 @@
-//! Whether the Redis that was found can hold what is entrusted to it: its version, and what it does with data.
+//! The check of the Redis server at the start: its version, eviction policy and persistence.
 
 use redis::RedisResult;
 
 use super::connection::Connection;
 use super::is_away;
 
-/// `XTRIM MINID`, by which logs and marks are trimmed, is of this version.
+/// The oldest version that has `XTRIM MINID`, which trims logs and marks.
 const VERSION_MIN: (u32, u32) = (6, 2);
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fitness {
-    /// Why it can't be used at all.
+    /// The reason why the server cannot be used, if it cannot.
     pub refusal: Option<String>,
-    /// What an operator should know, a sentence each.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// Asks the server.
+/// Checks the server. If the server refuses a question, the result has a warning.
 ///
 /// # Errors
-/// Where it is away. One that may not be asked is warned of.
+/// Errors of Redis if the server is unavailable.
 pub async fn fitness(connection: &Connection) -> RedisResult<Fitness> {
     let info = match redis::cmd("INFO").query_async::<String>(&mut connection.clone()).await {
         Ok(info) => Some(info),
@@ -51,8 +51,8 @@ async fn setting(connection: &Connection, name: &str) -> RedisResult<Option<Stri
     Ok(pair.into_iter().nth(1))
 }
 
-/// Judges what the server says: the text of `INFO`, and of its settings `maxmemory-policy` and `save`; None where it
-/// doesn't say.
+/// Judges the text of `INFO` and the settings `maxmemory-policy` and `save`. None means that the server does not give the
+/// value.
 fn judge(info: Option<&str>, policy: Option<&str>, saves: Option<&str>) -> Fitness {
     let field = |name: &str| {
         let mut lines = info.unwrap_or_default().lines();
@@ -63,19 +63,19 @@ fn judge(info: Option<&str>, policy: Option<&str>, saves: Option<&str>) -> Fitne
         Some((text, Some(version))) if version < VERSION_MIN => {
             let (major, minor) = VERSION_MIN;
             fitness.refusal =
-                Some(format!("redis.url: this is Redis {text}; {major}.{minor} or newer is needed (XTRIM MINID)"));
+                Some(format!("redis.url: this is Redis {text}; {major}.{minor} or newer is required (XTRIM MINID)"));
         }
         Some((_, Some(_))) => {}
         _ => fitness
             .warnings
-            .push("redis doesn't say its version (INFO server): whether it is new enough can't be checked".to_owned()),
+            .push("redis doesn't report its version (INFO server), so the version can't be checked".to_owned()),
     }
     match field("maxmemory_policy").or(policy) {
         Some("noeviction") => {}
         Some(policy) => fitness.warnings.push(format!(
-            "redis: maxmemory-policy is {policy}: under memory pressure it evicts webhooks, logs and marks; noeviction refuses writes instead, and nothing is lost"
+            "redis: maxmemory-policy is {policy}: under memory pressure it evicts webhooks, logs and marks; with noeviction it refuses writes instead, and nothing is lost"
         )),
-        None => fitness.warnings.push("redis doesn't say its maxmemory-policy: whether it may evict webhooks can't be checked".to_owned()),
+        None => fitness.warnings.push("redis doesn't report its maxmemory-policy, so it can't be checked whether webhooks may be evicted".to_owned()),
     }
     match (field("aof_enabled"), saves) {
         (Some("1"), _) => {}
@@ -85,12 +85,12 @@ fn judge(info: Option<&str>, policy: Option<&str>, saves: Option<&str>) -> Fitne
             .push("redis keeps nothing on disk (neither appendonly nor save): a restart loses the webhooks".to_owned()),
         _ => fitness
             .warnings
-            .push("redis doesn't say whether it keeps its data on disk: that can't be checked".to_owned()),
+            .push("redis doesn't report whether it keeps its data on disk, so persistence can't be checked".to_owned()),
     }
     fitness
 }
 
-/// Major and minor.
+/// The major and minor version.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next().flatten().unwrap_or(0)))
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_lose_webhooks_is_warned_of_and_what_is_not_said_too() {
+    fn settings_that_may_lose_webhooks_and_missing_answers_are_warned_about() {
         let warnings = |info: Option<&str>, policy, saves| judge(info, policy, saves).warnings;
         let evicts = GOOD.replace("noeviction", "allkeys-lru");
         assert!(warnings(Some(&evicts), None, None)[0].contains("allkeys-lru"));

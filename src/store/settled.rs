@@ -1,12 +1,12 @@
-//! Recording what became of deliveries: log entries, counts and marks of many at once, in one script.
+//! Recording of settled deliveries: one script writes the log entries, counts and marks of a batch.
 //!
-//! A batch that wasn't answered in time may have been executed, may be executed later, or never, and is sent again,
-//! whole or in parts. So each line has a number that grows within its process, and Redis keeps the highest that was
-//! recorded: the script skips the lines up to it. Marks are a set and may be added twice.
+//! A batch whose answer timed out may have been executed, may be executed later, or never. It is sent again, whole or in
+//! parts. Each line therefore has a number that grows within its process, and Redis keeps the highest recorded number.
+//! The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
 //!
-//! Each key is tried for itself: one of another type, or one that an ACL refuses, costs what goes into it, and the
-//! answer names it. (So keys aren't passed as the script's `KEYS`: one that is refused would refuse all.) A server that
-//! takes no write at all is an error of the whole batch, of which nothing is recorded then.
+//! The script tries each key separately. If a key has another type or an ACL forbids it, only the data for that key is
+//! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden key
+//! would then fail the whole call. If the server refuses all writes, the whole batch fails and nothing is recorded.
 
 use std::sync::LazyLock;
 
@@ -19,45 +19,45 @@ use super::{Keys, is_away, log, refuses_writes, success};
 use crate::config;
 use crate::webhook::WebhookId;
 
-/// The number of a process's last line is kept for this long after it, in seconds.
+/// The time for which Redis keeps the number of the last line of a process, in seconds.
 const SEQUENCE_EXPIRE_S: i64 = 86_400;
 
-/// An attempt for the log and the counts.
+/// An attempt to record in the log and the counts.
 #[derive(Debug)]
 pub struct Line<'a> {
-    /// Grows with each line of this process.
+    /// The number of the line, which grows with each line of this process.
     pub number: u64,
-    /// Whose log.
+    /// The webhook whose log gets the entry.
     pub webhook: WebhookId,
-    /// The entry.
+    /// The attempt as JSON, from [`log::Logged::to_json`].
     pub meta: &'a [u8],
-    /// The request's body.
+    /// The body of the request.
     pub body: &'a [u8],
-    /// Whether it succeeded.
+    /// Whether the attempt succeeded.
     pub succeeded: bool,
-    /// Whether the log is cut by age with it.
+    /// Whether the log is also trimmed by age.
     pub cut: bool,
 }
 
-/// What is recorded at once.
+/// The attempts and marks that one script call records.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
-    /// In the order of their numbers.
+    /// The lines, in the order of their numbers.
     pub lines: Vec<Line<'a>>,
-    /// One for each partition.
+    /// The mark entries, one for each partition.
     pub marks: Vec<NewEntry>,
 }
 
-/// What came of a batch.
+/// The result of recording a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// The id of each entry of marks, in their order; None where it was refused.
+    /// The ids of the mark entries, in the order of [`Batch::marks`]. None if Redis refused the entry.
     pub entries: Vec<Option<String>>,
-    /// Keys that refused something, and the first of Redis's words on each.
+    /// The keys to which a write was refused, each with the first error message.
     pub refused: Vec<(String, String)>,
 }
 
-/// Records batches.
+/// Records batches in Redis.
 pub struct Recorder {
     connection: Connection,
     keys: Keys,
@@ -66,32 +66,32 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Over `connection`, for this process.
+    /// Uses `connection`. Each recorder numbers its lines separately.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys, log: config::Log) -> Self {
         let sequence_key = keys.settled_sequence(Uuid::now_v7());
         Self { connection, keys, log, sequence_key }
     }
 
-    /// The key of a webhook's log, as answers name it.
+    /// The key of the log of a webhook, as [`Recorded::refused`] names it.
     #[must_use]
     pub fn log_key(&self, webhook: WebhookId) -> String {
         self.keys.log(webhook)
     }
 
-    /// Gives the connection up: an answer that didn't come in time may stand behind much that is still to be sent.
+    /// Replaces the connection. After a timeout, much unsent data may be queued on the old one.
     pub fn renew_connection(&self) {
         self.connection.renew();
     }
 
-    /// Records a batch. Sent again after an error, lines of it that Redis has already are skipped.
+    /// Records a batch. If the batch is sent again after an error, Redis skips the lines that it has already recorded.
     ///
     /// # Errors
-    /// Redis's: then nothing is known of the batch.
+    /// Errors of Redis. The batch is then recorded or not.
     pub async fn record(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
         let answer = self.call(batch, now_ms).await;
         match answer {
-            // Scripts may not be used here: what can be had without them is better than to record nothing for ever.
+            // An ACL forbids scripts. Recording without the protection against duplicates is better than never recording.
             Err(error) if !is_away(&error) => {
                 let mut recorded = self.record_without_script(batch, now_ms).await?;
                 recorded.refused.insert(0, ("scripts (EVALSHA, EVAL)".to_owned(), error.to_string()));
@@ -126,7 +126,7 @@ impl Recorder {
             .arg(highest)
             .arg(SEQUENCE_EXPIRE_S)
             .arg(self.log.entries_max)
-            .arg(log::lasts_ms(&self.log))
+            .arg(log::expire_ms(&self.log))
             .arg(log::oldest_ms(&self.log, now_ms))
             .arg(success::key(&self.keys, now_ms))
             .arg(success::EXPIRE_S)
@@ -148,7 +148,7 @@ impl Recorder {
         call
     }
 
-    /// The same, command by command: one that is sent again after an error may be recorded twice.
+    /// Records a batch with single commands. If the batch is sent again after an error, it may be recorded twice.
     async fn record_without_script(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
         let mut pipe = redis::pipe();
         pipe.ignore_errors();
@@ -160,7 +160,7 @@ impl Recorder {
             keys.push(key.clone());
             if line.cut {
                 pipe.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg(log::oldest_ms(&self.log, now_ms));
-                pipe.cmd("PEXPIRE").arg(&key).arg(log::lasts_ms(&self.log));
+                pipe.cmd("PEXPIRE").arg(&key).arg(log::expire_ms(&self.log));
                 keys.extend([key.clone(), key]);
             }
             pipe.hincr(&success_key, success::field(line.webhook, line.succeeded), 1);
@@ -201,15 +201,17 @@ impl Recorder {
 
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 
-/// The number is written first. It is the write that a server refuses which takes none (a script that has written may go on
-/// writing), so a refusal of the whole is known before anything is recorded.
+/// The script that records a batch.
+///
+/// It writes the sequence number first. A server that refuses all writes refuses this one, so the script fails before it
+/// records anything. After a first accepted write, Redis lets a script go on writing.
 const CODE: &str = r"
-local sequence_key, log_max, log_lasts, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
-local success_key, success_lasts, marks_last = ARGV[7], ARGV[8], ARGV[9]
+local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
+local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
 local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 local refused, is_refused = {}, {}
 local call, type = redis.pcall, type
-local function took(key, answer)
+local function accepted(key, answer)
     if type(answer) ~= 'table' or not answer.err then return true end
     if not is_refused[key] then
         is_refused[key] = true
@@ -222,7 +224,7 @@ local recorded = redis.pcall('GET', sequence_key)
 recorded = type(recorded) == 'string' and tonumber(recorded) or 0
 local highest = string.format('%.0f', math.max(recorded, tonumber(ARGV[2])))
 local written = call('SET', sequence_key, highest, 'EX', ARGV[3])
-if not took(sequence_key, written) then
+if not accepted(sequence_key, written) then
     local problem = written.err
     for _, code in ipairs({'READONLY', 'OOM', 'MISCONF', 'NOREPLICAS'}) do
         local at = string.find(problem, code .. ' ', 1, true)
@@ -235,29 +237,29 @@ for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
         local key, field = ARGV[at + 1], ARGV[at + 2]
         local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 4], 'payload', ARGV[at + 5])
-        if took(key, id) then
+        if accepted(key, id) then
             logs[key] = true
-            if ARGV[at + 3] == '1' then took(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
+            if ARGV[at + 3] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
         end
         counts[field] = (counts[field] or 0) + 1
     end
     at = at + 6
 end
-for key in pairs(logs) do took(key, call('PEXPIRE', key, log_lasts)) end
+for key in pairs(logs) do accepted(key, call('PEXPIRE', key, log_expire)) end
 if next(counts) then
     for field, count in pairs(counts) do
-        took(success_key, call('HINCRBY', success_key, field, count))
-        -- What succeeded doesn't fail any more.
-        if string.sub(field, -1) == '+' then took(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2))) end
+        accepted(success_key, call('HINCRBY', success_key, field, count))
+        -- A success ends the recorded failures of the webhook.
+        if string.sub(field, -1) == '+' then accepted(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2))) end
     end
-    if not is_refused[success_key] then took(success_key, call('EXPIRE', success_key, success_lasts)) end
+    if not is_refused[success_key] then accepted(success_key, call('EXPIRE', success_key, success_expire)) end
 end
 local entries = {}
 for number = 1, marks do
     local key = ARGV[at]
     local id = call('XADD', key, '*', 'm', ARGV[at + 1])
-    if took(key, id) then
-        took(key, call('EXPIRE', key, marks_last))
+    if accepted(key, id) then
+        accepted(key, call('EXPIRE', key, marks_expire))
         entries[number] = id
     else
         entries[number] = ''

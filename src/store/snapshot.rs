@@ -1,5 +1,7 @@
-//! The webhooks as one immutable picture, swapped when Redis says that something changed, and not used unless it was
-//! confirmed within `webhooks.staleness_max`, nor while Redis takes no writes: what is sent couldn't be recorded.
+//! One immutable snapshot of the webhooks, replaced when Redis announces a change.
+//!
+//! The snapshot is used only if it was confirmed within `webhooks.staleness_max`. It is not used while Redis refuses
+//! writes, because attempts could not be recorded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,19 +20,19 @@ pub use keeper::{Setup, keep};
 mod keeper;
 mod listener;
 
-/// All webhooks at one version.
+/// All webhooks at one version of the store.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
     by_event: HashMap<EventType, Arc<[Arc<Webhook>]>>,
-    /// Webhooks that this version can't read: what is for them waits.
+    /// Active webhooks that this version cannot read. Their deliveries wait.
     unsupported: HashMap<WebhookId, Arc<Unsupported>>,
-    /// Deliveries that were sent again by hand, and when, Unix milliseconds.
+    /// Redeliveries, each with the time of its request in Unix milliseconds.
     replaced: HashMap<DeliveryId, i64>,
 }
 
 impl Snapshot {
-    /// Indexed by event type; webhooks that aren't active get nothing.
+    /// Builds a snapshot from all webhooks. It leaves out the inactive ones.
     #[must_use]
     pub fn of(webhooks: Vec<Webhook>, unsupported: Vec<Unsupported>, replaced: HashMap<DeliveryId, i64>) -> Self {
         let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
@@ -51,44 +53,44 @@ impl Snapshot {
         }
     }
 
-    /// Whether a delivery was sent again by hand since it was first seen: then that stands for this one.
+    /// Whether a redelivery replaces this delivery, because it was requested after the delivery was first seen.
     #[must_use]
     pub fn is_replaced(&self, delivery: &Delivery) -> bool {
         self.replaced.get(&delivery.id).is_some_and(|at_ms| delivery.first_seen_at_ms < *at_ms)
     }
 
-    /// The active webhook with that id.
+    /// The active webhook with this id.
     #[must_use]
     pub fn get(&self, id: WebhookId) -> Option<&Arc<Webhook>> {
         self.by_id.get(&id)
     }
 
-    /// Whether what is for that webhook waits, because this version can't read it.
+    /// Whether this version cannot read the active webhook with this id, so that its deliveries wait.
     #[must_use]
     pub fn is_unsupported(&self, id: WebhookId) -> bool {
         self.unsupported.contains_key(&id)
     }
 
-    /// Those that may want to be told of `event`, and can't be read.
+    /// The unsupported webhooks that may subscribe to `event`.
     pub fn unsupported(&self, event: EventType) -> impl Iterator<Item = &Arc<Unsupported>> {
         self.unsupported.values().filter(move |unsupported| unsupported.may_want(event))
     }
 
-    /// The active webhooks that want to be told of `event`.
+    /// The active webhooks that subscribe to `event`.
     #[must_use]
     pub fn matching(&self, event: EventType) -> Arc<[Arc<Webhook>]> {
         self.by_event.get(&event).cloned().unwrap_or_default()
     }
 }
 
-/// Why nothing may be sent although Redis answers.
+/// The reasons why nothing may be sent although Redis answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Trouble {
-    /// What stands there may be what a loss left.
+    /// Webhooks may have been lost.
     unconfirmed: Option<String>,
-    /// Writes are refused, as the keeper's own show.
+    /// Redis refused the test write of the keeper.
     probe: Option<String>,
-    /// What was sent can't be recorded.
+    /// Redis refused to record attempts.
     settling: Option<String>,
 }
 
@@ -101,14 +103,14 @@ impl Trouble {
 #[derive(Debug, Default)]
 struct Confirmed {
     snapshot: Arc<Snapshot>,
-    /// Taken before Redis was asked: the picture is at least as new as this.
+    /// The time before Redis was asked. The snapshot is at least as new as this.
     at: Option<Instant>,
-    /// The store's version at that time, and how many webhooks it had, inactive ones among them.
+    /// The version of the store at that time, and the number of webhooks, including inactive ones.
     seen: Option<(u64, u64)>,
     trouble: Trouble,
 }
 
-/// The snapshot in use.
+/// Access to the current snapshot. Clones share it.
 #[derive(Clone)]
 pub struct Snapshots {
     confirmed: watch::Sender<Confirmed>,
@@ -120,7 +122,7 @@ impl Snapshots {
         Self { confirmed: watch::channel(Confirmed::default()).0, staleness_max }
     }
 
-    /// The snapshot, as soon as it is confirmed to be current and what is sent can be recorded. Cancel safe.
+    /// Waits until a snapshot may be used: it is confirmed, and attempts can be recorded. Cancel safe.
     pub async fn current(&self) -> Arc<Snapshot> {
         let now = self.usable(&self.confirmed.borrow());
         match now {
@@ -129,25 +131,25 @@ impl Snapshots {
         }
     }
 
-    /// The first snapshot in use that isn't `before`. Cancel safe.
+    /// Waits for a usable snapshot other than `before`. Cancel safe.
     pub async fn after(&self, before: &Arc<Snapshot>) -> Arc<Snapshot> {
         self.wait_for(|snapshot| !Arc::ptr_eq(snapshot, before)).await
     }
 
-    async fn wait_for(&self, fits: impl Fn(&Arc<Snapshot>) -> bool) -> Arc<Snapshot> {
+    async fn wait_for(&self, is_wanted: impl Fn(&Arc<Snapshot>) -> bool) -> Arc<Snapshot> {
         let mut changes = self.confirmed.subscribe();
-        let is_wanted = |confirmed: &Confirmed| self.usable(confirmed).is_some_and(|snapshot| fits(&snapshot));
-        let next = changes.wait_for(is_wanted).await.map(|confirmed| confirmed.snapshot.clone());
-        next.expect("the sender lives as long as this")
+        let matches = |confirmed: &Confirmed| self.usable(confirmed).is_some_and(|snapshot| is_wanted(&snapshot));
+        let next = changes.wait_for(matches).await.map(|confirmed| confirmed.snapshot.clone());
+        next.expect("this owns the sender")
     }
 
-    /// Whether it is confirmed, and may be used.
+    /// Whether the current snapshot may be used.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.usable(&self.confirmed.borrow()).is_some()
     }
 
-    /// Why nothing is sent; None where something may be.
+    /// The reason why nothing is sent. None if deliveries may be sent.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let confirmed = self.confirmed.borrow();
@@ -157,23 +159,23 @@ impl Snapshots {
         self.usable(&confirmed).is_none().then(|| "away".to_owned())
     }
 
-    /// The store's version when it was last confirmed, and how many webhooks it had.
+    /// The version of the store when it was last confirmed, and the number of webhooks. None before that.
     #[must_use]
     pub fn seen(&self) -> Option<(u64, u64)> {
         self.confirmed.borrow().seen
     }
 
-    /// What was sent can't be recorded, or can again: until then nothing more is sent.
+    /// Sets the reason why attempts cannot be recorded. While there is one, nothing is sent. None clears it.
     pub fn settling(&self, trouble: Option<String>) {
-        self.note(|known| &mut known.settling, trouble);
+        self.note(|current| &mut current.settling, trouble);
     }
 
     fn note(&self, which: impl FnOnce(&mut Trouble) -> &mut Option<String>, trouble: Option<String>) {
         self.confirmed.send_if_modified(|confirmed| {
-            let known = which(&mut confirmed.trouble);
-            let is_news = *known != trouble;
-            *known = trouble;
-            is_news
+            let current = which(&mut confirmed.trouble);
+            let is_changed = *current != trouble;
+            *current = trouble;
+            is_changed
         });
     }
 

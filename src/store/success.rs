@@ -1,4 +1,4 @@
-//! How many attempts of each webhook succeeded and failed, by the hour.
+//! The number of attempts of each webhook that succeeded and failed, by hour.
 
 use crate::store::connection::Connection;
 
@@ -6,44 +6,44 @@ use super::{Keys, is_away};
 use crate::webhook::WebhookId;
 
 const HOUR_MS: i64 = 3_600_000;
-/// What a rate is made of: the present hour and the 23 before it.
+/// The number of hours that a success rate covers: the current hour and the 23 before it.
 const HOURS: i64 = 24;
-/// An hour's counts are kept a little longer than they are read, in seconds.
+/// The time for which the counts of an hour are kept, in seconds: one hour longer than they are read.
 pub const EXPIRE_S: i64 = (HOURS + 1) * 3_600;
 
-/// Attempts of one webhook.
+/// The attempts of one webhook by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// That succeeded.
+    /// Attempts that succeeded.
     pub succeeded: u64,
-    /// That failed.
+    /// Attempts that failed.
     pub failed: u64,
 }
 
 impl Counts {
-    /// Share that succeeded, in percent, rounded down so that 100 means all; None without attempts.
+    /// The success rate in percent, rounded down so that 100 means all attempts. None if there were no attempts.
     #[must_use]
     pub fn percent(self) -> Option<u64> {
         (self.succeeded.saturating_mul(100)).checked_div(self.succeeded.saturating_add(self.failed))
     }
 }
 
-/// Where the attempts of that hour are counted.
+/// The key of the counts for the hour of `now_ms` (Unix milliseconds).
 #[must_use]
 pub fn key(keys: &Keys, now_ms: i64) -> String {
     keys.success(now_ms / HOUR_MS)
 }
 
-/// Which count an attempt raises.
+/// The field of the counts that an attempt increments.
 #[must_use]
 pub fn field(webhook: WebhookId, succeeded: bool) -> String {
     format!("{webhook}{}", if succeeded { '+' } else { '-' })
 }
 
-/// The last 24 hours of `webhooks`, in their order.
+/// The attempts of `webhooks` in the last 24 hours, in the order of `webhooks`. Counts that cannot be read are 0.
 ///
 /// # Errors
-/// Redis's.
+/// Errors of Redis if it is unavailable.
 pub async fn of_last_day(
     connection: &mut Connection,
     keys: &Keys,
@@ -60,7 +60,7 @@ pub async fn of_last_day(
     for hour in 0..HOURS {
         pipe.cmd("HMGET").arg(keys.success(now_ms / HOUR_MS - hour)).arg(&fields);
     }
-    // An hour that isn't a hash, or a count that isn't a number, costs itself only.
+    // If the key of an hour is not a hash, only that hour is lost.
     pipe.ignore_errors();
     let hours: Vec<redis::RedisResult<Vec<Option<Vec<u8>>>>> = pipe.query_async(connection).await?;
     for hour in hours {
@@ -68,7 +68,7 @@ pub async fn of_last_day(
             Ok(counts) => counts,
             Err(error) if is_away(&error) => return Err(error),
             Err(error) => {
-                tracing::warn!(%error, "an hour's success counts can't be read");
+                tracing::warn!(%error, "the success counts of an hour cannot be read");
                 continue;
             }
         };
@@ -81,7 +81,7 @@ pub async fn of_last_day(
     Ok(days)
 }
 
-/// A count as it stands there. Redis counts in signed numbers: more isn't one of ours.
+/// Parses a count. A value that is not a number from 0 to `u32::MAX` was not written by this program and counts as 0.
 fn number(count: Option<&[u8]>) -> u64 {
     let text = count.and_then(|bytes| std::str::from_utf8(bytes).ok());
     text.and_then(|text| text.parse::<u32>().ok()).map_or(0, u64::from)
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hundred_percent_means_all_and_none_means_no_attempt() {
+    fn a_hundred_percent_means_that_every_attempt_succeeded() {
         assert_eq!(Counts::default().percent(), None);
         assert_eq!(Counts { succeeded: 999, failed: 1 }.percent(), Some(99));
         assert_eq!(Counts { succeeded: 3, failed: 0 }.percent(), Some(100));

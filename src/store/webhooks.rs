@@ -1,4 +1,5 @@
-//! The webhooks in Redis: each change raises a version, counts the webhooks and is announced, in one script.
+//! The webhooks in Redis. One script makes each change, increments the version, updates the count and announces the
+//! change.
 
 mod scripts;
 
@@ -8,57 +9,57 @@ use std::time::Duration;
 use redis::{AsyncCommands as _, RedisResult, Script, Value};
 
 use super::connection::Connection;
-use super::reading::{Peek, Version};
+use super::reading::{StoreSummary, Version};
 use super::{Keys, StoreError, is_away, replaced};
+use crate::clock::rfc3339;
 use crate::delivery::DeliveryId;
-use crate::event::rfc3339;
 use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
 
-/// The webhooks as they stand in Redis.
+/// Access to the webhooks in Redis.
 #[derive(Clone)]
 pub struct WebhookStore {
     connection: Connection,
     keys: Keys,
 }
 
-/// All webhooks as they stand.
+/// All webhooks that Redis holds.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Oldest first.
+    /// The webhooks that this version can read, oldest first.
     pub webhooks: Vec<Webhook>,
-    /// Those that this version can't read.
+    /// The webhooks that this version cannot read, by id.
     pub unsupported: Vec<Unsupported>,
-    /// Entries that can't be a webhook of any version: their names aren't ids.
+    /// The names of entries that are not webhooks of any version, because the names are not ids.
     pub foreign: Vec<String>,
     /// The names of all entries.
     pub names: HashSet<String>,
 }
 
-/// What the store looked like when a webhook was added.
+/// The state of the store after a webhook was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Added {
-    /// Webhooks that should be there by now, this one among them.
+    /// The number of webhooks that there should be, including the added one.
     pub expected: u64,
-    /// Webhooks that are there by now.
+    /// The number of webhooks that there are.
     pub found: u64,
-    /// The store's version by now.
+    /// The version of the store.
     pub version: u64,
-    /// Whether nothing had ever been written here before.
+    /// Whether the store had no version before.
     pub is_first: bool,
 }
 
 impl WebhookStore {
-    /// Over `connection`.
+    /// Uses `connection`.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys) -> Self {
         Self { connection, keys }
     }
 
-    /// Adds or replaces one. Workers see it by their next message.
+    /// Adds or replaces a webhook, and announces it to the workers.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The webhook is then stored or not.
     pub async fn put(&self, webhook: &Webhook) -> RedisResult<Added> {
         let json = serde_json::to_string(webhook).expect("a webhook always serializes");
         let (expected, found, version, is_first) = self
@@ -70,25 +71,26 @@ impl WebhookStore {
         Ok(Added { expected, found, version, is_first })
     }
 
-    /// Removes one; whether it was there. Nothing more is sent to it.
+    /// Removes a webhook and its log. Returns whether it existed. Workers drop its deliveries.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The webhook is then removed or not.
     pub async fn remove(&self, id: WebhookId) -> RedisResult<bool> {
         self.script(&scripts::REMOVE)
             .key(self.keys.failing())
-            .key(self.keys.left_alone())
+            .key(self.keys.backing_off())
             .key(self.keys.log(id))
             .arg(id.to_string())
             .invoke_async(&mut self.connection.clone())
             .await
     }
 
-    /// Disables the webhook that was `sent_to`, with the reason that its owner is shown. False if it is gone, inactive
-    /// already, or was changed since: what its owner has just mended isn't disabled for what was before.
+    /// Disables a webhook, with a reason that its owner sees. `sent_to` is the webhook as it was when the attempt was sent.
+    /// Returns false if the webhook no longer exists, is already inactive, or was changed since: a webhook that its owner
+    /// has just corrected must not be disabled because of earlier failures.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn disable(&self, sent_to: &Webhook, reason: &str, now_ms: i64) -> Result<bool, StoreError> {
         let changed = self
             .change(sent_to.id, |webhook| {
@@ -104,12 +106,14 @@ impl WebhookStore {
         Ok(matches!(changed, Some(Ok(_))))
     }
 
-    /// Changes one; None if it is gone. `change` may refuse, and may be asked again: someone else may change the
-    /// webhook at the same moment, and neither change is lost. Enabled again, or with another URL, it begins anew: what is
-    /// kept of its failures goes with the same step, so that a failure right after it doesn't count what was before.
+    /// Changes a webhook. Returns None if it no longer exists, and the error of `change` if `change` refuses.
+    ///
+    /// `change` may be called several times: if someone else changes the webhook at the same time, this call starts again
+    /// from the new state, and neither change is lost. If the webhook is enabled again or gets another URL, the same script
+    /// removes its back-off and recorded failures. A failure right afterwards then does not count the earlier ones.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn change<E>(
         &self,
         id: WebhookId,
@@ -123,16 +127,16 @@ impl WebhookStore {
             if let Err(refused) = change(&mut webhook) {
                 return Ok(Some(Err(refused)));
             }
-            let begins_anew = (webhook.active && !was_active) || webhook.url != old_url;
+            let starts_anew = (webhook.active && !was_active) || webhook.url != old_url;
             let after = serde_json::to_string(&webhook).expect("a webhook always serializes");
             let swapped: bool = self
                 .script(&scripts::SWAP)
                 .key(self.keys.failing())
-                .key(self.keys.left_alone())
+                .key(self.keys.backing_off())
                 .arg(id.to_string())
                 .arg(before)
                 .arg(after)
-                .arg(u8::from(begins_anew))
+                .arg(u8::from(starts_anew))
                 .invoke_async(&mut self.connection.clone())
                 .await?;
             if swapped {
@@ -141,10 +145,11 @@ impl WebhookStore {
         }
     }
 
-    /// A delivery was sent again at `at_ms`: what of it still waits is replaced by that. Workers know it at once.
+    /// Records a redelivery requested at `at_ms` (Unix milliseconds), and announces it. Workers drop earlier records of the
+    /// delivery when they come up.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The redelivery is then recorded or not.
     pub async fn replace(&self, delivery: DeliveryId, at_ms: i64, age_max: Duration) -> RedisResult<()> {
         let mut pipe = redis::pipe();
         replaced::append(&mut pipe, &self.keys, delivery, at_ms, age_max);
@@ -152,19 +157,19 @@ impl WebhookStore {
         self.script(&scripts::ANNOUNCE).invoke_async(&mut self.connection.clone()).await
     }
 
-    /// Until when records of a delivery are replaced, Unix milliseconds.
+    /// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are replaced.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn replaced(&self) -> RedisResult<HashMap<DeliveryId, i64>> {
         replaced::load(&mut self.connection.clone(), &self.keys).await
     }
 
-    /// Declares that what stands here is right, for workers that saw `seen` or any version before it too. How many
-    /// webhooks that are.
+    /// Declares the stored webhooks complete, and returns their number. The new version is higher than `seen`, so that
+    /// workers accept the declaration that have last seen that version or an earlier one.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis. The declaration is then made or not.
     pub async fn declare(&self, seen: u64, now_ms: i64) -> RedisResult<u64> {
         let connection = &mut self.connection.clone();
         self.script(&scripts::DECLARE)
@@ -175,80 +180,81 @@ impl WebhookStore {
             .await
     }
 
-    /// Makes the store one that was written to, if it never was.
+    /// Writes the first version of an empty store, if the store has no version.
     ///
     /// # Errors
-    /// Redis's.
-    pub async fn begin(&self) -> RedisResult<()> {
-        self.script(&scripts::BEGIN).invoke_async(&mut self.connection.clone()).await
+    /// Errors of Redis.
+    pub async fn initialize(&self) -> RedisResult<()> {
+        self.script(&scripts::INITIALIZE).invoke_async(&mut self.connection.clone()).await
     }
 
-    /// With the keys that every change needs.
+    /// Prepares a call of `script` with the keys that every change needs.
     fn script(&self, script: &'static Script) -> redis::ScriptInvocation<'static> {
         let mut call = script.prepare_invoke();
         call.key(self.keys.webhooks()).key(self.keys.webhooks_version()).key(self.keys.webhooks_count());
         call
     }
 
-    /// The one with that id.
+    /// The webhook with this id.
     ///
     /// # Errors
-    /// [`StoreError`]
+    /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn get(&self, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
         let json: Option<Vec<u8>> = self.connection.clone().hget(self.keys.webhooks(), id.to_string()).await?;
         json.map(|json| readable(id, &json)).transpose()
     }
 
-    /// Those that can be read, oldest first, and the version they were at least at.
+    /// The version of the store (0 if it has none), and the webhooks that this version can read, oldest first.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn all(&self) -> RedisResult<(u64, Vec<Webhook>)> {
         let (peek, listing) = self.read().await?;
         let version = if let Version::Number(version) = peek.version { version } else { 0 };
         Ok((version, listing.webhooks))
     }
 
-    /// All of them, with those that can't be read.
+    /// All webhooks, including those that this version cannot read.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis.
     pub async fn listing(&self) -> RedisResult<Listing> {
         Ok(listing(self.connection.clone().hgetall(self.keys.webhooks()).await?))
     }
 
-    /// All of them, with what the store says of itself at that moment.
+    /// All webhooks and the metadata of the store, read in one transaction.
     ///
     /// # Errors
-    /// Redis's.
-    pub async fn read(&self) -> RedisResult<(Peek, Listing)> {
+    /// Errors of Redis.
+    pub async fn read(&self) -> RedisResult<(StoreSummary, Listing)> {
         let mut pipe = redis::pipe();
         pipe.atomic();
-        self.ask(&mut pipe).cmd("HGETALL").arg(self.keys.webhooks());
+        self.query_metadata(&mut pipe).cmd("HGETALL").arg(self.keys.webhooks());
         let (mut peek, entries) = self.answers(&pipe).await?;
         let listing = listing(redis::from_redis_value(entries)?);
         peek.found = listing.names.len() as u64;
         Ok((peek, listing))
     }
 
-    /// What the store says of itself, which tells whether there is anything new to read.
+    /// The metadata of the store. If it is unchanged, there is nothing new to read.
     ///
     /// # Errors
-    /// Redis's.
-    pub async fn peek(&self) -> RedisResult<Peek> {
+    /// Errors of Redis.
+    pub async fn peek(&self) -> RedisResult<StoreSummary> {
         let mut pipe = redis::pipe();
-        self.ask(&mut pipe).cmd("HLEN").arg(self.keys.webhooks());
+        self.query_metadata(&mut pipe).cmd("HLEN").arg(self.keys.webhooks());
         let (peek, found) = self.answers(&pipe).await?;
-        Ok(Peek { found: redis::from_redis_value(found)?, ..peek })
+        Ok(StoreSummary { found: redis::from_redis_value(found)?, ..peek })
     }
 
-    fn ask<'a>(&self, pipe: &'a mut redis::Pipeline) -> &'a mut redis::Pipeline {
+    /// Adds the commands that read the metadata.
+    fn query_metadata<'a>(&self, pipe: &'a mut redis::Pipeline) -> &'a mut redis::Pipeline {
         pipe.ignore_errors();
         pipe.get(self.keys.webhooks_version()).get(self.keys.webhooks_count()).get(self.keys.webhooks_declared())
     }
 
-    /// The answers to [`Self::ask`], and the one after them.
-    async fn answers(&self, pipe: &redis::Pipeline) -> RedisResult<(Peek, Value)> {
+    /// Runs `pipe`. Returns the metadata from the answers to [`Self::query_metadata`], and the last answer.
+    async fn answers(&self, pipe: &redis::Pipeline) -> RedisResult<(StoreSummary, Value)> {
         let answers: Vec<Value> = pipe.query_async(&mut self.connection.clone()).await?;
         let [version, count, declared, last] = <[Value; 4]>::try_from(answers).map_err(|answers| {
             redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "four answers", format!("{answers:?}")))
@@ -259,16 +265,16 @@ impl WebhookStore {
         let version = match text(version) {
             Ok(value) => Version::of(value.as_deref()),
             Err(error) if is_away(&error) => return Err(error),
-            Err(error) => Version::Odd(error.to_string()),
+            Err(error) => Version::Invalid(error.to_string()),
         };
-        // What these say only sharpens the judgement: a value that can't be read is one that isn't there.
+        // The count and the declaration are optional, so a value that cannot be read counts as absent.
         let optional = |value: Value| text(value).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
         let count = optional(count).and_then(|text| {
             let (count, at) = text.split_once(' ')?;
             Some((count.parse().ok()?, at.parse().ok()?))
         });
         let declared = optional(declared).and_then(|text| text.parse().ok());
-        Ok((Peek { version, count, declared, found: 0 }, last.extract_error()?))
+        Ok((StoreSummary { version, count, declared, found: 0 }, last.extract_error()?))
     }
 }
 
@@ -287,7 +293,7 @@ fn listing(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Listing {
             continue;
         };
         match serde_json::from_slice::<Webhook>(&json) {
-            // The entry's name is what deliveries and changes go by.
+            // Deliveries and changes use the name of the entry, so it overrides the id in the JSON.
             Ok(webhook) => listing.webhooks.push(Webhook { id, ..webhook }),
             Err(error) => listing.unsupported.push(Unsupported::read(id, &json, &error)),
         }

@@ -5,10 +5,11 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::{BadWebhook, PayloadFormat, Webhook};
+use super::{BadWebhook, Webhook};
+use crate::clock::rfc3339;
 use crate::config::MASK;
-use crate::event::{EventType, rfc3339};
-use crate::slack;
+use crate::event::EventType;
+use crate::payload::PayloadFormat;
 
 /// What isn't said stays as it is; null takes away.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
@@ -50,7 +51,7 @@ impl Draft {
             return Err(bad("events", &format!("is needed: a list of one or more of {}", all_events())));
         };
         let mut webhook = Webhook::new(read_url(url)?, read_events(events)?, now_ms);
-        webhook.format = preset(&webhook.url);
+        webhook.format = PayloadFormat::preset(&webhook.url);
         if self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK)) {
             return Err(bad("secret", "is the mask that stands for a secret; enter a real one or leave it out"));
         }
@@ -74,8 +75,8 @@ impl Draft {
         if let Some(url) = &self.url {
             let url = read_url(url)?;
             // Chosen again, unless it was chosen against what fits the URL before.
-            if url != webhook.url && webhook.format == preset(&webhook.url) {
-                webhook.format = preset(&url);
+            if url != webhook.url && webhook.format == PayloadFormat::preset(&webhook.url) {
+                webhook.format = PayloadFormat::preset(&url);
             }
             webhook.url = url;
         }
@@ -107,11 +108,6 @@ impl Draft {
         webhook.updated_at = rfc3339(now_ms);
         Ok(())
     }
-}
-
-/// The format that fits a URL.
-fn preset(url: &Url) -> PayloadFormat {
-    if slack::is_slack(url) { PayloadFormat::Slack } else { PayloadFormat::Optio }
 }
 
 fn bad(field: &'static str, problem: &str) -> BadWebhook {

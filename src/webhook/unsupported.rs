@@ -6,8 +6,9 @@
 use serde_json::Value;
 use url::Url;
 
-use super::{PayloadFormat, WebhookId};
+use super::WebhookId;
 use crate::event::EventType;
+use crate::payload::PayloadFormat;
 
 /// Characters of what is wrong that are shown.
 const PROBLEM_MAX: usize = 200;

@@ -117,7 +117,12 @@ pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Rout
 
 /// What the counters of this process are read from; None where another part of it has claimed them.
 fn metrics_page() -> Option<PrometheusHandle> {
-    PrometheusBuilder::new().install_recorder().inspect_err(|error| tracing::warn!(%error, "metrics aren't kept")).ok()
+    let page = PrometheusBuilder::new()
+        .install_recorder()
+        .inspect_err(|error| tracing::warn!(%error, "metrics can't be kept"))
+        .ok()?;
+    crate::metrics::begin();
+    Some(page)
 }
 
 /// Asks the broker again and again on a thread of its own, as long as someone looks at the answer.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::now_ms;
+use crate::clock::rfc3339;
 use crate::conditions::{Conditions, Severity};
-use crate::event::rfc3339;
 use crate::pipeline::assigned::Assigned;
 use crate::pipeline::dispatch::Dispatcher;
 use crate::pipeline::partition::Partition;

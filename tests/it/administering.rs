@@ -1,4 +1,4 @@
-//! The API, as Optio's clients and operators use it.
+//! The API as Optio's clients and operators use it.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::harness::worker::Worker;
 use crate::harness::world::SECRET;
 use crate::harness::{Reply, World, eventually};
 
-fn hook(url: &str) -> Value {
-    json!({ "url": url, "events": ["task.completed"], "secret": SECRET, "description": "ours" })
+fn webhook_draft(url: &str) -> Value {
+    json!({ "url": url, "events": ["task.completed"], "secret": SECRET, "description": "a test" })
 }
 
 fn id(webhook: &Value) -> String {
@@ -22,11 +22,11 @@ fn id(webhook: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_is_added_shown_changed_and_removed_in_optios_own_shapes() {
+async fn the_api_creates_reads_updates_and_deletes_webhooks_in_optios_shapes() {
     let world = World::new().await;
     let worker = world.worker().await;
     assert_eq!(worker.call("GET", "/api/webhooks", None).await, (200, json!({ "webhooks": [] })));
-    let (status, added) = worker.call("POST", "/api/webhooks", Some(hook(&world.receiver.url("/hook")))).await;
+    let (status, added) = worker.call("POST", "/api/webhooks", Some(webhook_draft(&world.receiver.url("/hook")))).await;
     let webhook = &added["webhook"];
     assert_eq!(status, 201);
     let mut keys: Vec<&str> = webhook.as_object().unwrap().keys().map(String::as_str).collect();
@@ -53,7 +53,7 @@ async fn a_webhook_is_added_shown_changed_and_removed_in_optios_own_shapes() {
     assert_eq!(worker.call("GET", &path, None).await, (200, added.clone()));
     assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"], json!([webhook]));
 
-    // What a client was shown and sends back changes nothing; null takes away.
+    // A client may send back the mask that it got instead of the secret: the secret stays. A null removes a field.
     let change =
         json!({ "secret": "••••••", "description": null, "events": ["task.failed", "task.failed"], "active": false });
     let (status, changed) = worker.call("PATCH", &path, Some(change)).await;
@@ -69,10 +69,10 @@ async fn a_webhook_is_added_shown_changed_and_removed_in_optios_own_shapes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_refused_with_a_sentence_that_names_the_field_and_changes_nothing() {
+async fn an_invalid_request_is_refused_with_the_name_of_its_field() {
     let world = World::new().await;
     let worker = world.worker().await;
-    let (_, added) = worker.call("POST", "/api/webhooks", Some(hook(&world.receiver.url("/hook")))).await;
+    let (_, added) = worker.call("POST", "/api/webhooks", Some(webhook_draft(&world.receiver.url("/hook")))).await;
     let path = format!("/api/webhooks/{}", id(&added["webhook"]));
     for (field, change) in [
         ("url", json!({ "url": "nonsense" })),
@@ -120,7 +120,7 @@ async fn what_cannot_be_read_is_refused_with_a_sentence_that_names_the_field_and
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_call_needs_the_token_and_what_is_not_there_is_a_404() {
+async fn calls_without_the_token_get_401_and_unknown_ids_get_404() {
     let world = World::new().await;
     let worker = world.worker().await;
     let nobody = "00000000-0000-0000-0000-000000000000";
@@ -158,7 +158,7 @@ async fn every_call_needs_the_token_and_what_is_not_there_is_a_404() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_admin_token_nobody_comes_in() {
+async fn without_an_admin_token_the_api_refuses_every_call() {
     let mut world = World::new().await;
     world.set("admin.token", "");
     let worker = world.worker().await;
@@ -167,7 +167,7 @@ async fn without_an_admin_token_nobody_comes_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_describes_itself_as_it_is_published() {
+async fn the_served_openapi_document_is_the_published_one() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
     let published: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let world = World::new().await;
@@ -175,7 +175,7 @@ async fn the_api_describes_itself_as_it_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_test_event_is_sent_at_once_and_its_result_is_in_the_log() {
+async fn a_test_event_is_sent_at_once_and_logged() {
     let world = World::new().await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
@@ -187,7 +187,7 @@ async fn a_test_event_is_sent_at_once_and_its_result_is_in_the_log() {
     assert_eq!((&delivery["error"], &delivery["payload"]["event"]), (&json!("status"), &json!("task.failed")));
     let request = &world.receiver.requests()[0];
     for name in ["x-optio-signature", "x-optio-delivery", "webhook-signature", "webhook-id", "user-agent"] {
-        assert_eq!(delivery["requestHeaders"][name], request.header(name), "the log tells what was sent: {name}");
+        assert_eq!(delivery["requestHeaders"][name], request.header(name), "the log has {name} as sent");
     }
     let other = json!({ "event": "review.completed" });
     let (_, tested) = worker.call("POST", &format!("/api/webhooks/{webhook}/test"), Some(other)).await;
@@ -197,7 +197,7 @@ async fn a_test_event_is_sent_at_once_and_its_result_is_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_secret_signs_at_once_and_the_old_one_beside_it_until_the_overlap_ends() {
+async fn both_secrets_sign_during_the_overlap_after_a_rotation() {
     let world = World::new().await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
@@ -223,7 +223,7 @@ async fn a_rotated_secret_signs_at_once_and_the_old_one_beside_it_until_the_over
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_is_read_page_by_page_and_filtered() {
+async fn the_delivery_log_is_paged_and_filtered() {
     let world = World::new().await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hook", &[EventType::TaskCompleted, EventType::TaskFailed]).await;
@@ -248,7 +248,7 @@ async fn the_log_is_read_page_by_page_and_filtered() {
     let mut ordered = seen.clone();
     ordered.sort_by(|one, other| other.cmp(one));
     ordered.dedup();
-    assert_eq!((seen.len(), &seen), (15, &ordered), "each once, newest first");
+    assert_eq!((seen.len(), &seen), (15, &ordered), "each entry appears once, newest first");
     let count = async |query: &str| {
         let (_, page) = worker.call("GET", &format!("{path}?limit=200&{query}"), None).await;
         page["deliveries"].as_array().unwrap().len()
@@ -258,7 +258,7 @@ async fn the_log_is_read_page_by_page_and_filtered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redelivery_keeps_its_id_goes_through_kafka_and_replaces_the_retry_that_waits() {
+async fn a_redelivery_keeps_its_id_and_replaces_the_waiting_retry() {
     let world = World::with(&[("delivery.retry.initial", "3s"), ("delivery.retry.multiplier", "1")]).await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
@@ -266,17 +266,17 @@ async fn a_redelivery_keeps_its_id_goes_through_kafka_and_replaces_the_retry_tha
     world.emit(EventType::TaskCompleted, 1).await;
     let first = world.receiver.arrived(1).await.remove(0);
     let retries = world.names().retry(1);
-    eventually("a retry waits", async || (world.count(&retries) == 1).then_some(())).await;
+    eventually("the retry is written", async || (world.count(&retries) == 1).then_some(())).await;
     let logged = eventually("the attempt is logged", async || world.logged(webhook).await.into_iter().next()).await;
     world.receiver.answer(|_| Reply::status(200));
 
     let path = format!("/api/webhooks/{webhook}/deliveries/{}/redeliver", first.delivery());
     let (status, answer) = worker.call("POST", &path, None).await;
     assert_eq!((status, &answer["deliveryId"]), (202, &logged["deliveryId"]));
-    assert_eq!(world.count(&world.names().replays()), 1, "it is durable before it is answered");
+    assert_eq!(world.count(&world.names().replays()), 1, "the redelivery is durable before the API answers");
     let again = world.receiver.arrived(2).await.remove(1);
     assert_eq!((again.delivery(), again.attempt(), again.body), (first.delivery(), 1, first.body));
-    // The retry that waited comes up, and is dropped: its offset is committed, and nothing was sent.
+    // The waiting retry comes due and is dropped: its offset is committed, and nothing is sent.
     world.settled().await;
     assert_eq!(world.receiver.count(), 2);
     let log = world.logged(webhook).await;
@@ -290,7 +290,7 @@ async fn a_redelivery_keeps_its_id_goes_through_kafka_and_replaces_the_retry_tha
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_letters_are_looked_through_and_replayed_with_progress() {
+async fn the_api_filters_dead_letters_and_replays_them_with_progress() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
@@ -305,26 +305,26 @@ async fn dead_letters_are_looked_through_and_replayed_with_progress() {
 
     world.receiver.answer(|_| Reply::status(200));
     let request = json!({ "webhook": webhook, "reason": "exhausted" });
-    let (status, begun) = worker.call("POST", "/api/dead-letters/replay", Some(request.clone())).await;
-    assert_eq!((status, &begun["replay"]["state"]), (202, &json!("running")));
-    let finished = async |begun: &Value| {
-        let path = format!("/api/dead-letters/replays/{}", id(&begun["replay"]));
-        eventually("the replay's end", async || {
+    let (status, started) = worker.call("POST", "/api/dead-letters/replay", Some(request.clone())).await;
+    assert_eq!((status, &started["replay"]["state"]), (202, &json!("running")));
+    let finished = async |started: &Value| {
+        let path = format!("/api/dead-letters/replays/{}", id(&started["replay"]));
+        eventually("the replay ends", async || {
             let (_, now) = worker.call("GET", &path, None).await;
             (now["replay"]["state"] != "running").then(|| now["replay"].clone())
         })
         .await
     };
-    let done = finished(&begun).await;
+    let done = finished(&started).await;
     assert_eq!((&done["state"], &done["replayed"]), (&json!("done"), &json!(3)));
     assert_eq!(world.receiver.delivered(3).await.len(), 3);
-    let (_, begun) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
-    let done = finished(&begun).await;
+    let (_, started) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
+    let done = finished(&started).await;
     assert_eq!((&done["replayed"], &done["replayedBefore"]), (&json!(0), &json!(3)), "nothing is replayed twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_replay_runs_another_is_refused_and_told_why() {
+async fn a_second_replay_at_the_same_time_is_refused_with_the_reason() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
     let worker = world.worker().await;
     world.webhook("/hook", &[EventType::TaskFailed]).await;
@@ -332,27 +332,27 @@ async fn while_a_replay_runs_another_is_refused_and_told_why() {
     world.emit(EventType::TaskFailed, 100).await;
     world.dead_lettered(100).await;
     let replay = async |request: Value| worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
-    // Slow enough to be at it for longer than this test.
-    let (status, begun) = replay(json!({ "all": true, "rate": 1 })).await;
-    assert_eq!((status, &begun["replay"]["state"]), (202, &json!("running")));
+    // At one dead letter per second this replay outlasts the test.
+    let (status, started) = replay(json!({ "all": true, "rate": 1 })).await;
+    assert_eq!((status, &started["replay"]["state"]), (202, &json!("running")));
     let (status, refused) = replay(json!({ "all": true })).await;
     assert_eq!(status, 409);
     assert!(refused["error"].as_str().is_some_and(|sentence| sentence.contains("another replay")), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_status_says_what_holds_a_watermark_and_how_endpoints_are() {
+async fn the_status_shows_what_blocks_a_watermark_and_every_endpoint() {
     let world = World::with(&[("delivery.timeout", "60s")]).await;
     let worker = world.worker().await;
     let webhook = world.webhook("/hang", &[EventType::TaskFailed]).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(50)));
     world.emit(EventType::TaskFailed, 1).await;
     world.receiver.arrived(1).await;
-    let status = eventually("the status tells of it", async || {
+    let status = eventually("the status shows the blocked watermark", async || {
         let (_, status) = worker.call("GET", "/api/status", None).await;
         let partitions = status["partitions"].as_array()?;
-        let held = partitions.iter().find(|one| one["holding"]["webhookId"] == json!(webhook))?;
-        (held["holding"]["stage"] == "sending" && status["lag"] == 1).then(|| status.clone())
+        let blocked = partitions.iter().find(|one| one["holding"]["webhookId"] == json!(webhook))?;
+        (blocked["holding"]["stage"] == "sending" && status["lag"] == 1).then(|| status.clone())
     })
     .await;
     assert!(status["oldestUndeliveredAgeMs"].as_i64().is_some_and(|age| (0..60_000).contains(&age)));
@@ -362,7 +362,7 @@ async fn the_status_says_what_holds_a_watermark_and_how_endpoints_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_admin_server_of_its_own_serves_without_a_worker() {
+async fn the_admin_server_and_the_worker_can_run_as_separate_processes() {
     let world = World::new().await;
     let admin = world.admin().await;
     assert_eq!(admin.call("GET", "/api/webhooks", None).await.0, 200);
@@ -370,17 +370,17 @@ async fn an_admin_server_of_its_own_serves_without_a_worker() {
     assert_eq!((status, &standing["workers"]), (200, &json!([])));
     assert_eq!(standing["partitions"][0]["worker"], Value::Null);
     assert_eq!((&standing["lag"], &standing["oldestUndeliveredAgeMs"]), (&json!(0), &Value::Null));
-    // How long events wait is told even where nobody reads them.
+    // The status shows how long events have waited even if no worker reads them.
     let began = now_ms();
     world.emit(EventType::TaskFailed, 2).await;
-    let age = eventually("the status tells how long they wait", async || {
+    let age = eventually("the status shows the age of the oldest event", async || {
         let (_, standing) = admin.call("GET", "/api/status", None).await;
         (standing["lag"] == 2).then_some(())?;
         standing["oldestUndeliveredAgeMs"].as_i64()
     })
     .await;
     assert!((0..=now_ms() - began).contains(&age), "{age}");
-    // And a worker of its own serves health, but neither page nor API.
+    // A worker without an admin server serves its health, but neither pages nor the API.
     let mut worker = Worker::start_with(&["run", "--only", "worker"], &world.environment());
     worker.readiness(true).await;
     for path in ["/api/webhooks", "/settings/webhooks", "/openapi.json"] {
@@ -389,7 +389,7 @@ async fn an_admin_server_of_its_own_serves_without_a_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slack_webhook_gets_slacks_message_the_same_on_every_attempt() {
+async fn a_slack_webhook_gets_the_same_slack_message_on_every_attempt() {
     let world = World::new().await;
     let worker = world.worker().await;
     let url = world.receiver.url("/slack");

@@ -1,4 +1,4 @@
-//! The pages in a real browser, as a person uses them.
+//! The pages as a person uses them, most of them in a real browser.
 
 use optio_webhooks::event::EventType;
 use optio_webhooks::signature;
@@ -9,7 +9,8 @@ use crate::harness::worker::Worker;
 use crate::harness::world::SECRET;
 use crate::harness::{Reply, World, eventually, skipped};
 
-async fn begin(world: &World) -> Option<(Worker, Browser)> {
+/// Starts a worker and a browser that is signed in. Returns `None` if there is no browser.
+async fn signed_in(world: &World) -> Option<(Worker, Browser)> {
     let worker = world.worker().await;
     let browser = Browser::start(&worker.address()).await?;
     browser.client.set_window_size(1280, 1000).await.unwrap();
@@ -18,21 +19,21 @@ async fn begin(world: &World) -> Option<(Worker, Browser)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_adds_a_webhook_sees_deliveries_arrive_live_and_looks_into_one() {
+async fn the_pages_add_a_webhook_and_show_its_deliveries_live() {
     let world = World::new().await;
-    let Some((_worker, browser)) = begin(&world).await else { return };
+    let Some((_worker, browser)) = signed_in(&world).await else { return };
     browser.sees("No webhooks yet").await;
     browser.press("Add webhook").await;
-    // A mistake loses nothing of what was entered.
+    // A rejected form keeps the values of its other fields.
     browser.fill("url", "ftp://example.com/hook").await;
     browser.fill("description", "our dashboard").await;
     browser.press("Save").await;
     browser.sees("url: the scheme ftp: is not allowed").await;
     assert_eq!(browser.value("description").await, "our dashboard");
     browser.fill("url", "https://hooks.slack.com/services/T/B/x").await;
-    assert_eq!(browser.value("format").await, "slack", "Slack's format is preset");
+    assert_eq!(browser.value("format").await, "slack", "a Slack URL selects Slack's format");
     browser.fill("url", &world.receiver.url("/hook")).await;
-    assert_eq!(browser.value("format").await, "", "what fits the URL");
+    assert_eq!(browser.value("format").await, "", "another URL selects the automatic format");
     browser.press("Generate").await;
     let secret = browser.value("secret").await;
     assert!(secret.starts_with("whsec_") && secret.len() > 30);
@@ -65,9 +66,9 @@ async fn a_person_adds_a_webhook_sees_deliveries_arrive_live_and_looks_into_one(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_changes_pauses_rotates_tests_redelivers_and_deletes() {
+async fn the_pages_change_pause_rotate_test_redeliver_and_delete() {
     let world = World::new().await;
-    let Some((_worker, browser)) = begin(&world).await else { return };
+    let Some((_worker, browser)) = signed_in(&world).await else { return };
     let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
     let path = format!("/settings/webhooks/{webhook}");
     let saved = async || world.store().get(webhook).await.unwrap().unwrap();
@@ -78,7 +79,7 @@ async fn a_person_changes_pauses_rotates_tests_redelivers_and_deletes() {
     browser.press("Save changes").await;
     browser.sees("Saved.").await;
     assert_eq!(saved().await.events, [EventType::TaskCompleted, EventType::TaskFailed]);
-    assert_eq!(saved().await.secret.as_deref(), Some(SECRET), "what isn't asked for stays");
+    assert_eq!(saved().await.secret.as_deref(), Some(SECRET), "a secret that isn't on the form stays");
 
     browser.press("Pause").await;
     browser.sees("Paused: nothing is sent").await;
@@ -110,7 +111,7 @@ async fn a_person_changes_pauses_rotates_tests_redelivers_and_deletes() {
     browser.sees("Delivered 200").await;
     browser.choose("success", "false").await;
     browser.press("Filter").await;
-    eventually("the filtered log", async || {
+    eventually("the log shows only failures", async || {
         let text = browser.text().await;
         (text.contains("Failed 503") && !text.contains("Delivered 200")).then_some(())
     })
@@ -125,14 +126,14 @@ async fn a_person_changes_pauses_rotates_tests_redelivers_and_deletes() {
     browser.press("Sign out").await;
     browser.sees("Admin token").await;
     browser.open(&path).await;
-    assert_eq!(browser.path().await, "/sign-in", "a session that was ended is over");
+    assert_eq!(browser.path().await, "/sign-in", "a signed-out session gets no page");
     browser.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_replays_dead_letters_and_sees_how_far_it_is() {
+async fn the_pages_replay_dead_letters_and_show_the_progress() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
-    let Some((_worker, browser)) = begin(&world).await else { return };
+    let Some((_worker, browser)) = signed_in(&world).await else { return };
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
     world.receiver.answer(|_| Reply::status(500));
     world.emit(EventType::TaskFailed, 3).await;
@@ -145,7 +146,7 @@ async fn a_person_replays_dead_letters_and_sees_how_far_it_is() {
     browser.choose("reason", "exhausted").await;
     browser.fill("webhook", &webhook.to_string()).await;
     browser.press("Filter").await;
-    browser.press("Replay what is filtered").await;
+    browser.press("Replay matching").await;
     browser.client.accept_alert().await.unwrap();
     browser.sees("Replay done").await;
     assert_eq!(world.receiver.delivered(3).await.len(), 3);
@@ -155,14 +156,14 @@ async fn a_person_replays_dead_letters_and_sees_how_far_it_is() {
     browser.close().await;
 }
 
-/// The pages, each with something on it.
+/// The name and the path of each page, with data for all of them to show.
 async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
     let webhook = world.webhook("/hook", &EventType::ALL).await;
     let path = format!("/settings/webhooks/{webhook}");
     world.receiver.answer(|_| Reply { body: "no".into(), ..Reply::status(500) });
     world.emit(EventType::TaskFailed, 1).await;
     world.dead_lettered(1).await;
-    let entry = eventually("an entry", async || {
+    let entry = eventually("the log has an entry", async || {
         let (_, log) = worker.call("GET", &format!("/api/webhooks/{webhook}/deliveries"), None).await;
         log["deliveries"][0]["id"].as_str().map(str::to_owned)
     })
@@ -189,12 +190,12 @@ async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_page_fits_a_phone_and_has_no_violation_of_accessibility() {
+async fn every_page_fits_a_phone_and_passes_accessibility_checks() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
-    let Some((worker, browser)) = begin(&world).await else { return };
+    let Some((worker, browser)) = signed_in(&world).await else { return };
     let axe = std::env::var("AXE_CORE").ok().and_then(|path| std::fs::read_to_string(path).ok());
     if axe.is_none() {
-        skipped("no axe-core (AXE_CORE), so accessibility wasn't checked; npm brings it");
+        skipped("axe-core is missing (AXE_CORE), so accessibility was not checked; npm installs it");
     }
     let pages = pages(&world, &worker).await;
     let mut found = Vec::new();
@@ -211,7 +212,7 @@ async fn every_page_fits_a_phone_and_has_no_violation_of_accessibility() {
             browser.narrow(375).await;
             let width = browser.client.execute("return document.documentElement.scrollWidth", vec![]).await.unwrap();
             if width.as_u64().unwrap() > 375 {
-                found.push(format!("{name} is {width} wide where 375 are there"));
+                found.push(format!("{name} is {width} px wide on a screen of 375 px"));
             }
             browser.screenshot(&format!("{name}-{scheme}-375")).await;
             browser.wide().await;
@@ -222,7 +223,7 @@ async fn every_page_fits_a_phone_and_has_no_violation_of_accessibility() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_javascript_a_webhook_is_added_and_removed_and_a_form_of_another_page_is_refused() {
+async fn without_javascript_forms_work_and_need_the_token_of_their_session() {
     let world = World::new().await;
     let worker = world.worker().await;
     let client = crate::harness::worker::client();
@@ -248,7 +249,7 @@ async fn without_javascript_a_webhook_is_added_and_removed_and_a_form_of_another
     let mut fields =
         vec![("url", url.as_str()), ("events", "task.failed"), ("events", "task.completed"), ("csrf", "made up")];
     assert_eq!(post("/settings/webhooks", &cookie, &fields).await.status(), 401);
-    assert!(world.store().all().await.unwrap().1.is_empty(), "nothing was changed");
+    assert!(world.store().all().await.unwrap().1.is_empty(), "the refused form changed nothing");
     fields.pop();
     fields.push(("csrf", &csrf));
     let added = post("/settings/webhooks", &cookie, &fields).await;

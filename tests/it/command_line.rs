@@ -1,4 +1,4 @@
-//! The verbs, their sentences and exit codes.
+//! The commands of the command line: their output and exit codes.
 
 use std::process::{Command, Output, Stdio};
 
@@ -8,26 +8,26 @@ use serde_json::Value;
 use crate::harness::worker::PROGRAM;
 use crate::harness::{Reply, World};
 
-fn call(world: &World, arguments: &[&str]) -> Output {
-    call_with(world, arguments, &[])
+fn run(world: &World, arguments: &[&str]) -> Output {
+    run_with(world, arguments, &[])
 }
 
-fn call_with(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+fn run_with(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).envs(world.environment()).envs(more.iter().copied()).stdin(Stdio::null());
+    command.args(arguments).envs(world.environment()).envs(variables.iter().copied()).stdin(Stdio::null());
     tokio::task::block_in_place(|| command.output().unwrap())
 }
 
-fn printed(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn complained(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_configuration_is_refused_with_the_key_the_value_and_what_is_allowed() {
+async fn an_invalid_setting_is_refused_with_its_key_value_and_allowed_values() {
     let world = World::new().await;
     for (variable, value, words) in [
         ("OPTIO_WEBHOOKS__DELIVERY__ATTEMPTS_MAX", "0", vec!["delivery.attempts_max = 0", "1 to 50"]),
@@ -48,54 +48,54 @@ async fn a_bad_configuration_is_refused_with_the_key_the_value_and_what_is_allow
         ("OPTIO_WEBHOOKS__REDIS__URL", "http://redis", vec!["redis.url", "http://redis", "rediss://"]),
     ] {
         for verb in [["config", "check"].as_slice(), &["run"]] {
-            let output = call_with(&world, verb, &[(variable, value)]);
-            assert_eq!(output.status.code(), Some(78), "{variable}={value}: {}", complained(&output));
+            let output = run_with(&world, verb, &[(variable, value)]);
+            assert_eq!(output.status.code(), Some(78), "{variable}={value}: {}", stderr(&output));
             for word in &words {
-                assert!(complained(&output).contains(word), "{word:?} in {}", complained(&output));
+                assert!(stderr(&output).contains(word), "{word:?} in {}", stderr(&output));
             }
         }
     }
-    assert_eq!(call(&world, &["config", "check"]).status.code(), Some(0));
-    assert_eq!(call(&world, &["config", "chekc"]).status.code(), Some(2));
+    assert_eq!(run(&world, &["config", "check"]).status.code(), Some(0));
+    assert_eq!(run(&world, &["config", "chekc"]).status.code(), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_masked_where_the_configuration_is_shown() {
+async fn config_show_masks_secrets() {
     let world = World::new().await;
     let secrets =
         [("OPTIO_WEBHOOKS__ADMIN__TOKEN", "hunter2"), ("OPTIO_WEBHOOKS__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2")];
     for arguments in [["config", "show"].as_slice(), &["config", "show", "--json"]] {
-        let shown = printed(&call_with(&world, arguments, &secrets));
+        let shown = stdout(&run_with(&world, arguments, &secrets));
         assert!(shown.contains(&world.config().kafka.topic) && !shown.contains("hunter2"), "{shown}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_topic_that_forgets_before_its_delay_is_over_is_refused() {
+async fn a_retry_topic_with_less_retention_than_its_delay_is_refused() {
     let mut world = World::new().await;
-    assert_eq!(call(&world, &["topics", "check"]).status.code(), Some(0));
-    // Longer waits than the topics were made for.
+    assert_eq!(run(&world, &["topics", "check"]).status.code(), Some(0));
+    // These delays are longer than the retention with which the topics were created.
     world.set("delivery.retry.initial", "24h");
     world.set("delivery.retry.max", "7days");
     world.set("delivery.retry.multiplier", "7");
     world.set("delivery.age_max", "30days");
     world.set("topics.retry_retention_margin", "1s");
     for verb in [["topics", "check"].as_slice(), &["run"]] {
-        let output = call(&world, verb);
-        assert_eq!(output.status.code(), Some(78), "{}", complained(&output));
-        assert!(complained(&output).contains("retention.ms"), "{}", complained(&output));
-        assert!(complained(&output).contains(&world.names().retry(3)), "{}", complained(&output));
+        let output = run(&world, verb);
+        assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
+        assert!(stderr(&output).contains("retention.ms"), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&world.names().retry(3)), "{}", stderr(&output));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn webhooks_are_added_shown_changed_tested_and_removed() {
+async fn the_command_line_adds_lists_tests_updates_and_removes_webhooks() {
     let world = World::new().await;
     let json = |output: &Output| -> Value {
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", complained(output)))
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(output)))
     };
     let url = world.receiver.url("/hook");
-    let added = call(
+    let added = run(
         &world,
         &["webhooks", "add", "--url", &url, "--events", "task.failed,task.completed", "--secret", "s3cret", "--json"],
     );
@@ -106,10 +106,10 @@ async fn webhooks_are_added_shown_changed_tested_and_removed() {
         (&"••••••".into(), &true.into(), &"optio".into())
     );
     assert_eq!(webhook["events"], serde_json::json!(["task.completed", "task.failed"]));
-    assert!(!printed(&added).contains("s3cret"));
-    assert_eq!(json(&call(&world, &["webhooks", "list", "--json"]))["webhooks"][0], *webhook);
+    assert!(!stdout(&added).contains("s3cret"));
+    assert_eq!(json(&run(&world, &["webhooks", "list", "--json"]))["webhooks"][0], *webhook);
 
-    let tested = call(&world, &["webhooks", "test", id, "--json"]);
+    let tested = run(&world, &["webhooks", "test", id, "--json"]);
     let delivery = &json(&tested)["delivery"];
     assert_eq!(
         (&delivery["success"], &delivery["statusCode"], &delivery["attempt"]),
@@ -119,11 +119,11 @@ async fn webhooks_are_added_shown_changed_tested_and_removed() {
     assert_eq!(delivery["payload"]["event"], "task.completed");
     assert_eq!(world.receiver.requests()[0].delivery(), delivery["deliveryId"].as_str().unwrap());
     world.receiver.answer(|_| Reply::status(404));
-    let failed = call(&world, &["webhooks", "test", id, "--event", "task.failed"]);
+    let failed = run(&world, &["webhooks", "test", id, "--event", "task.failed"]);
     assert_eq!(failed.status.code(), Some(1));
-    assert!(printed(&failed).contains("failed: status 404"));
+    assert!(stdout(&failed).contains("failed: status 404"));
 
-    let updated = call(
+    let updated = run(
         &world,
         &["webhooks", "update", id, "--events", "review.completed", "--no-secret", "--active", "false", "--json"],
     );
@@ -132,15 +132,15 @@ async fn webhooks_are_added_shown_changed_tested_and_removed() {
         (&webhook["secret"], &webhook["active"], &webhook["url"]),
         (&Value::Null, &false.into(), &url.as_str().into())
     );
-    assert!(printed(&call(&world, &["webhooks", "list"])).contains("inactive"));
-    assert!(call(&world, &["webhooks", "remove", id]).status.success());
-    let gone = call(&world, &["webhooks", "show", id]);
+    assert!(stdout(&run(&world, &["webhooks", "list"])).contains("inactive"));
+    assert!(run(&world, &["webhooks", "remove", id]).status.success());
+    let gone = run(&world, &["webhooks", "show", id]);
     assert_eq!(gone.status.code(), Some(1));
-    assert!(complained(&gone).contains(id));
+    assert!(stderr(&gone).contains(id));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_could_not_be_sent_to_is_not_saved() {
+async fn a_webhook_with_a_forbidden_url_or_unknown_event_is_not_saved() {
     let world = World::new().await;
     let strict =
         [("OPTIO_WEBHOOKS__DELIVERY__ALLOW_HTTP", "false"), ("OPTIO_WEBHOOKS__DELIVERY__ALLOW_NETWORKS", "[]")];
@@ -151,26 +151,26 @@ async fn a_webhook_that_could_not_be_sent_to_is_not_saved() {
         ("not a url", "task.completed", "not a url"),
         ("https://example.com/", "task.exploded", "task.completed"),
     ] {
-        let output = call_with(&world, &["webhooks", "add", "--url", url, "--events", events], &strict);
+        let output = run_with(&world, &["webhooks", "add", "--url", url, "--events", events], &strict);
         assert_eq!(output.status.code(), Some(2), "{url}");
-        assert!(complained(&output).contains(word), "{word:?} in {}", complained(&output));
+        assert!(stderr(&output).contains(word), "{word:?} in {}", stderr(&output));
     }
-    assert!(printed(&call(&world, &["webhooks", "list"])).starts_with("no webhooks yet"));
+    assert!(stdout(&run(&world, &["webhooks", "list"])).starts_with("no webhooks yet"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn emit_writes_samples_and_files_and_refuses_what_could_not_be_read() {
+async fn emit_writes_samples_or_a_file_and_refuses_invalid_transitions() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
-    let emitted = call(&world, &["emit", "--event", "task.needs_attention", "--count", "3", "--title", "Look here"]);
-    assert_eq!(printed(&emitted).lines().count(), 3, "{}", complained(&emitted));
+    let emitted = run(&world, &["emit", "--event", "task.needs_attention", "--count", "3", "--title", "Look here"]);
+    assert_eq!(stdout(&emitted).lines().count(), 3, "{}", stderr(&emitted));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("transitions.ndjson");
     let lines =
         format!("{}\n{}\n", World::transition(EventType::TaskFailed), World::transition(EventType::ReviewCompleted));
     std::fs::write(&file, lines).unwrap();
-    assert!(call(&world, &["emit", "--file", file.to_str().unwrap()]).status.success());
+    assert!(run(&world, &["emit", "--file", file.to_str().unwrap()]).status.success());
     let requests = world.receiver.arrived(5).await;
     let mut events: Vec<&str> = requests.iter().map(|request| request.header("x-optio-event")).collect();
     events.sort_unstable();
@@ -180,14 +180,14 @@ async fn emit_writes_samples_and_files_and_refuses_what_could_not_be_read() {
     );
 
     std::fs::write(&file, format!("{}\n{{\"taskId\": 1}}", World::transition(EventType::TaskFailed))).unwrap();
-    let refused = call(&world, &["emit", "--file", file.to_str().unwrap()]);
+    let refused = run(&world, &["emit", "--file", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(complained(&refused).contains("transition 2") && complained(&refused).contains("nothing was written"));
+    assert!(stderr(&refused).contains("transition 2") && stderr(&refused).contains("nothing was written"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_comes_out_as_it_should_and_leaves_nothing_behind() {
+async fn the_demo_ends_with_the_expected_numbers() {
     let output = tokio::task::block_in_place(|| Command::new(PROGRAM).args(["dev", "--once"]).output().unwrap());
-    assert!(output.status.success(), "{}{}", printed(&output), complained(&output));
-    assert!(printed(&output).contains("5 events, 24 attempts (signatures: all verified), 10 delivered"));
+    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("5 events, 24 attempts (signatures: all verified), 10 delivered"));
 }

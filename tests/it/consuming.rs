@@ -1,4 +1,4 @@
-//! What comes in: codecs, poison, groups, back-pressure.
+//! Consumption: compression codecs, poison messages, back-pressure and consumer groups.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::world::header;
 use crate::harness::{Reply, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_of_every_codec_are_read() {
+async fn records_of_every_compression_codec_are_read() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
@@ -21,7 +21,7 @@ async fn records_of_every_codec_are_read() {
         let producer: FutureProducer =
             clients::producer(&world.config()).set("compression.type", codec).create().unwrap();
         let mut transition = World::transition(EventType::TaskCompleted);
-        // Long enough that compressing it pays, else the producer sends it as it is.
+        // The producer compresses a record only if that makes it smaller, so the title is long and repetitive.
         transition["task"]["title"] = codec.repeat(500).into();
         let value = transition.to_string();
         let topic = world.config().kafka.topic;
@@ -32,7 +32,7 @@ async fn records_of_every_codec_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_on() {
+async fn a_poison_message_is_dead_lettered_and_the_partition_goes_on() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
@@ -56,9 +56,9 @@ async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_
     assert_eq!(world.receiver.count(), 1);
     let dead = world.dead_letters();
     assert_eq!(dead.len(), 3, "{:?}", dead.iter().map(|dead| header(dead, "optio-dead-detail")).collect::<Vec<_>>());
-    let of_offset =
+    let at_offset =
         |offset: i64| dead.iter().find(|dead| header(dead, "optio-source-offset") == offset.to_string()).unwrap();
-    let untouched = of_offset(at.offset);
+    let untouched = at_offset(at.offset);
     assert_eq!((untouched.key(), untouched.payload()), (Some(b"\xfdkey".as_slice()), Some(poison)));
     let theirs = {
         use rdkafka::message::Headers as _;
@@ -68,8 +68,8 @@ async fn a_poison_message_is_dead_lettered_byte_for_byte_and_the_partition_goes_
     assert_eq!(header(untouched, "optio-dead-reason"), "malformed");
     assert_eq!(header(untouched, "optio-source-partition"), "0");
     assert!(!header(untouched, "optio-dead-detail").is_empty() && !header(untouched, "optio-dead-at").is_empty());
-    assert_eq!(header(of_offset(at.offset + 1), "optio-dead-reason"), "too_large");
-    assert!(header(of_offset(at.offset + 2), "optio-dead-detail").contains("taskId"));
+    assert_eq!(header(at_offset(at.offset + 1), "optio-dead-reason"), "too_large");
+    assert!(header(at_offset(at.offset + 2), "optio-dead-detail").contains("taskId"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,12 +78,12 @@ async fn a_slow_endpoint_pauses_consumption_without_leaving_the_group() {
         World::with(&[("worker.in_flight_max", "4"), ("kafka.properties.max_poll_interval_ms", "6000")]).await;
     world.set("delivery.timeout", "20s");
     world.webhook("/", &EventType::ALL).await;
-    // Each holds its place for longer than the group would wait for a poll.
+    // Each delivery keeps its permit for longer than `max.poll.interval.ms`.
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(8)));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 500).await;
     world.receiver.arrived(8).await;
-    assert!(world.receiver.count() <= 8, "never more at once than worker.in_flight_max");
+    assert!(world.receiver.count() <= 8, "no more than worker.in_flight_max at once, in two rounds");
     world.receiver.answer(|_| Reply::status(200));
     let deliveries = world.receiver.delivered(500).await;
     assert!(deliveries.values().all(|count| *count == 1));
@@ -91,12 +91,12 @@ async fn a_slow_endpoint_pauses_consumption_without_leaving_the_group() {
     assert_eq!(
         worker.log().matches("partition assigned").count(),
         2 + 8,
-        "assigned once: 2 of events, 3 tiers of 2, 2 of replays"
+        "each partition is assigned once: 2 of events, 6 of three tiers, 2 of replays"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_new_group_protocol_and_static_membership_work_by_configuration() {
+async fn the_new_group_protocol_and_static_membership_can_be_configured() {
     for (key, value) in
         [("kafka.properties.group_protocol", "consumer"), ("kafka.properties.group_instance_id", "worker-1")]
     {

@@ -1,4 +1,4 @@
-//! What a crash repeats, and what a drain doesn't.
+//! Deliveries that a crash may repeat, and drains that repeat none.
 
 use std::time::Duration;
 
@@ -6,14 +6,15 @@ use optio_webhooks::event::EventType;
 
 use crate::harness::{Reply, World, eventually};
 
+/// The number of requests that repeat an earlier request of the same delivery.
 fn repeats(world: &World) -> usize {
     world.receiver.deliveries().values().map(|count| count - 1).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_kill_9_all_arrive_and_no_more_is_repeated_than_was_in_flight() {
+async fn after_sigkill_at_most_in_flight_max_deliveries_are_repeated() {
     let in_flight_max = 100;
-    // Commits are rare: what keeps a restart from repeating is the marks, not luck.
+    // Commits are rare, so only the marks can keep the restarted worker from repeating deliveries.
     let world = World::with(&[("worker.in_flight_max", "100"), ("kafka.commit_interval", "20s")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
@@ -23,14 +24,14 @@ async fn after_kill_9_all_arrive_and_no_more_is_repeated_than_was_in_flight() {
     worker.kill();
     let _worker = world.worker().await;
     world.receiver.delivered(5_000).await;
-    // What was in flight is repeated early on; give a wrong repeat every chance to arrive.
+    // Another worker joins and drains. That gives every wrong repeat the time to arrive.
     let mut worker = world.worker().await;
     assert!(worker.terminate().await.success());
     assert!(repeats(&world) <= in_flight_max, "{} repeats", repeats(&world));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_sigterm_in_the_middle_all_arrive_exactly_once() {
+async fn after_sigterm_under_load_every_delivery_arrives_exactly_once() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
@@ -38,7 +39,7 @@ async fn after_sigterm_in_the_middle_all_arrive_exactly_once() {
     world.emit(EventType::TaskCompleted, 5_000).await;
     world.receiver.arrived(2_000).await;
     assert!(worker.terminate().await.success());
-    assert!(world.receiver.count() < 5_000, "it was in the middle");
+    assert!(world.receiver.count() < 5_000, "the worker ended before all deliveries were sent");
     let _worker = world.worker().await;
     world.receiver.delivered(5_000).await;
     world.settled().await;
@@ -46,7 +47,7 @@ async fn after_sigterm_in_the_middle_all_arrive_exactly_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_workers_that_join_and_leave_under_load_deliver_each_exactly_once() {
+async fn workers_that_join_and_leave_under_load_repeat_no_attempt() {
     let world = World::with(&[("topics.partitions", "4")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|request| {
@@ -79,20 +80,20 @@ async fn two_workers_that_join_and_leave_under_load_deliver_each_exactly_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_deleted_and_made_again_loses_nothing() {
+async fn events_of_a_recreated_topic_are_not_skipped_by_old_marks() {
     let world = World::with(&[("topics.partitions", "1")]).await;
     world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 50).await;
     world.receiver.delivered(50).await;
-    // Killed before its commit: the marks of the old topic's records stay.
+    // The worker is killed before it commits, so the marks of the old topic's records stay in Redis.
     worker.kill();
     let config = world.config();
     let admin: rdkafka::admin::AdminClient<_> = optio_webhooks::kafka::clients::producer(&config).create().unwrap();
     admin.delete_topics(&[&config.kafka.topic], &rdkafka::admin::AdminOptions::new()).await.unwrap();
-    eventually("the topic is made again", async || {
-        let made = optio_webhooks::kafka::admin::Topics::new(&config).unwrap().create().await;
-        made.is_ok_and(|made| made == [config.kafka.topic.clone()]).then_some(())
+    eventually("the topic is created again", async || {
+        let created = optio_webhooks::kafka::admin::Topics::new(&config).unwrap().create().await;
+        created.is_ok_and(|created| created == [config.kafka.topic.clone()]).then_some(())
     })
     .await;
     let _worker = world.worker().await;
@@ -101,7 +102,7 @@ async fn a_topic_that_is_deleted_and_made_again_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_stops_at_once() {
+async fn a_second_signal_stops_the_worker_at_once() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(60)));

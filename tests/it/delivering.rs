@@ -1,4 +1,4 @@
-//! Matching, sending, recording.
+//! Deliveries: matching, sending and recording.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Reply, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_reaches_every_webhook_that_wants_it_as_the_contract_says() {
+async fn an_event_reaches_every_subscribed_webhook_with_the_documented_request() {
     let world = World::new().await;
     let first = world.webhook("/first", &[EventType::TaskCompleted]).await;
     world.webhook("/second", &EventType::ALL).await;
@@ -20,11 +20,11 @@ async fn an_event_reaches_every_webhook_that_wants_it_as_the_contract_says() {
     let _worker = world.worker().await;
 
     let mut transition = World::transition(EventType::TaskCompleted);
-    transition["surprise"] = json!("fields that nobody knows are ignored");
+    transition["surprise"] = json!("unknown fields are ignored");
     world.write("k", Some(transition.to_string().as_bytes())).await;
     let requests = world.receiver.arrived(3).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 3, "one each, and none to the webhook of other events");
+    assert_eq!(world.receiver.count(), 3, "one request for each subscribed webhook");
 
     for request in &requests {
         assert_eq!(request.header("content-type"), "application/json");
@@ -58,7 +58,7 @@ async fn an_event_reaches_every_webhook_that_wants_it_as_the_contract_says() {
 async fn first_attempts_of_one_task_to_one_webhook_keep_their_order() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
-    // The earlier, the slower: without an order the last would arrive first.
+    // Earlier events get slower answers. Without an order, later events would overtake them.
     world.receiver.answer(|request| {
         let number: u64 = request.json()["task"]["title"].as_str().unwrap().parse().unwrap();
         Reply::status(200).after(Duration::from_millis(20 * (10 - number)))
@@ -77,7 +77,7 @@ async fn first_attempts_of_one_task_to_one_webhook_keep_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_is_not_followed_a_slow_body_times_out_and_a_huge_one_is_cut() {
+async fn redirects_are_not_followed_slow_answers_time_out_large_bodies_are_cut() {
     let world = World::with(&[("delivery.attempts_max", "1"), ("delivery.timeout", "700ms")]).await;
     let redirect = world.webhook("/redirect", &[EventType::TaskCompleted]).await;
     let drip = world.webhook("/drip", &[EventType::TaskCompleted]).await;
@@ -117,7 +117,7 @@ async fn a_redirect_is_not_followed_a_slow_body_times_out_and_a_huge_one_is_cut(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_is_not_public_is_not_dialled_not_even_by_name() {
+async fn an_address_that_is_not_public_is_not_dialled_even_by_name() {
     let mut world = World::with(&[("delivery.attempts_max", "1"), ("delivery.allow_networks", "[]")]).await;
     let by_address = world.webhook("/", &[EventType::TaskCompleted]).await;
     let mut named = world.unsaved("/", &[EventType::TaskCompleted]);
@@ -131,7 +131,7 @@ async fn an_address_that_is_not_public_is_not_dialled_not_even_by_name() {
     assert_eq!(world.receiver.count(), 0);
     assert!(worker.terminate().await.success());
 
-    // The same endpoints, allowed: what was blocked above was blocked by the guard.
+    // The same endpoints are reachable once they are allowed, so it was the address check that blocked them.
     world.set("delivery.allow_networks", r#"["127.0.0.0/8", "::1/128"]"#);
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
@@ -142,12 +142,12 @@ async fn an_address_that_is_not_public_is_not_dialled_not_even_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_a_webhook_is_seen_by_the_next_message() {
+async fn an_added_or_removed_webhook_takes_effect_within_staleness_max() {
     let world = World::new().await;
     let _worker = world.worker().await;
     for round in 0..10 {
         let webhook = world.webhook(&format!("/{round}"), &[EventType::TaskCompleted]).await;
-        // The contract's bound for a change to be seen is staleness_max; here is half of it.
+        // The fixed times measure: a change must take effect within `webhooks.staleness_max`, and this is half of it.
         tokio::time::sleep(Duration::from_millis(500)).await;
         world.emit(EventType::TaskCompleted, 1).await;
         world.receiver.arrived(round + 1).await;

@@ -1,4 +1,4 @@
-//! No endpoint can hurt another.
+//! Isolation: one endpoint never harms the deliveries to another.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,16 @@ use optio_webhooks::webhook::draft::Draft;
 use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
 
+/// Lets requests to `/hang` wait for ten minutes, and answers all others at once.
+fn leave_hang_unanswered(world: &World) {
+    world.receiver.answer(|request| match request.path.as_str() {
+        "/hang" => Reply::status(200).after(Duration::from_secs(600)),
+        _ => Reply::status(200),
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_hangs_holds_up_no_other() {
+async fn a_delivery_to_a_hanging_endpoint_blocks_no_other() {
     let world = World::with(&[
         ("worker.in_flight_max", "200"),
         ("delivery.endpoint_in_flight_max", "20"),
@@ -22,10 +30,7 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
     for number in 0..4 {
         world.webhook(&format!("/{number}"), &[EventType::TaskCompleted]).await;
     }
-    world.receiver.answer(|request| match request.path.as_str() {
-        "/hang" => Reply::status(200).after(Duration::from_secs(600)),
-        _ => Reply::status(200),
-    });
+    leave_hang_unanswered(&world);
     let _worker = world.worker().await;
     let began = Instant::now();
     world.emit(EventType::TaskCompleted, 2_000).await;
@@ -33,17 +38,17 @@ async fn an_endpoint_that_hangs_holds_up_no_other() {
         let arrived = world.receiver.requests().iter().filter(|request| request.path != "/hang").count();
         (arrived == 8_000).then_some(())
     };
-    eventually("all of the others", others).await;
-    // Had they waited for the one that hangs, this would take longer than its timeout.
+    eventually("all deliveries to the other endpoints arrive", others).await;
+    // If they had waited for the hanging endpoint, they would have taken longer than its timeout.
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_endpoints_that_work_but_are_slow_leave_the_others_their_places() {
+async fn many_slow_endpoints_leave_permits_for_the_others() {
     let world =
         World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("delivery.retry.initial", "30s")])
             .await;
-    // Together they could hold all places several times over, first attempts and events for very many alike.
+    // Their deliveries could exhaust the permit pool several times, through many events or many webhooks per event.
     for _ in 0..100 {
         world.webhook("/slow", &[EventType::TaskPrOpened]).await;
     }
@@ -60,19 +65,19 @@ async fn many_endpoints_that_work_but_are_slow_leave_the_others_their_places() {
     world.receiver.arrived(50).await;
     let began = Instant::now();
     world.emit(EventType::TaskCompleted, 500).await;
-    eventually("all of the fast one", async || {
+    eventually("all deliveries to the fast endpoint arrive", async || {
         let arrived = world.receiver.requests().iter().filter(|request| request.path == "/fast").count();
         (arrived == 500).then_some(())
     })
     .await;
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}: it waited for the slow ones", began.elapsed());
     let tiers = (1..=3).flat_map(|tier| world.records(&world.names().retry(tier)));
-    let defer = tiers.filter(|record| header(record, "optio-webhook-id") == fast.to_string()).count();
-    assert_eq!(defer, 0, "and none of it was put off for them");
+    let deferred = tiers.filter(|record| header(record, "optio-webhook-id") == fast.to_string()).count();
+    assert_eq!(deferred, 0, "no delivery to the fast endpoint is deferred");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_endpoint_is_left_alone_and_gets_each_delivery_once_when_it_is_back() {
+async fn an_endpoint_with_an_open_circuit_gets_each_delivery_once_after_recovery() {
     let world = World::with(&[
         ("delivery.breaker.attempts_min", "10"),
         ("delivery.breaker.open_initial", "500ms"),
@@ -87,14 +92,14 @@ async fn a_dead_endpoint_is_left_alone_and_gets_each_delivery_once_when_it_is_ba
     world.emit(EventType::TaskCompleted, 300).await;
     let deferred = async || {
         let tiers = (1..=5).flat_map(|tier| world.records(&world.names().retry(tier)));
-        let defer: Vec<_> = tiers.filter(|record| header(record, "optio-last-error") == "circuit_open").collect();
-        (defer.len() >= 500).then_some(defer)
+        let records: Vec<_> = tiers.filter(|record| header(record, "optio-last-error") == "circuit_open").collect();
+        (records.len() >= 500).then_some(records)
     };
-    let defer = eventually("deliveries that are put off", deferred).await;
-    assert!(defer.iter().all(|record| header(record, "optio-deferrals") != "0"));
-    assert!(defer.iter().any(|record| header(record, "optio-attempts") == "0"), "a deferral spends no attempt");
+    let deferred = eventually("deliveries are deferred", deferred).await;
+    assert!(deferred.iter().all(|record| header(record, "optio-deferrals") != "0"));
+    assert!(deferred.iter().any(|record| header(record, "optio-attempts") == "0"), "a deferral spends no attempt");
     let attempts = world.receiver.count();
-    assert!(attempts < 150, "{attempts} attempts of 300 deliveries: it was left alone");
+    assert!(attempts < 150, "{attempts} attempts of 300 deliveries despite the open circuit");
     assert!(
         worker.page("/metrics").await.unwrap().1.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"}")
     );
@@ -109,14 +114,14 @@ async fn a_dead_endpoint_is_left_alone_and_gets_each_delivery_once_when_it_is_ba
             });
         (since.len() == 300).then_some(since)
     };
-    let since = eventually("all are delivered", delivered).await;
+    let since = eventually("all deliveries arrive", delivered).await;
     world.settled().await;
-    assert!(since.values().all(|count| *count == 1), "each once");
+    assert!(since.values().all(|count| *count == 1), "each delivery arrives once");
     assert!(world.dead_letters().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_410_disables_the_webhook_and_drops_what_waits_for_it() {
+async fn a_410_disables_the_webhook_and_drops_its_waiting_deliveries() {
     let world = World::with(&[("delivery.retry.initial", "3s")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(500));
@@ -125,21 +130,21 @@ async fn a_410_disables_the_webhook_and_drops_what_waits_for_it() {
     world.receiver.arrived(20).await;
     world.receiver.answer(|_| Reply::status(410));
     world.emit(EventType::TaskFailed, 1).await;
-    let disabled = eventually("it is disabled", async || {
+    let disabled = eventually("the webhook is disabled", async || {
         world.store().get(webhook).await.unwrap().filter(|webhook| !webhook.active)
     })
     .await;
     assert_eq!(disabled.disabled_reason.as_deref(), Some("the endpoint answered 410 Gone"));
     world.emit(EventType::TaskFailed, 5).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 21, "nothing more is sent");
+    assert_eq!(world.receiver.count(), 21, "a disabled webhook gets nothing more");
     assert!(world.dead_letters().is_empty());
     assert!(worker.log().contains("webhook disabled"));
     assert!(worker.page("/metrics").await.unwrap().1.contains("optio_webhooks_disabled_total 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_fails_for_long_without_one_success_is_disabled_and_one_that_works_at_times_is_not() {
+async fn a_webhook_is_disabled_only_after_long_failure_without_success() {
     let world = World::with(&[
         ("webhooks.disable_after", "2s"),
         ("delivery.attempts_max", "20"),
@@ -147,7 +152,7 @@ async fn a_webhook_that_fails_for_long_without_one_success_is_disabled_and_one_t
     ])
     .await;
     let dead = world.webhook("/dead", &EventType::ALL).await;
-    let moody = world.webhook("/moody", &EventType::ALL).await;
+    let flaky = world.webhook("/flaky", &EventType::ALL).await;
     world.receiver.answer(|request| {
         let fails = request.path == "/dead" || request.attempt() % 3 != 0;
         Reply::status(if fails { 500 } else { 200 })
@@ -155,21 +160,22 @@ async fn a_webhook_that_fails_for_long_without_one_success_is_disabled_and_one_t
     let worker = world.worker().await;
     for _ in 0..3 {
         world.emit(EventType::TaskCompleted, 3).await;
+        // A fixed time, because `webhooks.disable_after` measures how long failures go on.
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let disabled = eventually("it is disabled", async || {
+    let disabled = eventually("the webhook is disabled", async || {
         world.emit(EventType::TaskCompleted, 1).await;
         world.store().get(dead).await.unwrap().filter(|webhook| !webhook.active)
     })
     .await;
     assert_eq!(disabled.disabled_reason.as_deref(), Some("failed for 2s without one success"));
-    assert!(world.store().get(moody).await.unwrap().unwrap().active);
+    assert!(world.store().get(flaky).await.unwrap().unwrap().active);
     assert!(worker.log().contains("webhook disabled"));
     assert!(worker.page("/metrics").await.unwrap().1.contains("optio_webhooks_disabled_total 1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_is_kept() {
+async fn a_webhooks_rate_limit_is_kept() {
     let world = World::new().await;
     let mut webhook = world.unsaved("/", &EventType::ALL);
     webhook.rate_per_second = std::num::NonZeroU32::new(20);
@@ -179,25 +185,22 @@ async fn a_rate_limit_is_kept() {
     world.emit(EventType::TaskCompleted, 60).await;
     let requests = world.receiver.arrived(60).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 60, "what didn't fit was put off, and came once");
-    assert!(requests.iter().all(|request| request.attempt() == 1), "and spent no attempt");
-    // The sixtieth may not go before 59 twentieths of a second, however unevenly a busy machine brings them.
+    assert_eq!(world.receiver.count(), 60, "deferred deliveries arrive once");
+    assert!(requests.iter().all(|request| request.attempt() == 1), "a deferral spends no attempt");
+    // The last of 60 requests may not go out before 59/20 s, even if a busy machine delays some of them.
     let took = requests.iter().map(|request| request.arrived_at_ms).max().unwrap() - began_ms;
     assert!(took >= 2_900, "60 requests within {took} ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_for_thousands_of_webhooks_that_hang_does_not_starve_another() {
+async fn one_event_for_a_thousand_hanging_webhooks_does_not_starve_another() {
     let world =
         World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("topics.partitions", "1")]).await;
     for _ in 0..1_000 {
         world.webhook("/hang", &[EventType::TaskCompleted]).await;
     }
     world.webhook("/other", &[EventType::TaskFailed]).await;
-    world.receiver.answer(|request| match request.path.as_str() {
-        "/hang" => Reply::status(200).after(Duration::from_secs(600)),
-        _ => Reply::status(200),
-    });
+    leave_hang_unanswered(&world);
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.arrived(50).await;
@@ -206,42 +209,39 @@ async fn an_event_for_thousands_of_webhooks_that_hang_does_not_starve_another() 
     let others = async || {
         (world.receiver.requests().iter().filter(|request| request.path == "/other").count() == 50).then_some(())
     };
-    eventually("the other event's deliveries", others).await;
+    eventually("the deliveries of the other event arrive", others).await;
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_events_for_many_webhooks_that_hang_do_not_starve_another() {
+async fn hundreds_of_events_for_hanging_webhooks_do_not_starve_another() {
     let world =
         World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("topics.partitions", "1")]).await;
     for _ in 0..70 {
         world.webhook("/hang", &[EventType::TaskCompleted]).await;
     }
     world.webhook("/other", &[EventType::TaskFailed]).await;
-    world.receiver.answer(|request| match request.path.as_str() {
-        "/hang" => Reply::status(200).after(Duration::from_secs(600)),
-        _ => Reply::status(200),
-    });
+    leave_hang_unanswered(&world);
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 400).await;
     world.receiver.arrived(30).await;
     let began = Instant::now();
     world.emit(EventType::TaskFailed, 50).await;
-    eventually("the other event's deliveries", async || {
+    eventually("the deliveries of the other event arrive", async || {
         (world.receiver.requests().iter().filter(|request| request.path == "/other").count() == 50).then_some(())
     })
     .await;
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}: they waited for a timeout", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}: the deliveries waited for a timeout", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_keep_a_rate_limit_together() {
+async fn two_workers_share_the_rate_limit_of_a_webhook() {
     let world = World::with(&[("topics.partitions", "8")]).await;
     let mut webhook = world.unsaved("/", &EventType::ALL);
     webhook.rate_per_second = std::num::NonZeroU32::new(20);
     world.store().put(&webhook).await.unwrap();
     let _workers = [world.worker().await, world.worker().await];
-    let said = async || -> Vec<(String, i64)> {
+    let reports = async || -> Vec<(String, i64)> {
         let key = world.keys().consuming();
         redis::cmd("ZRANGE")
             .arg(key)
@@ -250,23 +250,25 @@ async fn workers_keep_a_rate_limit_together() {
             .await
             .unwrap()
     };
-    let both = eventually("both have partitions", async || Some(said().await).filter(|said| said.len() == 2)).await;
-    eventually("both know of it", async || {
-        let now = said().await;
-        let knows = |(worker, at): &(String, i64)| now.iter().any(|(one, later)| one == worker && later > at);
-        both.iter().all(knows).then_some(())
+    let both = async || Some(reports().await).filter(|workers| workers.len() == 2);
+    let first = eventually("both workers have partitions", both).await;
+    // A worker learns the number of workers when it writes its report.
+    eventually("both workers have counted each other", async || {
+        let now = reports().await;
+        let is_renewed = |(worker, at): &(String, i64)| now.iter().any(|(one, later)| one == worker && later > at);
+        first.iter().all(is_renewed).then_some(())
     })
     .await;
     world.emit(EventType::TaskCompleted, 80).await;
     let requests = world.receiver.arrived(80).await;
     let arrived = || requests.iter().map(|request| request.arrived_at_ms);
-    // Each of the two has ten a second, and its first at once. Each for itself would be through in two seconds.
+    // Each worker may send ten requests a second, the first at once. With 20 each they would be done in two seconds.
     let took = arrived().max().unwrap() - arrived().min().unwrap();
     assert!(took >= 3_800, "80 requests within {took} ms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_before_and_gets_what_failed() {
+async fn a_410_from_an_old_url_does_not_disable_a_changed_webhook() {
     let world = World::new().await;
     let _worker = world.worker().await;
     let webhook = world.webhook("/old", &[EventType::TaskCompleted]).await;
@@ -288,31 +290,31 @@ async fn a_webhook_that_its_owner_has_just_changed_is_not_disabled_for_what_was_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_long_a_webhook_fails_leaves_idle_time_out_and_of_a_deleted_one_nothing_is_kept() {
+async fn failing_time_excludes_idle_gaps_and_is_dropped_with_its_webhook() {
     let world = World::new().await;
     let failing = Failing::new(world.redis.clone(), &world.keys());
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
     let gap_max = Duration::from_millis(20);
     let first = failing.failed(webhook, gap_max).await.unwrap();
     assert_eq!(first.lasts, Duration::ZERO);
-    // A day later, as far as Redis has it.
+    // Redis now says that the failures began a day ago.
     let day_ago = first.since_ms - 86_400_000;
-    let kept = |kept: String| {
+    let store = |text: String| {
         let (mut redis, key) = (world.redis.clone(), world.keys().failing());
         async move {
-            redis::cmd("HSET").arg(key).arg(webhook.to_string()).arg(kept).query_async::<()>(&mut redis).await.unwrap();
+            redis::cmd("HSET").arg(key).arg(webhook.to_string()).arg(text).query_async::<()>(&mut redis).await.unwrap();
         }
     };
-    kept(format!("{day_ago}:{day_ago}:7")).await;
+    store(format!("{day_ago}:{day_ago}:7")).await;
     let later = failing.failed(webhook, gap_max).await.unwrap();
     assert_eq!((later.since_ms, later.lasts), (day_ago, Duration::from_millis(27)));
-    // As an earlier version kept it: nothing says what was between.
-    kept(day_ago.to_string()).await;
+    // An earlier version stored only the time of the first failure, so nothing is known of the time since then.
+    store(day_ago.to_string()).await;
     assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
     failing.clear(webhook).await.unwrap();
     assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
     world.store().remove(webhook).await.unwrap();
-    // An attempt that was under way ends.
+    // An attempt that was under way during the deletion fails.
     assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
     let kept: usize =
         redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();

@@ -1,4 +1,4 @@
-//! A Kafka that is there by half: it threw the worker out, refuses some things, or gave up on its producer.
+//! Partial failures of Kafka: a worker removed from its group, refused requests, a producer with a fatal error.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::harness::worker::Worker;
 use crate::harness::{Reply, World, acl, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_stood_still_repeats_no_more_than_was_in_flight() {
+async fn a_worker_that_stood_still_repeats_at_most_in_flight_max_attempts() {
     let in_flight_max = 60;
     let world = World::with(&[("worker.in_flight_max", "60"), ("topics.partitions", "4")]).await;
     world.webhook("/", &EventType::ALL).await;
@@ -29,13 +29,13 @@ async fn a_worker_that_stood_still_repeats_no_more_than_was_in_flight() {
     world.receiver.arrived(300).await;
     frozen.signal("-STOP");
     let mut other = world.worker().await;
-    // The group gives everything to the other one after the session's timeout of 6 s.
+    // The group assigns all partitions to the other worker after the session timeout of 6 s.
     let before = world.receiver.count();
     world.receiver.arrived(before + 500).await;
     frozen.signal("-CONT");
     world.receiver.delivered(3_000).await;
     world.settled().await;
-    assert!(frozen.log().contains("stood still"), "it knows");
+    assert!(frozen.log().contains("stood still"), "the worker has noticed");
     let mut seen = HashSet::new();
     let repeated = world
         .receiver
@@ -46,12 +46,15 @@ async fn a_worker_that_stood_still_repeats_no_more_than_was_in_flight() {
     assert!(repeated <= in_flight_max, "{repeated} attempts were repeated");
     assert!(world.dead_letters().is_empty());
     frozen.readiness(true).await;
-    assert!(frozen.terminate().await.success(), "it has joined again");
+    assert!(frozen.terminate().await.success(), "the worker has rejoined the group");
     assert!(other.terminate().await.success());
 }
 
-/// A worker on librdkafka's mock of a broker, which can be told to fail.
-async fn on_a_mock(world: &mut World, mock: &MockCluster<'static, impl rdkafka::producer::ProducerContext>) -> Worker {
+/// Starts a worker on librdkafka's mock broker, whose answers can be made to fail.
+async fn worker_on_mock(
+    world: &mut World,
+    mock: &MockCluster<'static, impl rdkafka::producer::ProducerContext>,
+) -> Worker {
     for topic in needed(&world.config(), MESSAGE_MAX) {
         mock.create_topic(&topic.name, 1, 1).unwrap();
     }
@@ -74,37 +77,37 @@ async fn emit_to_mock(world: &World, count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fatal_error_of_the_producer_makes_a_new_one() {
+async fn a_fatal_error_of_the_producer_leads_to_a_new_one() {
     let mock = MockCluster::new(1).unwrap();
     let mut world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
-    // Asked for by each producer when it starts.
+    // Each producer sends this request when it starts.
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     mock.request_errors(RDKafkaApiKey::InitProducerId, &[refused; 4]);
-    let mut worker = on_a_mock(&mut world, &mock).await;
+    let mut worker = worker_on_mock(&mut world, &mock).await;
     emit_to_mock(&world, 20).await;
     let second = async || {
         let requests = world.receiver.requests();
         (requests.iter().filter(|request| request.attempt() == 2).count() == 20).then_some(())
     };
-    eventually("second attempts of all", second).await;
+    eventually("all second attempts arrive", second).await;
     assert!(worker.log().contains("a new one is made"), "{}", worker.log());
     worker.readiness(true).await;
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn polling_without_progress_while_records_wait_is_noticed() {
+async fn readyz_reports_a_partition_that_makes_no_progress() {
     let mock = MockCluster::new(1).unwrap();
     let mut world = World::with(&[("kafka.stall_after", "2s")]).await;
     world.webhook("/", &EventType::ALL).await;
-    let mut worker = on_a_mock(&mut world, &mock).await;
+    let mut worker = worker_on_mock(&mut world, &mock).await;
     emit_to_mock(&world, 1).await;
     world.receiver.arrived(1).await;
     mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 100_000]);
     let mut emitted = 1;
-    eventually("/readyz says so", async || {
+    eventually("/readyz reports the stalled partition", async || {
         emit_to_mock(&world, 1).await;
         emitted += 1;
         let (status, page) = worker.page("/readyz").await?;
@@ -118,20 +121,20 @@ async fn polling_without_progress_while_records_wait_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_refuses_to_tell_settings_is_reported_as_that_and_is_no_obstacle() {
+async fn a_broker_that_refuses_describe_configs_stops_no_worker() {
     let kafka = Service::kafka_with_acls();
     let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
     world.webhook("/", &EventType::ALL).await;
     world.alter(&world.names().retry(1), &[("retention.ms", "1000")]).await;
     let admin: AdminClient<_> = clients::producer(&world.config()).create().unwrap();
     acl::deny(&admin, "task-events", acl::DESCRIBE_CONFIGS);
-    let found = eventually("the refusal", async || {
+    let found = eventually("the broker refuses the settings of all topics", async || {
         let found = admin::Topics::new(&world.config()).unwrap().check().await.unwrap();
         found.iter().all(|found| found.unchecked.is_some()).then_some(found)
     })
     .await;
-    let why = found[0].unchecked.clone().unwrap();
-    assert!(why.contains("uthorization failed"), "the broker's own words: {why}");
+    let reason = found[0].unchecked.clone().unwrap();
+    assert!(reason.contains("uthorization failed"), "the reason lacks the broker's error: {reason}");
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
     world.receiver.arrived(10).await;
@@ -148,7 +151,7 @@ async fn a_broker_that_refuses_to_tell_settings_is_reported_as_that_and_is_no_ob
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_may_not_be_written_is_named_with_the_reason_and_others_go_on() {
+async fn a_topic_that_may_not_be_written_blocks_no_other_webhook() {
     let kafka = Service::kafka_with_acls();
     let world = World::with(&[("kafka.brokers", &kafka.address), ("worker.in_flight_max", "20")]).await;
     world.webhook("/dead", &[EventType::TaskFailed]).await;
@@ -159,18 +162,18 @@ async fn a_topic_that_may_not_be_written_is_named_with_the_reason_and_others_go_
     let tier = world.names().retry(1);
     acl::deny(&admin, &tier, acl::WRITE);
     world.emit(EventType::TaskFailed, 50).await;
-    eventually("/readyz names topic and reason", async || {
+    eventually("/readyz names the topic and the reason", async || {
         let (status, page) = worker.page("/readyz").await?;
         (status == 503 && page.contains(&tier) && page.contains("authorization failed")).then_some(())
     })
     .await;
     world.emit(EventType::TaskCompleted, 200).await;
-    eventually("all of the other webhook", async || {
+    eventually("all deliveries of the other webhook arrive", async || {
         let requests = world.receiver.requests();
         (requests.iter().filter(|request| request.path == "/fine").count() == 200).then_some(())
     })
     .await;
-    // What can't be written doesn't hold up the drain: it is left to the next owner.
+    // Failed hand-offs don't delay the drain. The next owner of the partition handles their offsets again.
     let began = std::time::Instant::now();
     assert!(worker.terminate().await.success());
     assert!(began.elapsed() < world.config().worker.drain_timeout, "{:?}", began.elapsed());

@@ -1,4 +1,4 @@
-//! The program against a real Kafka and a real Redis: `make test` brings both.
+//! Tests of the whole program against a real Kafka and a real Redis. `make test` starts both.
 
 mod harness;
 

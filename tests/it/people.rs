@@ -1,4 +1,4 @@
-//! What people meet: the demo, an endpoint that they have mended, a webhook that is disabled, and what they get wrong.
+//! The program as people meet it: the demo, repaired endpoints, disabled webhooks, and mistakes in their input.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -20,17 +20,18 @@ use uuid::Uuid;
 use crate::harness::worker::{PROGRAM, client};
 use crate::harness::{Reply, World, eventually};
 
-fn run(world: &World, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+fn run(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).envs(world.environment()).envs(more.iter().copied()).stdin(Stdio::null());
+    command.args(arguments).envs(world.environment()).envs(variables.iter().copied()).stdin(Stdio::null());
     tokio::task::block_in_place(|| command.output().unwrap())
 }
 
-fn words(output: &Output) -> String {
+/// Everything that the program printed.
+fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// `dev`, until it is dropped.
+/// The demo (`dev`). It ends when this is dropped.
 struct Demo {
     child: Child,
     page: String,
@@ -50,9 +51,9 @@ impl Demo {
                 break;
             }
         }
-        // What it goes on saying is read, so that it never waits for us.
+        // The rest of the output is read too. Otherwise a full pipe would block the demo.
         std::thread::spawn(move || lines.for_each(drop));
-        Self { child, page: page.expect("it says where its page is") }
+        Self { child, page: page.expect("the demo prints the address of its page") }
     }
 
     async fn call(&self, method: &str, path: &str, body: Value) -> Value {
@@ -66,7 +67,7 @@ impl Demo {
         serde_json::from_str(&answer.text().await.unwrap()).unwrap()
     }
 
-    /// The attempts of the webhook whose URL ends with `path`, newest first, and its id.
+    /// The id of the webhook whose URL ends with `path`, and its attempts, newest first.
     async fn attempts(&self, path: &str) -> (String, Vec<Value>) {
         let all = self.call("GET", "/api/webhooks", Value::Null).await;
         let mut webhooks = all["webhooks"].as_array().unwrap().iter();
@@ -85,40 +86,40 @@ impl Drop for Demo {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_the_demo_a_delivery_is_redelivered_and_dead_letters_are_replayed() {
+async fn the_demo_redelivers_a_delivery_and_replays_dead_letters() {
     let demo = tokio::task::block_in_place(Demo::start);
     let (steady, attempts) = demo.attempts("/steady").await;
     let delivery = attempts[0]["deliveryId"].as_str().unwrap();
     demo.call("POST", &format!("/api/webhooks/{steady}/deliveries/{delivery}/redeliver"), Value::Null).await;
-    eventually("it arrives again", async || {
+    eventually("the delivery arrives again", async || {
         let (_, attempts) = demo.attempts("/steady").await;
         (attempts.iter().filter(|attempt| attempt["deliveryId"] == delivery).count() == 2).then_some(())
     })
     .await;
 
     let (_, before) = demo.attempts("/dead").await;
-    // By time as well, although this broker can't say what came when.
+    // A filter by time also works, although the broker of the demo can't look up offsets by time.
     let found = demo.call("GET", "/api/dead-letters?since=1h", Value::Null).await;
     assert_eq!(found["deadLetters"].as_array().unwrap().len(), 1, "{found}");
-    let begun = demo.call("POST", "/api/dead-letters/replay", json!({ "since": "1h" })).await;
-    let id = begun["replay"]["id"].as_str().unwrap();
-    eventually("the replay's end", async || {
+    let started = demo.call("POST", "/api/dead-letters/replay", json!({ "since": "1h" })).await;
+    let id = started["replay"]["id"].as_str().unwrap();
+    eventually("the replay ends", async || {
         let replay = demo.call("GET", &format!("/api/dead-letters/replays/{id}"), Value::Null).await;
         (replay["replay"]["state"] == "done" && replay["replay"]["replayed"] == 1).then_some(())
     })
     .await;
-    eventually("the dead letter is tried again", async || {
+    eventually("the dead letter is sent again", async || {
         (demo.attempts("/dead").await.1.len() > before.len()).then_some(())
     })
     .await;
 }
 
-fn admin(world: &World) -> AdminClient<DefaultClientContext> {
+fn admin_client(world: &World) -> AdminClient<DefaultClientContext> {
     optio_webhooks::kafka::clients::producer(&world.config()).create().unwrap()
 }
 
-/// How soon new partitions and topics must be noticed.
-const NOTICED_MAX: Duration = Duration::from_secs(30);
+/// The time within which workers must discover new partitions and topics.
+const DISCOVERY_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty_seconds() {
@@ -127,7 +128,7 @@ async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.arrived(1).await;
-    let (admin, options) = (admin(&world), AdminOptions::new());
+    let (admin, options) = (admin_client(&world), AdminOptions::new());
     let events = world.names().events().to_owned();
     let made = admin.create_partitions([&NewPartitions::new(&events, 5)], &options).await.unwrap();
     made[0].as_ref().unwrap();
@@ -141,7 +142,7 @@ async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty
     for partition in 2..5 {
         let value = World::transition(EventType::TaskCompleted).to_string();
         let record = FutureRecord::<str, str>::to(&events).partition(partition).payload(&value);
-        producer.send(record, NOTICED_MAX).await.map_err(|(error, _)| error).unwrap();
+        producer.send(record, DISCOVERY_MAX).await.map_err(|(error, _)| error).unwrap();
     }
     let delivery = Delivery {
         id: DeliveryId(Uuid::now_v7()),
@@ -160,19 +161,22 @@ async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty
     };
     let headers = record::headers(&delivery, Some(now_ms()), LastError::default());
     let record = FutureRecord::<str, str>::to(&tier).payload("{}").headers(headers);
-    producer.send(record, NOTICED_MAX).await.map_err(|(error, _)| error).unwrap();
+    producer.send(record, DISCOVERY_MAX).await.map_err(|(error, _)| error).unwrap();
 
     let requests = world.receiver.arrived(5).await;
-    assert!(began.elapsed() < NOTICED_MAX, "{:?}", began.elapsed());
-    assert!(requests.iter().any(|request| request.delivery() == delivery.id.to_string()), "of the new tier too");
+    assert!(began.elapsed() < DISCOVERY_MAX, "{:?}", began.elapsed());
+    assert!(
+        requests.iter().any(|request| request.delivery() == delivery.id.to_string()),
+        "the retry in the new tier arrives too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_made_again_with_fewer_records_than_were_read_is_read_from_its_beginning() {
+async fn a_recreated_topic_with_fewer_records_is_read_from_its_beginning() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
-    // All in one partition, so that it has fewer of the new ones than were read of the old ones.
+    // All records go to one partition, so the recreated one has fewer records than were read of the old one.
     let emit = async |event: EventType, count: usize| {
         for _ in 0..count {
             world.write("task", Some(World::transition(event).to_string().as_bytes())).await;
@@ -181,18 +185,18 @@ async fn a_topic_made_again_with_fewer_records_than_were_read_is_read_from_its_b
     emit(EventType::TaskCompleted, 20).await;
     world.receiver.delivered(20).await;
     world.settled().await;
-    let (admin, options) = (admin(&world), AdminOptions::new());
+    let (admin, options) = (admin_client(&world), AdminOptions::new());
     let events = world.names().events().to_owned();
     admin.delete_topics(&[&events], &options).await.unwrap()[0].as_ref().unwrap();
     let topic = NewTopic::new(&events, 2, TopicReplication::Fixed(1));
-    eventually("the topic is made again", async || {
+    eventually("the topic is created again", async || {
         admin.create_topics([&topic], &options).await.unwrap()[0].is_ok().then_some(())
     })
     .await;
     let began = Instant::now();
     emit(EventType::TaskFailed, 10).await;
     world.receiver.delivered(30).await;
-    assert!(began.elapsed() < NOTICED_MAX, "{:?}", began.elapsed());
+    assert!(began.elapsed() < DISCOVERY_MAX, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,50 +221,58 @@ async fn ten_failures_and_ten_successes_open_no_circuit_and_defer_nothing() {
     assert!(!metrics.contains("circuit_open") && !worker.log().contains("left alone"), "{metrics}");
 }
 
-/// Breakers that open soon and stay open for longer than any test.
-const OPEN_FOR_LONG: [(&str, &str); 4] = [
+/// Settings with which circuits open early and stay open for longer than any test.
+const LONG_OPEN_CIRCUITS: [(&str, &str); 4] = [
     ("delivery.breaker.attempts_min", "5"),
     ("delivery.breaker.open_initial", "1h"),
     ("delivery.breaker.open_max", "1h"),
     ("delivery.retry.initial", "60s"),
 ];
 
-/// How many workers leave the endpoint alone.
-async fn leave_alone(world: &World, webhook: WebhookId) -> usize {
+/// The number of workers for which the endpoint is backing off.
+async fn backing_off_workers(world: &World, webhook: WebhookId) -> usize {
     let reports = Reports::new(world.redis.clone(), &world.keys()).all().await.unwrap();
-    let is_left_alone = |one: &&optio_webhooks::report::EndpointReport| {
+    let is_backing_off = |one: &&optio_webhooks::report::EndpointReport| {
         one.webhook_id == webhook && (one.breaker == BreakerState::Open || one.backs_off_ms.is_some())
     };
-    reports.iter().filter(|report| report.endpoints.iter().any(|one| is_left_alone(&one))).count()
+    reports.iter().filter(|report| report.endpoints.iter().any(|one| is_backing_off(&one))).count()
 }
 
-/// Two workers, and an endpoint that both leave alone.
-async fn left_alone_by_two(world: &World) -> (WebhookId, [crate::harness::worker::Worker; 2]) {
+/// Starts two workers, and opens the circuit of an endpoint on both.
+async fn circuit_open_on_two_workers(world: &World) -> (WebhookId, [crate::harness::worker::Worker; 2]) {
     let webhook = world.webhook("/", &EventType::ALL).await;
     let workers = [world.worker().await, world.worker().await];
     let reports = Reports::new(world.redis.clone(), &world.keys());
-    eventually("each has a partition of the events", async || {
+    eventually("each worker has a partition of the events", async || {
         let events = world.names().events().to_owned();
         let all = reports.all().await.unwrap();
         let having = all.iter().filter(|report| report.partitions.iter().any(|one| one.topic == events)).count();
         (having == 2).then_some(())
     })
     .await;
-    world.receiver.answer(|_| Reply::status(500));
-    eventually("both leave it alone", async || {
-        world.emit(EventType::TaskFailed, 20).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        (leave_alone(world, webhook).await == 2).then_some(())
-    })
-    .await;
-    world.receiver.answer(|_| Reply::status(200));
+    open_both_circuits(world, webhook).await;
     (webhook, workers)
 }
 
-async fn is_tried_by_both(world: &World, webhook: WebhookId, told: Instant) {
-    eventually("no worker leaves it alone", async || (leave_alone(world, webhook).await == 0).then_some(())).await;
-    // A report is a second old at the most.
-    assert!(told.elapsed() < Duration::from_secs(3), "{:?}", told.elapsed());
+/// Lets deliveries fail until both workers report an open circuit. Later attempts succeed.
+async fn open_both_circuits(world: &World, webhook: WebhookId) {
+    world.receiver.answer(|_| Reply::status(500));
+    eventually("both workers report an open circuit", async || {
+        world.emit(EventType::TaskFailed, 20).await;
+        // A pause between the rounds, because a worker writes its report only once a second.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (backing_off_workers(world, webhook).await == 2).then_some(())
+    })
+    .await;
+    world.receiver.answer(|_| Reply::status(200));
+}
+
+/// Waits until both workers send to the endpoint again. They must do so within three seconds of `recovered`.
+async fn both_send_again(world: &World, webhook: WebhookId, recovered: Instant) {
+    let all_closed = async || (backing_off_workers(world, webhook).await == 0).then_some(());
+    eventually("no worker reports an open circuit", all_closed).await;
+    // The recovery takes a second at most, and so does the next report.
+    assert!(recovered.elapsed() < Duration::from_secs(3), "{:?}", recovered.elapsed());
     let before = world.receiver.count();
     world.emit(EventType::TaskCompleted, 30).await;
     world.receiver.arrived(before + 30).await;
@@ -268,51 +280,45 @@ async fn is_tried_by_both(world: &World, webhook: WebhookId, told: Instant) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successful_test_closes_the_circuit_of_every_worker_at_once() {
-    let world = World::with(&OPEN_FOR_LONG).await;
-    let (webhook, workers) = left_alone_by_two(&world).await;
-    let told = Instant::now();
+    let world = World::with(&LONG_OPEN_CIRCUITS).await;
+    let (webhook, workers) = circuit_open_on_two_workers(&world).await;
+    let recovered = Instant::now();
     let (status, tested) = workers[0].call("POST", &format!("/api/webhooks/{webhook}/test"), None).await;
     assert_eq!((status, &tested["delivery"]["success"]), (200, &json!(true)));
-    is_tried_by_both(&world, webhook, told).await;
+    both_send_again(&world, webhook, recovered).await;
 
-    // The same by the command line.
-    world.receiver.answer(|_| Reply::status(500));
-    eventually("it is left alone again", async || {
-        world.emit(EventType::TaskFailed, 20).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        (leave_alone(&world, webhook).await == 2).then_some(())
-    })
-    .await;
-    world.receiver.answer(|_| Reply::status(200));
-    let told = Instant::now();
+    // A test from the command line has the same effect.
+    open_both_circuits(&world, webhook).await;
+    let recovered = Instant::now();
     assert!(run(&world, &["webhooks", "test", &webhook.to_string()], &[]).status.success());
-    is_tried_by_both(&world, webhook, told).await;
+    both_send_again(&world, webhook, recovered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redelivery_is_sent_at_once_although_the_circuit_is_open_and_its_success_closes_it_everywhere() {
-    let world = World::with(&OPEN_FOR_LONG).await;
-    let (webhook, workers) = left_alone_by_two(&world).await;
+async fn a_redelivery_is_sent_at_once_and_closes_an_open_circuit_everywhere() {
+    let world = World::with(&LONG_OPEN_CIRCUITS).await;
+    let (webhook, workers) = circuit_open_on_two_workers(&world).await;
     let logged = world.logged(webhook).await;
     let delivery = logged[0]["deliveryId"].as_str().unwrap();
     let before = world.receiver.count();
-    let told = Instant::now();
+    let recovered = Instant::now();
     let path = format!("/api/webhooks/{webhook}/deliveries/{delivery}/redeliver");
     assert_eq!(workers[0].call("POST", &path, None).await.0, 202);
     let requests = world.receiver.arrived(before + 1).await;
     assert_eq!(requests[before].delivery(), delivery);
-    is_tried_by_both(&world, webhook, told).await;
+    both_send_again(&world, webhook, recovered).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redelivery_does_not_wait_for_a_retry_after_and_its_success_ends_that() {
+async fn a_successful_redelivery_ends_the_cool_down_of_a_retry_after() {
     let world = World::with(&[("delivery.retry.initial", "60s")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let worker = world.worker().await;
     world.receiver.answer(|_| Reply::status(503).header("retry-after", 3_600));
     world.emit(EventType::TaskFailed, 1).await;
     let first = world.receiver.arrived(1).await.remove(0);
-    eventually("it is left alone", async || (leave_alone(&world, webhook).await == 1).then_some(())).await;
+    eventually("the endpoint cools down", async || (backing_off_workers(&world, webhook).await == 1).then_some(()))
+        .await;
     world.receiver.answer(|_| Reply::status(200));
     let path = format!("/api/webhooks/{webhook}/deliveries/{}/redeliver", first.delivery());
     eventually("the attempt is logged", async || (worker.call("POST", &path, None).await.0 == 202).then_some(())).await;
@@ -321,18 +327,19 @@ async fn a_redelivery_does_not_wait_for_a_retry_after_and_its_success_ends_that(
     world.receiver.arrived(7).await;
 }
 
-/// Sets what Redis has of the webhook's failures: since when, the last of them, and how long counts.
-async fn failing(world: &World, webhook: WebhookId, days: [u64; 3]) {
+/// Stores a history of failures in Redis. The numbers are days: since the first failure, since the last one, and the
+/// failing time that counts.
+async fn store_failing(world: &World, webhook: WebhookId, days: [u64; 3]) {
     let day_ms = 86_400_000;
     let [since, last, counted] = days.map(|days| days as i64 * day_ms);
-    let kept = format!("{}:{}:{counted}", now_ms() - since, now_ms() - last);
+    let failing = format!("{}:{}:{counted}", now_ms() - since, now_ms() - last);
     let mut command = redis::cmd("HSET");
-    command.arg(world.keys().failing()).arg(webhook.to_string()).arg(kept);
+    command.arg(world.keys().failing()).arg(webhook.to_string()).arg(failing);
     command.query_async::<()>(&mut world.redis.clone()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_days_do_not_disable_a_webhook_nor_does_anything_with_a_success_since_its_first_failure() {
+async fn idle_days_and_successes_between_failures_do_not_disable_a_webhook() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
@@ -341,32 +348,33 @@ async fn idle_days_do_not_disable_a_webhook_nor_does_anything_with_a_success_sin
         world.receiver.answer(move |_| Reply::status(status));
         let before = world.logged(webhook).await.len();
         world.emit(EventType::TaskFailed, 1).await;
-        eventually("it is in the log", async || (world.logged(webhook).await.len() > before).then_some(())).await;
+        eventually("the attempt is in the log", async || (world.logged(webhook).await.len() > before).then_some(()))
+            .await;
     };
-    // A failure on Monday, none until Saturday: a worker that knows nothing of it sees the second.
-    failing(&world, webhook, [6, 6, 0]).await;
+    // The first failure was six idle days ago. This worker did not see it, and now sees the second one.
+    store_failing(&world, webhook, [6, 6, 0]).await;
     attempt(500).await;
-    assert!(is_active().await, "two failures with idle days between them");
+    assert!(is_active().await, "idle days between two failures don't count");
 
-    // Failures on each of five days, but a success between them.
+    // Failures count for five days, but the log has a success among them.
     attempt(200).await;
     let kept: usize =
         redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
-    assert_eq!(kept, 0, "the success ends what was counted, with the entry in the log");
-    failing(&world, webhook, [6, 1, 4]).await;
+    assert_eq!(kept, 0, "a success removes the failing time");
+    store_failing(&world, webhook, [6, 1, 4]).await;
     attempt(500).await;
-    assert!(is_active().await, "the log has a success since then");
+    assert!(is_active().await, "the log has a success since the first failure");
 
-    // The same without a success. One that was just seen makes the worker tell of the next failure at once.
+    // The same failures, but no success in the log. After a success, the worker records the next failure at once.
     attempt(200).await;
     let mut redis = world.redis.clone();
     redis::cmd("DEL").arg(world.keys().log(webhook)).query_async::<()>(&mut redis).await.unwrap();
-    failing(&world, webhook, [6, 1, 4]).await;
+    store_failing(&world, webhook, [6, 1, 4]).await;
     attempt(500).await;
-    eventually("it is disabled", async || (!is_active().await).then_some(())).await;
+    eventually("the webhook is disabled", async || (!is_active().await).then_some(())).await;
     let reason = world.store().get(webhook).await.unwrap().unwrap().disabled_reason.unwrap();
     assert!(reason.starts_with("failed for 5days without one success"), "{reason}");
-    assert!(world.logged(webhook).await.iter().all(|entry| entry["success"] == false), "and the log bears it out");
+    assert!(world.logged(webhook).await.iter().all(|entry| entry["success"] == false), "the log has only failures");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,7 +387,7 @@ async fn a_success_that_another_worker_sees_keeps_a_webhook_from_being_disabled(
     .await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let _workers = [world.worker().await, world.worker().await];
-    // One event fails for ever; others come in at both workers and succeed.
+    // The deliveries of one event always fail. Those of the others succeed, on both workers.
     world
         .receiver
         .answer(|request| Reply::status(if request.header("x-optio-event") == "task.failed" { 500 } else { 200 }));
@@ -387,17 +395,18 @@ async fn a_success_that_another_worker_sees_keeps_a_webhook_from_being_disabled(
     world.emit(EventType::TaskFailed, 1).await;
     while began.elapsed() < Duration::from_secs(5) {
         world.emit(EventType::TaskCompleted, 2).await;
+        // A fixed time, because the test proves that the webhook stays active for five seconds.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(world.store().get(webhook).await.unwrap().unwrap().active, "after {:?}", began.elapsed());
     }
-    eventually("without them it is disabled", async || {
+    eventually("without successes the webhook is disabled", async || {
         (!world.store().get(webhook).await.unwrap().unwrap().active).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_looks_like_a_number_signs_in_as_it_stands_and_as_nothing_else() {
+async fn a_token_that_looks_like_a_number_is_taken_literally() {
     for (token, other) in [
         ("00123456", "123456"),
         ("+5551234", "5551234"),
@@ -416,7 +425,7 @@ async fn a_token_that_looks_like_a_number_signs_in_as_it_stands_and_as_nothing_e
     }
 }
 
-/// Settings that may hold a secret, spelled in many ways: right, misspelled, at another place, in a URL.
+/// Settings with a secret value in many spellings: correct, misspelled, in the wrong place, and within a URL.
 fn secret_settings() -> Vec<(&'static str, String)> {
     let secret = "hunter2/w#rd";
     let plain = [
@@ -464,24 +473,24 @@ fn secret_settings() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_spelling_of_a_secret_setting_leaks_it_to_what_is_shown_checked_or_run() {
+async fn no_spelling_of_a_secret_setting_leaks_it_to_any_output() {
     let world = World::new().await;
     let mut leaks = Vec::new();
     for (name, value) in secret_settings() {
         let variable = format!("OPTIO_WEBHOOKS__{name}");
         for arguments in [["config", "show"].as_slice(), &["config", "show", "--json"], &["config", "check"]] {
             let output = run(&world, arguments, &[(&variable, &value)]);
-            if words(&output).contains("hunter2") {
-                leaks.push(format!("{variable}={value} {arguments:?}: {}", words(&output)));
+            if printed(&output).contains("hunter2") {
+                leaks.push(format!("{variable}={value} {arguments:?}: {}", printed(&output)));
             }
         }
-        // Those that can be used would run: the others say why they can't.
+        // A valid setting would start a worker, so `run` is tried only with invalid ones. They stop it with exit code 78.
         let output = run(&world, &["config", "check"], &[(&variable, &value)]);
         if !output.status.success() {
             let output = run(&world, &["run"], &[(&variable, &value)]);
-            assert_eq!(output.status.code(), Some(78), "{variable}={value}: {}", words(&output));
-            if words(&output).contains("hunter2") {
-                leaks.push(format!("{variable}={value} run: {}", words(&output)));
+            assert_eq!(output.status.code(), Some(78), "{variable}={value}: {}", printed(&output));
+            if printed(&output).contains("hunter2") {
+                leaks.push(format!("{variable}={value} run: {}", printed(&output)));
             }
         }
     }
@@ -498,30 +507,30 @@ async fn no_spelling_of_a_secret_setting_leaks_it_to_what_is_shown_checked_or_ru
     ] {
         std::fs::write(&file, text).unwrap();
         let output = run(&world, &["--config", file.to_str().unwrap(), "config", "show"], &[]);
-        if words(&output).contains("hunter2") {
-            leaks.push(format!("{text}: {}", words(&output)));
+        if printed(&output).contains("hunter2") {
+            leaks.push(format!("{text}: {}", printed(&output)));
         }
     }
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_url_whose_password_needs_percent_encoding_is_refused_with_that_word_and_without_the_password() {
+async fn a_url_password_that_needs_percent_encoding_is_refused_and_not_shown() {
     let world = World::new().await;
     for (name, value) in [
         ("OPTIO_WEBHOOKS__REDIS__URL", "redis://me:p@ss/w#rd@redis:6379/"),
         ("OPTIO_WEBHOOKS__DELIVERY__PROXY", "http://me:p@ss/w#rd@proxy:3128"),
     ] {
         let output = run(&world, &["config", "check"], &[(name, value)]);
-        assert_eq!(output.status.code(), Some(78), "{}", words(&output));
-        let said = words(&output);
-        assert!(said.contains("percent-encode") && said.contains("6379") != said.contains("3128"), "{said}");
-        assert!(!["p@ss", "ss/w", "w#rd"].iter().any(|part| said.contains(part)), "{said}");
+        assert_eq!(output.status.code(), Some(78), "{}", printed(&output));
+        let shown = printed(&output);
+        assert!(shown.contains("percent-encode") && shown.contains("6379") != shown.contains("3128"), "{shown}");
+        assert!(!["p@ss", "ss/w", "w#rd"].iter().any(|part| shown.contains(part)), "{shown}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_with_an_unknown_field_or_that_changes_nothing_is_refused_and_named() {
+async fn a_change_with_an_unknown_field_or_without_effect_is_refused() {
     let world = World::new().await;
     let admin = world.admin().await;
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
@@ -546,8 +555,8 @@ async fn a_change_with_an_unknown_field_or_that_changes_nothing_is_refused_and_n
         let sentence = problem["error"].as_str().unwrap();
         assert!(status == 400 && sentence.contains(word), "{change}: {status} {sentence}");
     }
-    assert_eq!(admin.call("GET", &path, None).await.1["webhook"], shown, "none of them changed anything");
-    // What a client was shown may be sent back with what it wants to change.
+    assert_eq!(admin.call("GET", &path, None).await.1["webhook"], shown, "the refused changes had no effect");
+    // A client may send back a webhook that it got, with its changes.
     let mut changed = shown.clone();
     changed["description"] = json!("changed");
     let (status, answer) = admin.call("PATCH", &path, Some(changed)).await;
@@ -582,11 +591,11 @@ async fn a_change_with_an_unknown_field_or_that_changes_nothing_is_refused_and_n
     }
     let update = run(&world, &["webhooks", "update", &webhook.to_string()], &[]);
     assert_eq!(update.status.code(), Some(2));
-    assert!(words(&update).contains("nothing would change"), "{}", words(&update));
+    assert!(printed(&update).contains("nothing would change"), "{}", printed(&update));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_beyond_the_last_shows_the_last_however_far_it_is() {
+async fn a_page_number_beyond_the_last_page_shows_the_last_page() {
     let world = World::new().await;
     let admin = world.admin().await;
     world.webhook("/hook", &[EventType::TaskFailed]).await;
@@ -606,7 +615,7 @@ async fn a_page_beyond_the_last_shows_the_last_however_far_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slacks_format_is_chosen_again_when_the_url_changes_by_the_api_and_the_command_line() {
+async fn the_format_follows_a_changed_url_unless_it_was_set_explicitly() {
     let world = World::new().await;
     let admin = world.admin().await;
     let added = run(

@@ -1,4 +1,4 @@
-//! Records that nobody expects: each is delivered or dead-lettered, and the rest goes on.
+//! Unexpected records: each one is delivered or dead-lettered, and consumption continues.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ fn has_odd_header(record: &OwnedMessage) -> bool {
     headers::all(all).any(|header| header.key == b"\xff" && header.value == Some(b"\xfe"))
 }
 
-/// Text that a codec makes no smaller.
+/// Random text that a codec can hardly compress.
 fn incompressible(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| rand::random_range(b'#'..=b'[')).collect()
 }
@@ -42,23 +42,23 @@ async fn a_header_key_that_is_not_utf_8_stops_no_worker_and_no_replay() {
     world.write_to(&names.replays(), record(b"poison", odd_header())).await;
     world.receiver.delivered(2).await;
     let dead = world.dead_lettered(3).await;
-    assert!(dead.iter().all(has_odd_header), "they are untouched");
+    assert!(dead.iter().all(has_odd_header), "dead letters keep the header");
     world.settled().await;
 
-    // What reads dead letters takes them as well: the page, and a replay that brings them back to the decoder.
+    // The readers of dead letters accept them too: the API, and a replay that hands them to the decoder again.
     let (status, page) = worker.call("GET", "/api/dead-letters", None).await;
     assert_eq!((status, page["deadLetters"].as_array().unwrap().len()), (200, 3));
     let request = serde_json::json!({ "reason": "malformed", "all": true });
     let (status, answer) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
     assert_eq!(status, 202, "{answer}");
     let dead = world.dead_lettered(6).await;
-    assert!(dead.iter().all(has_odd_header), "a replay keeps their own headers");
+    assert!(dead.iter().all(has_odd_header), "a replay keeps the header");
     world.settled().await;
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_time_that_no_calendar_has_is_delivered_and_reported() {
+async fn a_record_with_an_impossible_timestamp_is_delivered_and_reported() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let names = world.names();
@@ -71,8 +71,8 @@ async fn a_record_time_that_no_calendar_has_is_delivered_and_reported() {
         let raw = Raw { value: Some(value.as_bytes()), timestamp_ms: Some(timestamp_ms), ..Raw::default() };
         world.write_to(names.events(), raw).await;
     }
-    // Written into the report while they hold the watermark.
-    eventually("the report", async || {
+    // The report contains the timestamps while the records block the watermark.
+    eventually("the status shows the latest possible time", async || {
         let (status, report) = worker.call("GET", "/api/status", None).await;
         (status == 200 && report.to_string().contains("9999-12-31")).then_some(())
     })
@@ -82,7 +82,7 @@ async fn a_record_time_that_no_calendar_has_is_delivered_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_is_delivered_with_what_it_has() {
+async fn an_event_with_missing_or_odd_fields_is_still_delivered() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let worker = world.worker().await;
@@ -105,15 +105,15 @@ async fn a_message_is_delivered_with_what_it_has() {
     assert_eq!(body("cut")["task"]["title"], "x\u{fffd}");
     assert_eq!((&body("typed")["task"]["costUsd"], &body("typed")["task"]["prNumber"]), (&"0.84".into(), &142.into()));
     assert_eq!(body("twice")["task"]["id"], "twice");
-    assert_eq!((dead.len(), world.receiver.count()), (1, 5), "the array alone is malformed");
+    assert_eq!((dead.len(), world.receiver.count()), (1, 5), "only the array is malformed");
     let metrics = worker.page("/metrics").await.unwrap().1;
     assert!(metrics.contains(r#"optio_webhooks_fields_not_understood_total{field="task.title"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"optio_webhooks_events_total{type="other_state"} 1"#), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_retry_records_are_each_delivered_or_dead_lettered() {
-    // What claims to be due much later waits no longer than its tier's records do.
+async fn odd_retry_records_are_delivered_or_dead_lettered() {
+    // A record with a due time far in the future waits only as long as its tier allows.
     let world = World::with(&[("delivery.retry_after_max", "1s"), ("delivery.retry.max", "1s")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
@@ -183,7 +183,7 @@ async fn odd_retry_records_are_each_delivered_or_dead_lettered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_that_its_topic_does_not_take_is_shortened_and_says_where_the_original_stands() {
+async fn a_dead_letter_too_large_for_its_topic_is_shortened() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
@@ -200,12 +200,15 @@ async fn a_dead_letter_that_its_topic_does_not_take_is_shortened_and_says_where_
     assert!(has_odd_header(shortened) && header(shortened, "optio-source-offset") == offset.to_string());
     let detail = header(shortened, "optio-dead-detail");
     assert!(detail.contains(&format!("the original stands at {}/0/{offset}", world.names().events())), "{detail}");
-    assert!(dead.iter().any(|dead| header(dead, "optio-shortened-from") == "6"), "their own headers were too large");
+    assert!(
+        dead.iter().any(|dead| header(dead, "optio-shortened-from") == "6"),
+        "the headers of this record were too large"
+    );
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_that_its_topic_does_not_take_becomes_a_dead_letter() {
+async fn a_retry_too_large_for_its_topic_becomes_a_dead_letter() {
     let world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(500));
@@ -221,13 +224,13 @@ async fn a_retry_that_its_topic_does_not_take_becomes_a_dead_letter() {
     assert_eq!(
         reasons.iter().filter(|reason| *reason == "too_large").count(),
         1,
-        "small ones are retried: {reasons:?}"
+        "only the large one is not retried: {reasons:?}"
     );
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_cannot_be_written_holds_its_offsets_and_nobody_else() {
+async fn a_topic_that_cannot_be_written_blocks_only_its_own_offsets() {
     let world = World::with(&[("worker.in_flight_max", "40"), ("delivery.attempts_max", "3")]).await;
     world.webhook("/dead", &[EventType::TaskFailed]).await;
     world.webhook("/fine", &[EventType::TaskCompleted]).await;
@@ -238,7 +241,7 @@ async fn a_topic_that_cannot_be_written_holds_its_offsets_and_nobody_else() {
     let mut worker = world.worker().await;
     let dead_letters = world.names().dead_letters();
     world.delete(&dead_letters).await;
-    // More than there are places, of deliveries and of records that are only written.
+    // Together these are more than there are permits: records to dead-letter at once, and failing deliveries.
     for _ in 0..20 {
         world.write("k", Some(b"poison")).await;
     }
@@ -258,17 +261,17 @@ async fn a_topic_that_cannot_be_written_holds_its_offsets_and_nobody_else() {
             .collect();
         (fine.len() == 200).then_some(())
     };
-    eventually("first attempts and retries of the other webhook", fine).await;
-    world.make_topics(1).await;
+    eventually("all retries of the other webhook arrive", fine).await;
+    world.recreate_topics(1).await;
     world.dead_lettered(80).await;
     world.settled().await;
     worker.readiness(true).await;
-    assert_eq!(world.dead_letters().len(), 80, "each once");
+    assert_eq!(world.dead_letters().len(), 80, "each dead letter is written once");
     assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn topics_check_objects_to_a_topic_that_cannot_hold_the_largest_record() {
+async fn topics_check_refuses_a_topic_too_small_for_the_largest_record() {
     let world = World::new().await;
     let (tier, dead_letters) = (world.names().retry(2), world.names().dead_letters());
     for topic in [&tier, &dead_letters] {
@@ -280,12 +283,12 @@ async fn topics_check_objects_to_a_topic_that_cannot_hold_the_largest_record() {
         .output()
         .await
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(78), "{said}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{errors}");
     for topic in [&tier, &dead_letters] {
-        assert!(said.contains(&format!("topic {topic}: max.message.bytes = 20000 can't hold")), "{said}");
+        assert!(errors.contains(&format!("topic {topic}: max.message.bytes = 20000 can't hold")), "{errors}");
     }
     let mut worker = world.worker().await;
-    assert!(worker.log().contains("shortened"), "a start says so, and isn't refused: nothing is lost");
+    assert!(worker.log().contains("shortened"), "the worker starts with a warning, because nothing is lost");
     assert!(worker.terminate().await.success());
 }

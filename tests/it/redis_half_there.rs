@@ -122,7 +122,7 @@ async fn each_way_to_lose_webhooks_is_noticed_with_its_reason_and_ends_with_the_
         (&[&["SET", &version, "many"]], "isn't a number"),
         (&[&["DEL", &version], &["LPUSH", &version, "2"]], "isn't a number"),
         (&[&["SET", &webhooks, "x"]], "WRONGTYPE"),
-        (&[&["DEL", &webhooks], &["INCR", &version]], "2 of 2 webhooks are gone, and there were 1 changes"),
+        (&[&["DEL", &webhooks], &["INCR", &version]], "2 of 2 webhooks are gone, but the number of changes"),
     ];
     for (commands, reason) in losses {
         for command in commands {
@@ -305,7 +305,7 @@ async fn a_redis_that_reads_and_takes_no_writes_stops_sending_at_once_and_says_w
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() {
     let redis = Service::redis();
-    let proxy = Proxy::before(&redis.address).await;
+    let proxy = Proxy::start(&redis.address).await;
     let world = World::with(&[("redis.url", &proxy.url())]).await;
     world.webhook("/", &EventType::ALL).await;
     let worker = world.worker().await;
@@ -374,7 +374,7 @@ async fn a_key_of_the_wrong_type_costs_what_goes_into_it_and_nothing_else() {
     let keys = world.keys();
     let log = keys.log(wrong);
     let marks = keys.marks(world.names().events_group(), world.names().events(), 0);
-    for key in [&log, &keys.left_alone(), &keys.failing(), &keys.reports(), &keys.consuming(), &keys.replaced()] {
+    for key in [&log, &keys.backing_off(), &keys.failing(), &keys.reports(), &keys.consuming(), &keys.replaced()] {
         say(&world, &["SET", key, "of another type"]).await;
     }
     let worker = world.worker().await;
@@ -417,7 +417,7 @@ async fn a_command_that_an_acl_refuses_costs_what_it_is_for_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_50_megabits_a_second_300_payloads_of_100_kilobytes_are_recorded_once_each() {
     let redis = Service::redis();
-    let proxy = Proxy::before(&redis.address).await;
+    let proxy = Proxy::start(&redis.address).await;
     let world = World::with(&[("redis.url", &proxy.url())]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let _worker = world.worker().await;
@@ -448,7 +448,7 @@ async fn what_other_workers_wrote_is_clamped_when_it_is_read() {
     let webhook = world.webhook("/", &EventType::ALL).await;
     let (keys, id) = (world.keys(), webhook.to_string());
     let future = (now_ms() + 400 * 86_400_000).to_string();
-    say(&world, &["ZADD", &keys.left_alone(), "9999999999999.5", &id]).await;
+    say(&world, &["ZADD", &keys.backing_off(), "9999999999999.5", &id]).await;
     say(&world, &["ZADD", &keys.consuming(), "inf", "a", "1e300", "b", &future, "c"]).await;
     say(&world, &["HSET", &keys.failing(), &id, "0"]).await;
     say(&world, &["HSET", &keys.reports(), "of the future", &format!(r#"{{"atMs":{future}}}"#), "garbage", "{"]).await;

@@ -1,4 +1,4 @@
-//! What is known of an endpoint: who learns it, and when it is forgotten.
+//! The knowledge about an endpoint: how workers share it, and when they forget it.
 
 use std::time::Duration;
 
@@ -14,53 +14,54 @@ use optio_webhooks::webhook::draft::Draft;
 use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
 
-async fn change(world: &World, webhook: WebhookId, draft: Draft) {
+async fn change_webhook(world: &World, webhook: WebhookId, draft: Draft) {
     world.store().change(webhook, |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
 }
 
-/// Waits until others can know that the endpoint is left alone.
-async fn told(world: &World, webhook: WebhookId) {
-    let left_alone = Backoffs::new(world.redis.clone(), &world.keys());
-    eventually("it is told", async || {
-        left_alone.all().await.unwrap().iter().any(|(one, _)| *one == webhook).then_some(())
+/// Waits until Redis has the back-off of the endpoint, so that other workers can read it.
+async fn back_off_is_stored(world: &World, webhook: WebhookId) {
+    let backoffs = Backoffs::new(world.redis.clone(), &world.keys());
+    eventually("the back-off is stored", async || {
+        backoffs.all().await.unwrap().iter().any(|(one, _)| *one == webhook).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_asked_to_be_left_alone_is_by_a_fresh_worker_too_and_redis_that_forgot_costs_a_probe() {
+async fn a_new_worker_sends_nothing_to_an_endpoint_that_is_cooling_down() {
     let world = World::with(&[("topics.partitions", "1")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(503).header("retry-after", 3_600));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
-    told(&world, webhook).await;
+    back_off_is_stored(&world, webhook).await;
 
     world.emit(EventType::TaskCompleted, 5).await;
-    world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
-    assert_eq!(world.receiver.count(), 1, "the others are held as well");
+    world.events_committed().await;
+    assert_eq!(world.receiver.count(), 1, "other deliveries are deferred during the cool-down");
     let waiting = || (1..=3).flat_map(|tier| world.records(&world.names().retry(tier))).collect::<Vec<_>>();
-    let held: Vec<_> = waiting().into_iter().filter(|record| header(record, "optio-deferrals") == "1").collect();
-    assert_eq!(held.len(), 5);
-    assert!(held.iter().all(|record| header(record, "optio-last-error") == "saturated"));
-    assert!(held.iter().all(|record| header(record, "optio-attempts") == "0"));
+    let deferred: Vec<_> = waiting().into_iter().filter(|record| header(record, "optio-deferrals") == "1").collect();
+    assert_eq!(deferred.len(), 5);
+    assert!(deferred.iter().all(|record| header(record, "optio-last-error") == "saturated"));
+    assert!(deferred.iter().all(|record| header(record, "optio-attempts") == "0"));
 
     assert!(worker.terminate().await.success());
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 5).await;
-    world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
-    assert_eq!(world.receiver.count(), 1, "a fresh worker knows");
+    world.events_committed().await;
+    assert_eq!(world.receiver.count(), 1, "a new worker reads the cool-down from Redis");
     assert!(worker.terminate().await.success());
 
-    let _: () = redis::cmd("DEL").arg(world.keys().left_alone()).query_async(&mut world.redis.clone()).await.unwrap();
+    // If Redis loses the cool-down, a new worker makes an attempt and learns it again.
+    let _: () = redis::cmd("DEL").arg(world.keys().backing_off()).query_async(&mut world.redis.clone()).await.unwrap();
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.arrived(2).await;
-    told(&world, webhook).await;
+    back_off_is_stored(&world, webhook).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_with_another_url_is_tried_at_once_and_begins_anew() {
+async fn a_changed_url_is_tried_at_once_without_the_old_failures() {
     let world = World::with(&[
         ("delivery.breaker.attempts_min", "5"),
         ("delivery.breaker.open_initial", "1h"),
@@ -71,21 +72,21 @@ async fn a_webhook_with_another_url_is_tried_at_once_and_begins_anew() {
     world.receiver.answer(|request| Reply::status(if request.path == "/dead" { 500 } else { 200 }));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
-    told(&world, webhook).await;
-    change(&world, webhook, Draft { url: Some(world.receiver.url("/mended")), ..Draft::default() }).await;
+    back_off_is_stored(&world, webhook).await;
+    change_webhook(&world, webhook, Draft { url: Some(world.receiver.url("/new")), ..Draft::default() }).await;
     world.emit(EventType::TaskFailed, 1).await;
-    eventually("the new URL is asked", async || {
-        world.receiver.requests().iter().any(|request| request.path == "/mended").then_some(())
+    eventually("the new URL gets a request", async || {
+        world.receiver.requests().iter().any(|request| request.path == "/new").then_some(())
     })
     .await;
     assert!(Backoffs::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
     let failing = Failing::new(world.redis.clone(), &world.keys());
     let lasts = failing.failed(webhook, Duration::from_secs(60)).await.unwrap().lasts;
-    assert!(lasts < Duration::from_secs(1), "its failures of before count no more: {lasts:?}");
+    assert!(lasts < Duration::from_secs(1), "failures of the old URL still count: {lasts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_is_enabled_again_begins_anew() {
+async fn a_webhook_enabled_again_starts_without_its_old_failures() {
     let world = World::with(&[
         ("delivery.breaker.attempts_min", "10"),
         ("delivery.breaker.open_initial", "1h"),
@@ -100,29 +101,29 @@ async fn a_webhook_that_is_enabled_again_begins_anew() {
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.arrived(5).await;
-    // All are under way before the first of them disables it: so many failures open its breaker too.
+    // All ten attempts are under way before the first failure disables the webhook, so they open the circuit too.
     world.receiver.answer(|_| Reply::status(500).after(Duration::from_secs(1)));
     world.emit(EventType::TaskCompleted, 10).await;
     let is_active = async |active: bool| {
         let webhook = world.store().get(webhook).await.unwrap().unwrap();
         (webhook.active == active).then_some(webhook)
     };
-    eventually("it is disabled", async || is_active(false).await).await;
-    told(&world, webhook).await;
+    eventually("the webhook is disabled", async || is_active(false).await).await;
+    back_off_is_stored(&world, webhook).await;
     let disabled_at_ms = now_ms();
     let reports = Reports::new(world.redis.clone(), &world.keys());
-    eventually("the worker has seen it, and forgotten what it knew of its endpoint", async || {
+    eventually("the worker has forgotten the endpoint of the disabled webhook", async || {
         let report = reports.all().await.unwrap().pop().filter(|report| report.at_ms > disabled_at_ms)?;
         let mut endpoints = report.endpoints.iter();
         endpoints.all(|one| one.webhook_id != webhook || one.breaker == BreakerState::Closed).then_some(())
     })
     .await;
 
-    let asked = world.receiver.count();
-    change(&world, webhook, Draft { active: Some(true), ..Draft::default() }).await;
+    let before = world.receiver.count();
+    change_webhook(&world, webhook, Draft { active: Some(true), ..Draft::default() }).await;
     world.emit(EventType::TaskFailed, 1).await;
-    world.receiver.arrived(asked + 1).await;
-    let enabled = is_active(true).await.expect("one failure doesn't disable it: what was before counts no more");
+    world.receiver.arrived(before + 1).await;
+    let enabled = is_active(true).await.expect("one failure doesn't disable it: older failures don't count");
     assert_eq!(enabled.disabled_reason, None);
     assert!(Backoffs::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
 }

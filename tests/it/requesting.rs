@@ -1,4 +1,4 @@
-//! Requests over real sockets, to endpoints that do what the worst of them do.
+//! Tests of the HTTP client over real sockets, against endpoints that misbehave.
 
 mod connections;
 mod dialling;
@@ -12,7 +12,7 @@ use optio_webhooks::http::client::{self, Client};
 use optio_webhooks::http::failure::SendError;
 use optio_webhooks::http::names::Names;
 
-/// Endpoints of this machine are allowed.
+/// The default settings, except that plain HTTP and loopback addresses are allowed.
 fn settings(change: impl FnOnce(&mut Delivery)) -> Delivery {
     let mut delivery = Config::built_in().delivery;
     delivery.allow_http = true;
@@ -22,14 +22,15 @@ fn settings(change: impl FnOnce(&mut Delivery)) -> Delivery {
 }
 
 fn client(delivery: &Delivery) -> Client {
-    trusting(delivery, rustls::RootCertStore::empty())
+    client_trusting(delivery, rustls::RootCertStore::empty())
 }
 
-fn trusting(delivery: &Delivery, roots: rustls::RootCertStore) -> Client {
+/// A client that trusts only certificates of `roots`.
+fn client_trusting(delivery: &Delivery, roots: rustls::RootCertStore) -> Client {
     Client::with(delivery, roots, Names::system(client::limits(delivery))).unwrap()
 }
 
-/// The status and the body of the answer.
+/// Posts `{}` to `url`, and returns status and body of the answer.
 async fn post(client: &Client, url: &str) -> Result<(u16, String), SendError> {
     let url = url.parse().unwrap();
     let answer = client.post(&url, hyper::HeaderMap::new, Bytes::from_static(b"{}")).await?;

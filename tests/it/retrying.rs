@@ -1,7 +1,6 @@
 //! Retry tiers and dead letters.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use optio_webhooks::event::EventType;
 use rdkafka::Message as _;
@@ -10,7 +9,7 @@ use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_delivery_is_tried_on_schedule_never_early_and_then_dead_lettered() {
+async fn a_failing_delivery_is_tried_on_schedule_and_then_dead_lettered() {
     let world = World::new().await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(503));
@@ -33,7 +32,7 @@ async fn a_failing_delivery_is_tried_on_schedule_never_early_and_then_dead_lette
             let delivery = header(&record, "optio-delivery-id");
             let requests = &by_delivery[&delivery];
             assert_eq!(record.key(), Some(webhook.to_string().as_bytes()));
-            assert_eq!(record.payload(), Some(requests[0].body.as_ref()), "the exact body");
+            assert_eq!(record.payload(), Some(requests[0].body.as_ref()), "the retry record has the exact body");
             assert_eq!(header(&record, "optio-attempts"), tier.to_string());
             assert_eq!(
                 (header(&record, "optio-last-error"), header(&record, "optio-last-status")),
@@ -41,13 +40,13 @@ async fn a_failing_delivery_is_tried_on_schedule_never_early_and_then_dead_lette
             );
             let due_at_ms: i64 = header(&record, "optio-due-at").parse().unwrap();
             let (before, after) = (&requests[tier as usize - 1], &requests[tier as usize]);
-            assert!(due_at_ms >= before.arrived_at_ms + shortest_ms, "the delay is kept");
-            assert!(after.arrived_at_ms >= due_at_ms, "never early");
+            assert!(due_at_ms >= before.arrived_at_ms + shortest_ms, "the due time respects the delay of the tier");
+            assert!(after.arrived_at_ms >= due_at_ms, "no attempt is early");
         }
     }
     for requests in by_delivery.values() {
         assert_eq!(requests.iter().map(|request| request.attempt()).collect::<Vec<_>>(), [1, 2, 3, 4]);
-        assert!(requests.iter().all(|request| request.body == requests[0].body), "the same bytes on every attempt");
+        assert!(requests.iter().all(|request| request.body == requests[0].body), "every attempt sends the same bytes");
     }
     for dead in dead {
         assert_eq!(header(&dead, "optio-dead-reason"), "exhausted");
@@ -58,19 +57,19 @@ async fn a_failing_delivery_is_tried_on_schedule_never_early_and_then_dead_lette
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_is_deleted_gets_none_of_the_100_that_wait() {
+async fn waiting_deliveries_of_a_deleted_webhook_are_dropped() {
     let world = World::with(&[("delivery.retry.initial", "4s")]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(500));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 100).await;
     let tier = world.names().retry(1);
-    eventually("100 wait", async || (world.records(&tier).len() == 100).then_some(())).await;
+    eventually("100 deliveries wait", async || (world.records(&tier).len() == 100).then_some(())).await;
     assert_eq!(world.receiver.count(), 100);
     assert!(world.store().remove(webhook).await.unwrap());
     world.settled().await;
-    assert_eq!(world.receiver.count(), 100, "none is sent after the deletion");
-    assert!(world.dead_letters().is_empty(), "and none is dead-lettered");
+    assert_eq!(world.receiver.count(), 100, "no delivery is sent after the deletion");
+    assert!(world.dead_letters().is_empty(), "no delivery is dead-lettered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -94,21 +93,21 @@ async fn a_retry_after_lengthens_the_wait_and_never_shortens_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_the_schedule_or_of_the_number_of_tiers_loses_nothing_that_waits() {
+async fn a_changed_schedule_or_number_of_tiers_loses_no_waiting_delivery() {
     let mut world = World::with(&[("delivery.retry.initial", "2s"), ("delivery.retry.multiplier", "1")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() < 3 { 500 } else { 200 }));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 50).await;
     let second = world.names().retry(2);
-    // Some of them wait in the second tier, which the next worker's settings don't know any more.
+    // All deliveries wait in the second tier, which the settings of the next worker don't have.
     eventually("all wait in the second tier", async || (world.records(&second).len() == 50).then_some(())).await;
     assert!(worker.terminate().await.success());
 
     world.set("delivery.attempts_max", "2");
     world.set("delivery.retry.initial", "100ms");
     let mut worker = world.worker().await;
-    eventually("third attempts", async || (world.receiver.count() >= 150).then_some(())).await;
+    eventually("the third attempts arrive", async || (world.receiver.count() >= 150).then_some(())).await;
     assert!(worker.terminate().await.success());
 
     world.set("delivery.attempts_max", "6");
@@ -119,7 +118,7 @@ async fn a_change_of_the_schedule_or_of_the_number_of_tiers_loses_nothing_that_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_full_of_far_off_waits_does_not_hold_up_what_is_due() {
+async fn a_window_full_of_later_retries_does_not_delay_due_ones() {
     let world = World::with(&[("delivery.retry.window_max", "10"), ("topics.partitions", "1")]).await;
     world.webhook("/far", &[EventType::TaskFailed]).await;
     world.webhook("/near", &[EventType::TaskCompleted]).await;
@@ -131,25 +130,25 @@ async fn a_window_full_of_far_off_waits_does_not_hold_up_what_is_due() {
     let mut worker = world.worker().await;
     world.emit(EventType::TaskFailed, 50).await;
     let first = world.names().retry(1);
-    eventually("50 far-off ones wait", async || (world.records(&first).len() >= 50).then_some(())).await;
+    eventually("50 later retries wait", async || (world.records(&first).len() >= 50).then_some(())).await;
     world.emit(EventType::TaskCompleted, 20).await;
     let near = async || {
         let requests = world.receiver.requests();
         (requests.iter().filter(|request| request.path == "/near" && request.attempt() == 2).count() == 20)
             .then_some(())
     };
-    eventually("the near ones are tried again", near).await;
+    eventually("the due retries are sent", near).await;
     assert!(worker.terminate().await.success());
     assert_eq!(
         world.receiver.requests().iter().filter(|request| request.path == "/far").count(),
         50,
-        "none of them early"
+        "no retry is early"
     );
     assert!(world.dead_letters().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_would_be_too_old_at_its_next_attempt_is_dead_lettered_as_expired() {
+async fn a_delivery_too_old_for_its_next_attempt_is_dead_lettered_as_expired() {
     let world = World::with(&[("delivery.age_max", "2s"), ("delivery.retry.initial", "1500ms")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(500));
@@ -161,16 +160,15 @@ async fn what_would_be_too_old_at_its_next_attempt_is_dead_lettered_as_expired()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_waiting_delivery_outlives_its_worker() {
+async fn a_waiting_delivery_survives_a_crash_of_its_worker() {
     let world = World::with(&[("delivery.retry.initial", "3s")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
     let first = world.names().retry(1);
-    eventually("10 wait", async || (world.records(&first).len() == 10).then_some(())).await;
+    eventually("10 deliveries wait", async || (world.records(&first).len() == 10).then_some(())).await;
     worker.kill();
-    tokio::time::sleep(Duration::from_millis(100)).await;
     let _worker = world.worker().await;
     world.receiver.arrived(20).await;
     world.settled().await;

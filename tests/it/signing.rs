@@ -1,4 +1,4 @@
-//! Signatures against implementations that aren't ours.
+//! Our signatures, checked with independent implementations.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -23,8 +23,8 @@ fn run(program: &str, arguments: &[&str], input: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The function of the page "Webhooks", word for word.
-const PAGE: &str = r#"
+/// The function that Optio's documentation gives to receivers, unchanged.
+const OPTIO_VERIFY: &str = r#"
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
 
@@ -44,11 +44,12 @@ console.log(verifySignature(readFileSync(0), process.argv[1], process.argv[2]));
 "#;
 
 #[test]
-fn the_pages_own_function_takes_our_signature_and_no_other() {
+fn optios_documented_function_accepts_our_signature_and_no_other() {
     for (body, secret) in BODIES.iter().zip(SECRETS) {
         let ours = signature::optio(secret, body.as_bytes());
-        let verdict =
-            |header: &str| run("node", &["--input-type=module", "-e", PAGE, "--", header, secret], body.as_bytes());
+        let verdict = |header: &str| {
+            run("node", &["--input-type=module", "-e", OPTIO_VERIFY, "--", header, secret], body.as_bytes())
+        };
         assert_eq!(verdict(&ours), "true");
         assert_eq!(verdict(&signature::optio("another", body.as_bytes())), "false");
     }

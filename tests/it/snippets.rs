@@ -1,4 +1,4 @@
-//! The snippets that the page shows, each run against a real delivery.
+//! The snippets of the verify page, each run with a real delivery.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ fn snippet(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/snippets").join(name)
 }
 
-/// Whether the snippet takes `header` as the signature of `body`.
-fn takes(program: &str, arguments: &[&str], file: &str, header: &str, body: &[u8]) -> bool {
+/// Whether the snippet accepts `header` as the signature of `body`.
+fn accepts(program: &str, arguments: &[&str], file: &str, header: &str, body: &[u8]) -> bool {
     let mut child = Command::new(program)
         .args(arguments)
         .arg(snippet(file))
@@ -32,7 +32,7 @@ fn takes(program: &str, arguments: &[&str], file: &str, header: &str, body: &[u8
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_snippet_takes_a_real_delivery_and_nothing_else() {
+async fn each_snippet_accepts_a_real_delivery_and_nothing_else() {
     let world = World::new().await;
     let _worker = world.worker().await;
     world.webhook("/hook", &[EventType::TaskCompleted]).await;
@@ -51,11 +51,11 @@ async fn each_snippet_takes_a_real_delivery_and_nothing_else() {
     ] {
         let version = if program == "go" { "version" } else { "--version" };
         if !Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
-            skipped(&format!("{program} isn't here, so its snippet wasn't run"));
+            skipped(&format!("{program} is missing, so its snippet was not run"));
             continue;
         }
-        assert!(takes(program, arguments, file, header, body), "{program}");
-        assert!(!takes(program, arguments, file, header, &other), "{program} took another body");
-        assert!(!takes(program, arguments, file, "sha256=00", body), "{program} took another signature");
+        assert!(accepts(program, arguments, file, header, body), "{program}");
+        assert!(!accepts(program, arguments, file, header, &other), "{program} accepted another body");
+        assert!(!accepts(program, arguments, file, "sha256=00", body), "{program} accepted another signature");
     }
 }

@@ -1,4 +1,4 @@
-//! What waits: it holds up nobody, it is bounded in bytes, and what was committed is known.
+//! Waiting deliveries: they block no others, their bytes are bounded, and commits and marks stay correct.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::harness::world::{Raw, header};
 use crate::harness::{Reply, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_long_retry_after_holds_up_no_other_webhooks_retries() {
+async fn one_long_retry_after_delays_no_retry_of_another_webhook() {
     let world = World::with(&[
         ("kafka.open_offsets_max", "100"),
         ("topics.partitions", "1"),
@@ -34,7 +34,7 @@ async fn one_long_retry_after_holds_up_no_other_webhooks_retries() {
     world.receiver.arrived(1).await;
     for round in 1..=5 {
         world.emit(EventType::TaskCompleted, 100).await;
-        eventually("second attempts", async || {
+        eventually("all second attempts arrive", async || {
             let requests = world.receiver.requests();
             let second: HashSet<String> =
                 requests.iter().filter(|request| request.attempt() == 2).map(|request| request.delivery()).collect();
@@ -42,13 +42,13 @@ async fn one_long_retry_after_holds_up_no_other_webhooks_retries() {
         })
         .await;
     }
-    let moved = eventually("the long wait in a tier that fits it", async || {
+    let moved = eventually("the long wait moves to a later tier", async || {
         let records = (2..=7).flat_map(|tier| world.records(&world.names().retry(tier)));
         records.into_iter().find(|record| header(record, "optio-last-status") == "503")
     })
     .await;
     let due_at_ms: i64 = header(&moved, "optio-due-at").parse().unwrap();
-    assert!(due_at_ms - now_ms() > 40_000_000, "it waits as long as its endpoint asked for");
+    assert!(due_at_ms - now_ms() > 40_000_000, "the delivery waits as long as its endpoint asked for");
     assert!(worker.terminate().await.success());
 }
 
@@ -62,17 +62,17 @@ async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
     let mut worker = world.worker().await;
     let mut large = World::transition(EventType::TaskCompleted);
     large["task"]["title"] = "x".repeat(200_000).into();
-    // WAITING_EVENTS asks for more of them, of which four times as many wait.
+    // `WAITING_EVENTS` sets another number of events. Four times as many deliveries wait.
     let events = std::env::var("WAITING_EVENTS").ok().and_then(|events| events.parse().ok()).unwrap_or(500);
     for number in 0..events {
         large["id"] = number.into();
         world.write("k", Some(large.to_string().as_bytes())).await;
     }
     let names = world.names();
-    world.committed(names.events_group(), vec![names.events().to_owned()]).await;
+    world.events_committed().await;
     let waiting = (1..=3).map(|tier| world.count(&names.retry(tier))).sum::<i64>();
     assert!(waiting >= 4 * events, "{waiting} of 200 KB each wait");
-    // The windows have been filled: the worker reads no further.
+    // The windows are full now, and the worker reads no further.
     let peak_mib = worker.memory_peak_kib() >> 10;
     println!("{waiting} deliveries wait, the peak of memory was {peak_mib} MiB");
     assert!(peak_mib < 300, "{peak_mib} MiB");
@@ -80,7 +80,7 @@ async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retry_that_is_too_old_is_dead_lettered_and_a_replay_of_it_is_sent() {
+async fn a_retry_that_is_too_old_is_dead_lettered_and_can_be_replayed() {
     let world = World::new().await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let worker = world.worker().await;
@@ -109,7 +109,7 @@ async fn an_event_that_is_too_old_is_dead_lettered_and_not_sent() {
     assert_eq!(world.receiver.count(), 0);
 }
 
-/// Entries in all streams of marks.
+/// The number of entries in all streams of marks.
 async fn marks(world: &World) -> usize {
     let mut redis = world.redis.clone();
     let keys: Vec<String> = redis.keys(format!("{}settled:*", world.config().redis.prefix)).await.unwrap();
@@ -139,9 +139,9 @@ async fn at_no_lag_marks_are_trimmed_and_an_idle_worker_commits_nothing() {
         eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
     }
     assert!(commits(&worker) > 0);
-    // Two intervals without a commit, after the last one.
+    // A fixed time, because the test proves that an idle worker commits nothing in two intervals.
     let mut before = commits(&worker);
-    eventually("no more commits", async || {
+    eventually("the commits stop", async || {
         tokio::time::sleep(2 * world.config().kafka.commit_interval).await;
         let now = commits(&worker);
         (std::mem::replace(&mut before, now) == now).then_some(())
@@ -154,7 +154,7 @@ async fn at_no_lag_marks_are_trimmed_and_an_idle_worker_commits_nothing() {
 async fn an_operators_reset_of_offsets_is_obeyed() {
     let world = World::with(&[("topics.partitions", "1"), ("kafka.commit_interval", "200ms")]).await;
     world.webhook("/", &EventType::ALL).await;
-    // One that is never settled keeps marks and notes of the others from being trimmed.
+    // One delivery that doesn't settle keeps the marks and commit notes of the others from being trimmed.
     world.receiver.answer(|request| {
         let is_stuck = request.json()["task"]["title"] == "stuck";
         Reply::status(200).after(Duration::from_secs(if is_stuck { 60 } else { 0 }))
@@ -165,24 +165,26 @@ async fn an_operators_reset_of_offsets_is_obeyed() {
     world.write("k", Some(stuck.to_string().as_bytes())).await;
     world.emit(EventType::TaskCompleted, 60).await;
     world.receiver.delivered(61).await;
-    eventually("marks of what is settled", async || (marks(&world).await > 0).then_some(())).await;
+    eventually("settled deliveries have marks", async || (marks(&world).await > 0).then_some(())).await;
     worker.kill();
     world.receiver.answer(|_| Reply::status(200));
-    // What `kafka-consumer-groups --reset-offsets --to-earliest` does, once the group has noticed that its member is gone.
+    // The same as `kafka-consumer-groups --reset-offsets --to-earliest`. It fails until the group has lost its member.
     let names = world.names();
     let group: BaseConsumer = clients::consumer(&world.config(), names.events_group()).create().unwrap();
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(names.events(), 0, Offset::Offset(0)).unwrap();
-    eventually("the reset", async || tokio::task::block_in_place(|| group.commit(&offsets, CommitMode::Sync)).ok())
-        .await;
+    eventually("the offsets are reset", async || {
+        tokio::task::block_in_place(|| group.commit(&offsets, CommitMode::Sync)).ok()
+    })
+    .await;
     let _worker = world.worker().await;
     let again = async || world.receiver.deliveries().values().all(|count| *count == 2).then_some(());
-    eventually("all 61 are sent again", again).await;
+    eventually("all 61 deliveries are sent again", again).await;
     eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn marks_of_a_topic_that_was_made_again_are_trimmed() {
+async fn marks_of_a_recreated_topic_are_trimmed() {
     let world = World::with(&[("topics.partitions", "1")]).await;
     world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
@@ -190,7 +192,7 @@ async fn marks_of_a_topic_that_was_made_again_are_trimmed() {
     world.receiver.delivered(50).await;
     worker.kill();
     world.delete(world.names().events()).await;
-    world.make_topics(1).await;
+    world.recreate_topics(1).await;
     let _worker = world.worker().await;
     world.emit(EventType::TaskFailed, 10).await;
     world.receiver.delivered(60).await;
@@ -198,14 +200,14 @@ async fn marks_of_a_topic_that_was_made_again_are_trimmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offsets_that_are_gone_are_said_and_the_setting_decides_where_the_group_begins() {
+async fn after_lost_offsets_the_setting_decides_where_the_group_starts() {
     let mut world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 20).await;
     world.receiver.delivered(20).await;
     assert!(worker.terminate().await.success());
-    assert!(!worker.log().contains("has no committed offsets"), "a first start is no loss: {}", worker.log());
+    assert!(!worker.log().contains("has no committed offsets"), "a first start is not a loss: {}", worker.log());
     let group = world.config().kafka.group;
 
     world.set("kafka.group", &format!("{group}-latest"));
@@ -214,7 +216,7 @@ async fn offsets_that_are_gone_are_said_and_the_setting_decides_where_the_group_
     world.emit(EventType::TaskFailed, 5).await;
     world.receiver.delivered(25).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 25, "the past isn't sent again");
+    assert_eq!(world.receiver.count(), 25, "past events aren't sent again");
     let said = format!(
         "group {group}-latest has no committed offsets although its topics have 20 records and there are 1 webhooks"
     );

@@ -1,4 +1,4 @@
-//! `/api/dead-letters`: what won't be tried again by itself.
+//! `/api/dead-letters`: deliveries and records that were given up, and their replays.
 
 use std::time::{Duration, Instant};
 
@@ -11,47 +11,45 @@ use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input;
-use crate::admin::api::Error;
-use crate::admin::replays::{self, Request};
-use crate::admin::{Admin, Problem, Shared};
+use crate::admin::problem::{Error, Problem};
+use crate::admin::replays::{self, ReplayRequest};
+use crate::admin::state::{Admin, BROWSERS_MAX, Shared};
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
-use crate::replay::browse::{self, Bounds, Cursor, Page};
+use crate::replay::browse::{self, Bounds, Cursor, DeadLetterPage};
 use crate::replay::choice::Choice;
 use crate::webhook::WebhookId;
 
 const LIMIT_DEFAULT: usize = 50;
-/// Dead letters of one page.
+/// The highest number of dead letters on a page.
 const LIMIT_MAX: usize = 200;
-/// Offsets that one page looks at while it filters: it may be short, and still have a next one.
+/// The number of offsets that one page looks at while it filters. A page that reaches it is short, and has a next one.
 const LOOK_AT_MAX: u64 = 200_000;
 
-/// After this a page ends with what was found, and the next one goes on.
+/// The time after which a page ends with the dead letters found so far. The next page goes on from there.
 const PAGE_MAX: Duration = Duration::from_secs(8);
-/// How long reading may take in all.
+/// The time after which the request fails. It is longer than [`PAGE_MAX`], because a read under way is finished first.
 const BROWSE_MAX: Duration = Duration::from_secs(15);
-/// Pages that are read at once: each takes a thread, and some memory for reading ahead.
-pub const BROWSERS_MAX: usize = 8;
 
-/// Which dead letters.
+/// The filters of the list, and the place where its page begins.
 #[derive(Deserialize, Default, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// Of this webhook.
+pub struct DeadLettersQuery {
+    /// Only dead letters of this webhook.
     webhook: Option<WebhookId>,
-    /// Of this event type.
+    /// Only dead letters of this event type.
     event: Option<EventType>,
-    /// That died of this.
+    /// Only dead letters with this reason.
     reason: Option<DeadReason>,
-    /// With this delivery id.
+    /// Only dead letters with this delivery id.
     delivery: Option<DeliveryId>,
-    /// That died then or later: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
+    /// Only dead letters from this time on: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
     since: Option<String>,
-    /// That died before.
+    /// Only dead letters from before this time.
     until: Option<String>,
-    /// 1 to 200; 50 by default.
+    /// The highest number of dead letters on the page: 1 to 200; 50 by default.
     limit: Option<usize>,
     /// The `next` of an earlier page.
     cursor: Option<String>,
@@ -59,21 +57,33 @@ pub struct Asked {
 
 /// A replay.
 #[derive(Serialize, ToSchema)]
-pub struct One {
-    replay: replays::Shown,
+#[schema(as = One)]
+pub struct ReplayAnswer {
+    replay: replays::ReplayStatus,
 }
 
 impl Admin {
-    /// A page of dead letters.
-    pub async fn dead_letters(&self, choice: Choice, cursor: Option<&str>, limit: usize) -> Result<Page, Problem> {
+    /// A page of dead letters, newest first.
+    ///
+    /// # Errors
+    /// 400: the cursor can't be read. 503: Kafka does not answer, or too many people read dead letters.
+    pub async fn dead_letters(
+        &self,
+        choice: Choice,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<DeadLetterPage, Problem> {
         let cursor = cursor.map(|text| text.parse::<Cursor>().map_err(|error| Problem::field("cursor", error)));
         let cursor = cursor.transpose()?;
         let bounds = Bounds { limit, look_at_max: LOOK_AT_MAX, until: Instant::now() + PAGE_MAX };
         self.browse(move |config, stop| browse::browse(config, &choice, cursor, bounds, stop)).await
     }
 
-    /// One of them, by where it stands.
-    pub async fn dead_letter(&self, partition: i32, offset: i64) -> Result<browse::Shown, Problem> {
+    /// The dead letter at this partition and offset.
+    ///
+    /// # Errors
+    /// 404: the topic no longer keeps it.
+    pub async fn dead_letter(&self, partition: i32, offset: i64) -> Result<browse::ListedDeadLetter, Problem> {
         let found = self.browse(move |config, stop| browse::one(config, partition, offset, stop)).await?;
         found.ok_or_else(|| {
             let sentence = format!(
@@ -87,62 +97,61 @@ impl Admin {
         &self,
         read: impl FnOnce(&Config, &CancellationToken) -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
-        let place = self.browsers.clone().try_acquire_owned().map_err(|_| {
-            let sentence =
-                format!("{BROWSERS_MAX} people look through the dead letters already; try again in a moment");
+        let permit = self.browsers.clone().try_acquire_owned().map_err(|_| {
+            let sentence = format!("{BROWSERS_MAX} people already read dead letters; try again in a moment");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
         })?;
-        // Ended when its time is over, and when whoever asked is gone.
+        // Dropping the guard stops the thread: after `BROWSE_MAX`, and when the client has gone away.
         let stop = CancellationToken::new();
-        let _ended_with_us = stop.clone().drop_guard();
+        let _stop_on_drop = stop.clone().drop_guard();
         let config = self.config.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let _place = place;
+            let _permit = permit;
             read(&config, &stop)
         });
         let Ok(found) = tokio::time::timeout(BROWSE_MAX, reading).await else {
-            return Err(Problem::away(&anyhow::anyhow!("Kafka didn't bring the dead letters in time")));
+            return Err(Problem::away(&anyhow::anyhow!("Kafka did not return the dead letters in time")));
         };
         Ok(found.context("reading dead letters")??)
     }
 }
 
 /// Dead letters, newest first. A page may be short, or empty, and still have a next one.
-#[utoipa::path(get, path = "/api/dead-letters", tag = "dead letters", params(Asked),
-    responses((status = 200, body = Page), (status = 400, body = Error)))]
+#[utoipa::path(get, path = "/api/dead-letters", tag = "dead letters", params(DeadLettersQuery),
+    responses((status = 200, body = DeadLetterPage), (status = 400, body = Error)))]
 pub async fn list(
     State(admin): State<Shared>,
-    input::Query(asked): input::Query<Asked>,
-) -> Result<Json<Page>, Problem> {
-    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
+    input::Query(query): input::Query<DeadLettersQuery>,
+) -> Result<Json<DeadLetterPage>, Problem> {
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Problem::field("limit", format!("{limit} is not allowed; allowed is 1 to {LIMIT_MAX}")));
     }
     let choice = Choice {
         at: None,
-        webhooks: asked.webhook.into_iter().collect(),
-        events: asked.event.into_iter().collect(),
-        reasons: asked.reason.into_iter().collect(),
-        deliveries: asked.delivery.into_iter().collect(),
-        since_ms: replays::moment("since", asked.since.as_deref())?,
-        until_ms: replays::moment("until", asked.until.as_deref())?,
+        webhooks: query.webhook.into_iter().collect(),
+        events: query.event.into_iter().collect(),
+        reasons: query.reason.into_iter().collect(),
+        deliveries: query.delivery.into_iter().collect(),
+        since_ms: replays::moment("since", query.since.as_deref())?,
+        until_ms: replays::moment("until", query.until.as_deref())?,
     };
-    Ok(Json(admin.dead_letters(choice, asked.cursor.as_deref(), limit).await?))
+    Ok(Json(admin.dead_letters(choice, query.cursor.as_deref(), limit).await?))
 }
 
-/// Puts dead letters back into delivery. It can be asked for again at any time: nothing is replayed twice.
-#[utoipa::path(post, path = "/api/dead-letters/replay", tag = "dead letters", request_body = Request,
-    responses((status = 202, body = One), (status = 400, body = Error), (status = 409, body = Error)))]
+/// Replays dead letters: sends them again. The same request can be made again at any time, and nothing is replayed twice.
+#[utoipa::path(post, path = "/api/dead-letters/replay", tag = "dead letters", request_body = ReplayRequest,
+    responses((status = 202, body = ReplayAnswer), (status = 400, body = Error), (status = 409, body = Error)))]
 pub async fn replay(
     State(admin): State<Shared>,
-    input::Json(request): input::Json<Request>,
-) -> Result<(StatusCode, Json<One>), Problem> {
-    Ok((StatusCode::ACCEPTED, Json(One { replay: admin.replays.begin(request).await? })))
+    input::Json(request): input::Json<ReplayRequest>,
+) -> Result<(StatusCode, Json<ReplayAnswer>), Problem> {
+    Ok((StatusCode::ACCEPTED, Json(ReplayAnswer { replay: admin.replays.begin(request).await? })))
 }
 
-/// How far a replay is.
+/// The progress of a replay.
 #[utoipa::path(get, path = "/api/dead-letters/replays/{id}", tag = "dead letters", params(("id" = String, Path)),
-    responses((status = 200, body = One), (status = 404, body = Error)))]
-pub async fn progress(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<One>, Problem> {
-    Ok(Json(One { replay: admin.replays.get(&id)? }))
+    responses((status = 200, body = ReplayAnswer), (status = 404, body = Error)))]
+pub async fn progress(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<ReplayAnswer>, Problem> {
+    Ok(Json(ReplayAnswer { replay: admin.replays.get(&id)? }))
 }

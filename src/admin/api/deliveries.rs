@@ -8,73 +8,74 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::input;
-use crate::admin::api::Error;
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Error, Problem};
+use crate::admin::state::Shared;
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
-use crate::store::log::{EntryId, Filter, Shown};
+use crate::store::log::{EntryId, Filter, LoggedAttempt};
 
 const LIMIT_DEFAULT: usize = 50;
-/// Entries of one page.
+/// The highest number of entries on a page.
 const LIMIT_MAX: usize = 200;
 
-/// Which entries.
+/// The filters of the log, and the place where its page begins.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// 1 to 200; 50 by default.
+pub struct DeliveriesQuery {
+    /// The highest number of entries on the page: 1 to 200; 50 by default.
     limit: Option<usize>,
-    /// Only older ones than this: the `next` of an earlier page.
+    /// Only entries older than this one: the `next` of an earlier page.
     before: Option<String>,
-    /// Only those that succeeded (true), or that failed (false).
+    /// Only attempts that succeeded (true), or that failed (false).
     success: Option<bool>,
-    /// Only those that told of this.
+    /// Only attempts for this event type.
     event: Option<EventType>,
 }
 
 /// A page of the log.
 #[derive(Serialize, ToSchema)]
-pub struct Page<'a> {
-    /// Newest first.
-    deliveries: Vec<Shown<'a>>,
-    /// What to ask for as `before` for the next page; null at the end.
+#[schema(as = Page)]
+pub struct DeliveriesAnswer<'a> {
+    /// The entries, newest first.
+    deliveries: Vec<LoggedAttempt<'a>>,
+    /// The value of `before` for the next page; null on the last page.
     next: Option<String>,
 }
 
-/// A delivery that is sent again.
+/// A delivery that will be sent again.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Redelivered {
-    /// Its identity, the same as before.
+    /// The id of the delivery, which does not change.
     delivery_id: DeliveryId,
 }
 
-/// The delivery log of a webhook, newest first: an entry for each attempt.
-#[utoipa::path(get, path = "/api/webhooks/{id}/deliveries", tag = "deliveries", params(("id" = String, Path), Asked),
-    responses((status = 200, body = Page), (status = 400, body = Error), (status = 404, body = Error)))]
+/// The delivery log of a webhook: one entry for each attempt, newest first.
+#[utoipa::path(get, path = "/api/webhooks/{id}/deliveries", tag = "deliveries", params(("id" = String, Path), DeliveriesQuery),
+    responses((status = 200, body = DeliveriesAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn list(
     State(admin): State<Shared>,
     Path(id): Path<String>,
-    input::Query(asked): input::Query<Asked>,
+    input::Query(query): input::Query<DeliveriesQuery>,
 ) -> Result<Response, Problem> {
-    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Problem::field("limit", format!("{limit} is not allowed; allowed is 1 to {LIMIT_MAX}")));
     }
-    let before: Option<EntryId> = asked
+    let before: Option<EntryId> = query
         .before
         .map(|before| before.parse().map_err(|_| Problem::field("before", "isn't the `next` of an earlier page")))
         .transpose()?;
     let webhook = admin.find(&id).await?;
-    let filter = Filter { success: asked.success, event: asked.event };
+    let filter = Filter { success: query.success, event: query.event };
     let page = admin.log.page(webhook.id, filter, before, limit).await?;
-    let deliveries = page.entries.iter().map(crate::store::log::Entry::shown).collect();
-    Ok(Json(Page { deliveries, next: page.next.map(|next| next.to_string()) }).into_response())
+    let deliveries = page.entries.iter().map(crate::store::log::NewLogEntry::shown).collect();
+    Ok(Json(DeliveriesAnswer { deliveries, next: page.next.map(|next| next.to_string()) }).into_response())
 }
 
-/// Sends a delivery again: durably, under the same delivery id, in place of a retry that waits. `delivery` is an
-/// entry's `id`, or a `deliveryId`.
+/// Sends a delivery again, durably and under the same delivery id. It replaces a retry that waits. `delivery` is the
+/// `id` of an entry, or a `deliveryId`.
 #[utoipa::path(post, path = "/api/webhooks/{id}/deliveries/{delivery}/redeliver", tag = "deliveries",
     params(("id" = String, Path), ("delivery" = String, Path)),
     responses((status = 202, body = Redelivered), (status = 404, body = Error), (status = 409, body = Error)))]

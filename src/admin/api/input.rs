@@ -1,16 +1,16 @@
-//! What requests bring, with a sentence where it can't be read.
+//! Extractors of the input of a request. What can't be read becomes a problem with a sentence.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 
-use crate::admin::Problem;
+use crate::admin::problem::Problem;
 
 /// A JSON body.
 #[derive(FromRequest)]
 #[from_request(via(axum::Json), rejection(Problem))]
 pub struct Json<T>(pub T);
 
-/// A body as it came.
+/// The bytes of a body.
 pub struct Body(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Body {

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use super::input;
 use crate::admin::actions::OVERLAP_DEFAULT;
-use crate::admin::api::Error;
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Error, Problem};
+use crate::admin::state::Shared;
 use crate::event::EventType;
 use crate::signature;
 use crate::store::log;
@@ -23,12 +23,12 @@ use crate::webhook::{Shown, Webhook, WebhookId};
 /// All webhooks.
 #[derive(Serialize, ToSchema)]
 pub struct Webhooks {
-    /// Oldest first.
+    /// The webhooks, oldest first.
     webhooks: Vec<Shown>,
-    /// Those that this version can't read: what is for them waits. Left out where there are none.
+    /// The webhooks that this version can't read. Events for them wait. Left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<Unreadable>,
-    /// Why this list may not be all that there should be. Left out where it is.
+    /// Why this list may be incomplete. Left out if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
@@ -37,22 +37,23 @@ pub struct Webhooks {
 #[derive(Serialize, ToSchema)]
 #[schema(as = UnreadableWebhook)]
 pub struct Unreadable {
-    /// Its identity.
+    /// The id of the webhook.
     id: WebhookId,
-    /// What can't be read.
+    /// The part of it that can't be read.
     problem: String,
 }
 
 /// One webhook.
 #[derive(Serialize, ToSchema)]
-pub struct One {
+#[schema(as = One)]
+pub struct WebhookAnswer {
     webhook: Shown,
-    /// What the store seems to have lost, when a webhook was added to it. Left out where nothing is.
+    /// A note that the store seems to have lost other webhooks. Only adding a webhook answers with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
 
-impl From<&Webhook> for One {
+impl From<&Webhook> for WebhookAnswer {
     fn from(webhook: &Webhook) -> Self {
         Self { webhook: webhook.shown(), warning: None }
     }
@@ -63,22 +64,22 @@ impl From<&Webhook> for One {
 #[serde(rename_all = "camelCase")]
 pub struct Rotated {
     webhook: Shown,
-    /// The new secret where none was given; shown here and never again.
+    /// The new secret, if the request gave none. It is shown here and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     generated_secret: Option<String>,
 }
 
-/// The test's result.
+/// The result of a test delivery.
 #[derive(Serialize, ToSchema)]
 pub struct Tested<'a> {
-    delivery: log::Shown<'a>,
+    delivery: log::LoggedAttempt<'a>,
 }
 
-/// What to send.
+/// The event to send.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Test {
-    /// By default the first that the webhook subscribes to.
+    /// The event type; by default the first that the webhook subscribes to.
     event: Option<EventType>,
 }
 
@@ -86,9 +87,10 @@ pub struct Test {
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rotate {
-    /// By default one is made: 24 random bytes in the Standard Webhooks form, `whsec_…`.
+    /// The secret. By default one is generated: 24 random bytes in the form of Standard Webhooks, `whsec_…`.
     secret: Option<String>,
-    /// How long the old one signs `webhook-signature` as well, like `24h`; `0s` for not at all. 24h by default.
+    /// The time for which the old secret also signs `webhook-signature`, such as `24h`; `0s` ends its use at once. 24h by
+    /// default.
     overlap: Option<String>,
 }
 
@@ -102,42 +104,42 @@ pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem
         .map(|unsupported| Unreadable { id: unsupported.id, problem: unsupported.problem })
         .collect();
     let webhooks = all.webhooks.iter().map(Webhook::shown).collect();
-    Ok(Json(Webhooks { webhooks, unreadable, warning: admin.trouble() }))
+    Ok(Json(Webhooks { webhooks, unreadable, warning: admin.webhooks_warning() }))
 }
 
-/// Adds a webhook; it gets every event from now on.
+/// Adds a webhook. It gets every event from now on.
 #[utoipa::path(post, path = "/api/webhooks", tag = "webhooks", request_body = Draft,
-    responses((status = 201, body = One), (status = 400, body = Error), (status = 413, body = Error)))]
+    responses((status = 201, body = WebhookAnswer), (status = 400, body = Error), (status = 413, body = Error)))]
 pub async fn add(
     State(admin): State<Shared>,
     input::Json(draft): input::Json<Draft>,
-) -> Result<(StatusCode, Json<One>), Problem> {
+) -> Result<(StatusCode, Json<WebhookAnswer>), Problem> {
     let (webhook, warning) = admin.add(&draft).await?;
-    Ok((StatusCode::CREATED, Json(One { warning, ..One::from(&webhook) })))
+    Ok((StatusCode::CREATED, Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) })))
 }
 
 /// One webhook.
 #[utoipa::path(get, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
-    responses((status = 200, body = One), (status = 404, body = Error)))]
-pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<One>, Problem> {
-    Ok(Json(One::from(&admin.find(&id).await?)))
+    responses((status = 200, body = WebhookAnswer), (status = 404, body = Error)))]
+pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<WebhookAnswer>, Problem> {
+    Ok(Json(WebhookAnswer::from(&admin.find(&id).await?)))
 }
 
-/// Changes a webhook; what isn't given stays, null takes away. A webhook as it was shown may be sent back: what can't be
-/// changed is taken as long as it is as it stands.
+/// Changes a webhook. A field that is left out stays as it is, and null removes its value. A webhook as it was shown may
+/// be sent back: fields that can't be changed are accepted if they are unchanged.
 #[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
-    responses((status = 200, body = One), (status = 400, body = Error), (status = 404, body = Error)))]
+    responses((status = 200, body = WebhookAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn change(
     State(admin): State<Shared>,
     Path(id): Path<String>,
-    input::Json(given): input::Json<Map<String, Value>>,
-) -> Result<Json<One>, Problem> {
+    input::Json(fields): input::Json<Map<String, Value>>,
+) -> Result<Json<WebhookAnswer>, Problem> {
     let webhook = admin.find(&id).await?;
-    let draft = changes(given, &webhook)?;
-    Ok(Json(One::from(&admin.change(webhook.id, &draft).await?)))
+    let draft = changes(fields, &webhook)?;
+    Ok(Json(WebhookAnswer::from(&admin.change(webhook.id, &draft).await?)))
 }
 
-/// Removes a webhook: nothing more is sent to it, what waits included. Its delivery log goes with it.
+/// Removes a webhook and its delivery log. Nothing more is sent to it, not even deliveries that wait.
 #[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Error)))]
 pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
@@ -145,7 +147,7 @@ pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Sends a sample event at once; the answer says what came of it, whether or not the endpoint took it.
+/// Sends a sample event at once. The answer has the result of the attempt, also if it failed.
 #[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks", params(("id" = String, Path)),
     request_body(content = Test, description = "may be left out"),
     responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error)))]
@@ -163,7 +165,7 @@ pub async fn test(
     Ok(Json(Tested { delivery: entry.shown() }).into_response())
 }
 
-/// Gives a webhook another secret. The old one signs `webhook-signature` as well until the overlap ends.
+/// Replaces the secret of a webhook. The old one also signs `webhook-signature` until the overlap ends.
 #[utoipa::path(post, path = "/api/webhooks/{id}/rotate-secret", tag = "webhooks", params(("id" = String, Path)),
     request_body(content = Rotate, description = "may be left out"),
     responses((status = 200, body = Rotated), (status = 400, body = Error), (status = 404, body = Error)))]
@@ -174,39 +176,38 @@ pub async fn rotate(
 ) -> Result<Json<Rotated>, Problem> {
     let Rotate { secret, overlap } = optional(&body)?;
     let webhook = admin.find(&id).await?;
-    let overlap = overlap_of(overlap.as_deref())?;
+    let overlap = parse_overlap(overlap.as_deref())?;
     let generated_secret = secret.is_none().then(signature::generate_secret);
-    let new = secret.or_else(|| generated_secret.clone()).expect("one of the two is there");
+    let new = secret.or_else(|| generated_secret.clone()).expect("a secret is generated if none was given");
     let webhook = admin.rotate(webhook.id, &new, overlap).await?.shown();
     Ok(Json(Rotated { webhook, generated_secret }))
 }
 
-/// What of a webhook is shown and can't be changed.
+/// The fields of a webhook that are shown and can't be changed.
 const READ_ONLY: [&str; 5] = ["id", "createdAt", "updatedAt", "disabledReason", "secretOverlapUntil"];
 
-/// What is to be changed of `webhook`.
-fn changes(mut given: Map<String, Value>, webhook: &Webhook) -> Result<Draft, Problem> {
+/// The changes that `fields` ask for. Read-only fields are accepted if they are unchanged.
+fn changes(mut fields: Map<String, Value>, webhook: &Webhook) -> Result<Draft, Problem> {
     let shown = serde_json::to_value(webhook.shown()).context("a webhook always serializes")?;
     for field in READ_ONLY {
-        let stands = &shown[field];
-        if given.remove(field).is_some_and(|value| value != *stands) {
-            return Err(Problem::field(field, format!("can't be changed; it is {stands}: leave it out, or as it is")));
+        let current = &shown[field];
+        if fields.remove(field).is_some_and(|value| value != *current) {
+            return Err(Problem::field(field, format!("can't be changed; leave it out, or send its value {current}")));
         }
     }
-    let draft = axum::Json::<Draft>::from_bytes(Value::Object(given).to_string().as_bytes())?.0;
+    let draft = axum::Json::<Draft>::from_bytes(Value::Object(fields).to_string().as_bytes())?.0;
     if draft.is_empty() {
         let sentence = "nothing would change: give one or more of url, events, secret, description, active, format and \
-                        ratePerSecond; the mask of a secret stands for the one that is there";
+                        ratePerSecond; the mask of a secret means no change of the secret";
         return Err(Problem::new(StatusCode::BAD_REQUEST, sentence));
     }
     Ok(draft)
 }
 
-/// How long the old secret signs as well.
-fn overlap_of(text: Option<&str>) -> Result<Duration, Problem> {
+fn parse_overlap(text: Option<&str>) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(OVERLAP_DEFAULT) };
     humantime::parse_duration(text).map_err(|_| {
-        Problem::field("overlap", format!("{text:?} isn't a duration; allowed are ones like 0s, 90m, 24h"))
+        Problem::field("overlap", format!("{text:?} isn't a duration; allowed are durations such as 0s, 90m and 24h"))
     })
 }
 

@@ -1,11 +1,11 @@
-// What the pages do beyond HTML.
+// What the pages do beyond plain HTML. Every page also works without this script.
 "use strict";
 (() => {
   const localTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
   const seconds = (count) => new Promise((resolve) => setTimeout(resolve, count * 1000));
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-  /** Also for what comes in later: live rows, refreshed parts. */
+  /** Shows local times and labels copy buttons below `root`. Live rows and refreshed parts need it as well. */
   function prepare(root) {
     for (const button of all("[data-copy]", root)) button.setAttribute("aria-live", "polite");
     for (const time of all("time[datetime]:not([title])", root)) {
@@ -36,7 +36,7 @@
       await navigator.clipboard.writeText(source.value ?? source.textContent.trim());
       return true;
     } catch {
-      // Over plain HTTP there is no clipboard to write to.
+      // Browsers offer no clipboard API over plain HTTP.
       source.select ? source.select() : getSelection().selectAllChildren(source);
       return document.execCommand("copy");
     }
@@ -50,7 +50,7 @@
       stream.onopen = () => (state.textContent = "Live");
       stream.onerror = () => {
         if (state.textContent !== "Reconnecting…") state.textContent = "Reconnecting…";
-        // The browser tries again by itself, but not after an answer other than 200.
+        // The browser reconnects by itself, but not after a status other than 200.
         if (stream.readyState === EventSource.CLOSED) retry = setTimeout(open, 5000);
       };
       stream.addEventListener("delivery", (event) => insert(rows, event.data));
@@ -87,7 +87,7 @@
     const focusable = (root) => all("a, button, input, select, textarea, summary, [tabindex]", root);
     for (let shown; part?.dataset.refresh && part.isConnected; ) {
       await seconds(part.dataset.refresh);
-      // Nothing is taken from under someone who fills it in.
+      // Replacing the part would lose what somebody is typing into it.
       if (document.hidden || part.querySelector(":is(input, select, textarea):focus")) continue;
       const page = await fetch(location.href, { cache: "no-store" }).then((r) => r.ok && r.text()).catch(() => null);
       if (!page) continue;

@@ -1,4 +1,4 @@
-//! Dead letters: looked through, and put back into delivery.
+//! The pages of dead letters and of their replays.
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
@@ -7,22 +7,25 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::deliveries::pretty;
-use super::layout::{Place, csrf, flash, layout};
-use super::{Form, Refusal, option, time};
+use super::elements::{csrf, option, time};
+use super::form::Form;
+use super::layout::{NavItem, flash, layout};
+use super::webhook::WebhookQuery;
 use crate::admin::auth::Session;
-use crate::admin::replays::{self, Request, State as Replaying};
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Problem, Refusal};
+use crate::admin::replays::{ReplayRequest, ReplayState, ReplayStatus};
+use crate::admin::state::Shared;
 use crate::delivery::DeadReason;
 use crate::event::EventType;
-use crate::replay::browse::{Cursor, Shown};
+use crate::replay::browse::{Cursor, ListedDeadLetter};
 
-/// Dead letters of one page.
-const PAGE: usize = 50;
+/// The number of dead letters on a page.
+const PAGE_LEN: usize = 50;
 
-/// Which dead letters; a form sends what wasn't chosen as an empty text.
+/// The filters of the list, and the choices of the replay form. A form sends an empty text for a filter that isn't set.
 #[derive(Deserialize, Default, Clone)]
 #[serde(default)]
-pub struct Query {
+pub struct FilterForm {
     webhook: String,
     event: String,
     reason: String,
@@ -30,16 +33,16 @@ pub struct Query {
     since: String,
     until: String,
     cursor: String,
-    /// Of a replay: only this one.
+    /// Replay only the dead letter with this id.
     letter: String,
-    /// Of a replay: everything is meant.
+    /// Replay every dead letter.
     all: bool,
-    /// Of a replay: also what was replayed before.
+    /// Also replay what was replayed before.
     again: bool,
 }
 
-impl Query {
-    fn request(&self) -> Result<Request, Problem> {
+impl FilterForm {
+    fn request(&self) -> Result<ReplayRequest, Problem> {
         fn read<T: serde::de::DeserializeOwned>(field: &str, text: &str) -> Result<Option<T>, Problem> {
             if text.trim().is_empty() {
                 return Ok(None);
@@ -48,7 +51,7 @@ impl Query {
             serde_json::from_value(value).map(Some).map_err(|error| Problem::field(field, error))
         }
         let text = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
-        Ok(Request {
+        Ok(ReplayRequest {
             webhook: read("webhook", &self.webhook)?,
             event: read("event", &self.event)?,
             reason: read("reason", &self.reason)?,
@@ -58,7 +61,7 @@ impl Query {
             until: text(&self.until),
             all: self.all,
             again: self.again,
-            ..Request::default()
+            ..ReplayRequest::default()
         })
     }
 
@@ -73,7 +76,7 @@ impl Query {
         ]
     }
 
-    fn next(&self, cursor: &Cursor) -> String {
+    fn next_page(&self, cursor: &Cursor) -> String {
         let cursor = cursor.to_string();
         let fields = self.fields().into_iter().chain([("cursor", cursor.as_str())]);
         serde_html_form::to_string(fields.collect::<Vec<_>>()).unwrap_or_default()
@@ -86,17 +89,17 @@ pub async fn list(
     Extension(session): Extension<Session>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let query: Query = Form::of_query(query.as_deref())?;
+    let query: FilterForm = Form::of_query(query.as_deref())?;
     let choice = query.request()?.choice()?;
     let is_everything = choice.is_everything();
     let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
-    let page = admin.dead_letters(choice, cursor, PAGE).await?;
+    let page = admin.dead_letters(choice, cursor, PAGE_LEN).await?;
     let content = html! {
         h1 { "Dead letters" }
-        p .hint { "What won't be tried again by itself: deliveries whose attempts are used up or that grew too old, and records that couldn't be read." }
+        p .hint { "Nothing here is tried again by itself: deliveries whose attempts are used up or that are too old, and records that couldn't be read." }
         (toolbar(&query))
         @if page.dead_letters.is_empty() {
-            p .empty { (if page.next.is_some() { "None here fits; there is more to look through." } else if is_everything { "No dead letters: everything was delivered, or is still being tried." } else { "No dead letter fits this filter." }) }
+            p .empty { (if page.next.is_some() { "No dead letter matches so far. The next page continues the search." } else if is_everything { "There are no dead letters: every event was delivered or is still being tried." } else { "No dead letter matches this filter." }) }
         } @else {
             div .scroll tabindex="0" role="region" aria-label="Dead letters" {
                 table {
@@ -106,15 +109,15 @@ pub async fn list(
             }
         }
         @if let Some(next) = &page.next {
-            nav .pager aria-label="Pages" { a href={ "?" (query.next(next)) } rel="next" { "More" } }
+            nav .pager aria-label="Pages" { a href={ "?" (query.next_page(next)) } rel="next" { "More" } }
         }
         (replay_form(&session, &query, is_everything))
-        (earlier(&admin.replays.all()))
+        (replay_list(&admin.replays.all()))
     };
-    Ok(layout("Dead letters", Some(&session), Some(Place::DeadLetters), &content))
+    Ok(layout("Dead letters", Some(&session), Some(NavItem::DeadLetters), &content))
 }
 
-fn toolbar(query: &Query) -> Markup {
+fn toolbar(query: &FilterForm) -> Markup {
     html! {
         form .toolbar method="get" {
             div .field {
@@ -139,7 +142,7 @@ fn toolbar(query: &Query) -> Markup {
     }
 }
 
-fn row(letter: &Shown) -> Markup {
+fn row(letter: &ListedDeadLetter) -> Markup {
     html! {
         tr {
             td data-label="Reason" { span .badge.bad { (letter.reason.map_or("unknown", DeadReason::as_str)) } @if let Some(detail) = &letter.detail { div .hint { (detail) } } }
@@ -152,42 +155,42 @@ fn row(letter: &Shown) -> Markup {
     }
 }
 
-fn replay_form(session: &Session, query: &Query, is_everything: bool) -> Markup {
+fn replay_form(session: &Session, query: &FilterForm, is_everything: bool) -> Markup {
     html! {
-        form .card method="post" action="/dead-letters/replay" data-confirm=(if is_everything { "Replay every dead letter?" } else { "Replay all that this filter means?" }) {
+        form .card method="post" action="/dead-letters/replay" data-confirm=(if is_everything { "Replay every dead letter?" } else { "Replay every dead letter that matches this filter?" }) {
             (csrf(session))
             h2 { "Replay" }
-            p { (if is_everything { "Puts every dead letter back into delivery" } else { "Puts all that this filter means back into delivery" })
-                ", attempts begun anew, at the pace that each endpoint takes. What was replayed before is left alone." }
+            p { (if is_everything { "Sends every dead letter again" } else { "Sends every dead letter that matches this filter again" })
+                ", beginning with attempt 1, at the pace of each endpoint. Those that were replayed before are skipped." }
             @for (name, value) in query.fields() { input type="hidden" name=(name) value=(value); }
             @if is_everything { input type="hidden" name="all" value="true"; }
             div .choice {
                 input type="checkbox" id="again" name="again" value="true";
-                label for="again" { "Also what was replayed before" }
+                label for="again" { "Also those that were replayed before" }
             }
-            button { (if is_everything { "Replay all" } else { "Replay what is filtered" }) }
+            button { (if is_everything { "Replay all" } else { "Replay matching" }) }
         }
     }
 }
 
-fn earlier(replays: &[replays::Shown]) -> Markup {
+fn replay_list(replays: &[ReplayStatus]) -> Markup {
     html! {
         @if !replays.is_empty() {
             h2 { "Replays" }
             ul {
                 @for replay in replays {
-                    li { a href={ "/dead-letters/replays/" (replay.id) } { (time(&replay.started_at)) } ": " (state(replay.state)) ", " (replay.replayed) " replayed" }
+                    li { a href={ "/dead-letters/replays/" (replay.id) } { (time(&replay.started_at)) } ": " (state_name(replay.state)) ", " (replay.replayed) " replayed" }
                 }
             }
         }
     }
 }
 
-fn state(state: Replaying) -> &'static str {
+fn state_name(state: ReplayState) -> &'static str {
     match state {
-        Replaying::Running => "running",
-        Replaying::Done => "done",
-        Replaying::Interrupted => "interrupted",
+        ReplayState::Running => "running",
+        ReplayState::Done => "done",
+        ReplayState::Interrupted => "interrupted",
     }
 }
 
@@ -221,12 +224,12 @@ pub async fn show(
         h2 { "Headers" }
         pre tabindex="0" { code { @for (name, value) in &letter.headers { (name) ": " (value) "\n" } } }
     };
-    Ok(layout("Dead letter", Some(&session), Some(Place::DeadLetters), &content))
+    Ok(layout("Dead letter", Some(&session), Some(NavItem::DeadLetters), &content))
 }
 
 /// `POST /dead-letters/replay`
-pub async fn replay(State(admin): State<Shared>, Form(query): Form<Query>) -> Result<Redirect, Refusal> {
-    let replay = admin.replays.begin(query.request()?).await?;
+pub async fn replay(State(admin): State<Shared>, Form(form): Form<FilterForm>) -> Result<Redirect, Refusal> {
+    let replay = admin.replays.begin(form.request()?).await?;
     Ok(Redirect::to(&format!("/dead-letters/replays/{}", replay.id)))
 }
 
@@ -237,29 +240,29 @@ pub async fn progress(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let super::webhook::Asked { done } = Form::of_query(query.as_deref())?;
+    let WebhookQuery { done } = Form::of_query(query.as_deref())?;
     let replay = admin.replays.get(&id)?;
-    let runs = replay.state == Replaying::Running;
+    let is_running = replay.state == ReplayState::Running;
     let content = html! {
         nav .crumbs aria-label="Breadcrumb" { a href="/dead-letters" { "Dead letters" } }
         (flash(done.as_deref()))
-        section #replay .card data-refresh=[runs.then_some("1")] aria-live="polite" {
-            h1 { "Replay " (state(replay.state)) }
+        section #replay .card data-refresh=[is_running.then_some("1")] aria-live="polite" {
+            h1 { "Replay " (state_name(replay.state)) }
             @if let Some(error) = &replay.error { p .flash.bad { (error) } }
-            progress .meter max=(replay.total.max(1)) value=(if runs { replay.looked_at } else { replay.total.max(1) }) aria-label="Records looked at" {}
+            progress .meter max=(replay.total.max(1)) value=(if is_running { replay.looked_at } else { replay.total.max(1) }) aria-label="Records looked at" {}
             dl .facts {
                 dt { "Replayed" } dd { (replay.replayed) }
                 dt { "Looked at" } dd { (replay.looked_at) " of " (replay.total) }
-                dt { "Left alone" } dd { (replay.replayed_before) " replayed before, " (replay.webhook_gone) " of webhooks that are deleted or inactive" }
+                dt { "Skipped" } dd { (replay.replayed_before) " replayed before, " (replay.webhook_gone) " of webhooks that are deleted or inactive" }
                 dt { "Began" } dd { (time(&replay.started_at)) }
             }
-            @if runs {
+            @if is_running {
                 form method="post" action={ "/dead-letters/replays/" (replay.id) "/stop" } { (csrf(&session)) button .quiet { "Stop" } }
-                p .hint { "It can be asked for again at any time: nothing is replayed twice." }
+                p .hint { "You can start the same replay again at any time. Nothing is replayed twice." }
             }
         }
     };
-    Ok(layout("Replay", Some(&session), Some(Place::DeadLetters), &content))
+    Ok(layout("Replay", Some(&session), Some(NavItem::DeadLetters), &content))
 }
 
 /// `POST /dead-letters/replays/{id}/stop`

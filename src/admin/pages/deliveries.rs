@@ -1,4 +1,4 @@
-//! The delivery log of one webhook.
+//! The delivery log of one webhook, and the page of each attempt in it.
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
@@ -6,21 +6,23 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Place, csrf, flash, layout};
+use super::elements::{csrf, option, time};
+use super::form::Form;
+use super::layout::{NavItem, flash, layout};
 use super::webhook::{Tab, head};
-use super::{Form, Refusal, option, time};
 use crate::admin::auth::Session;
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Problem, Refusal};
+use crate::admin::state::Shared;
 use crate::event::EventType;
-use crate::store::log::{Entry, EntryId, Filter};
+use crate::store::log::{EntryId, Filter, NewLogEntry};
 
-/// Attempts of one page.
-const PAGE: usize = 50;
+/// The number of attempts on a page.
+const PAGE_LEN: usize = 50;
 
-/// What the address says. A form sends what wasn't chosen as an empty text.
+/// The query of the log's pages. A form sends an empty text for a filter that isn't set.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Query {
+pub struct LogQuery {
     success: String,
     event: String,
     before: String,
@@ -28,8 +30,11 @@ pub struct Query {
     done: Option<String>,
 }
 
-impl Query {
-    /// Which attempts.
+impl LogQuery {
+    /// The filter of the log.
+    ///
+    /// # Errors
+    /// 400: a field can't be read.
     pub fn filter(&self) -> Result<Filter, Problem> {
         let success = match self.success.as_str() {
             "" => None,
@@ -49,7 +54,7 @@ impl Query {
         Ok(Filter { success, event })
     }
 
-    /// The newest attempt that the page shows already.
+    /// The newest attempt that the page already shows.
     pub fn seen(&self) -> Option<EntryId> {
         self.after.parse().ok()
     }
@@ -75,12 +80,12 @@ pub async fn list(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let query: Query = Form::of_query(query.as_deref())?;
+    let query: LogQuery = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
     let (filter, before) = (query.filter()?, query.before()?);
-    let page = admin.log.page(webhook.id, filter, before, PAGE).await?;
+    let page = admin.log.page(webhook.id, filter, before, PAGE_LEN).await?;
     let base = format!("/settings/webhooks/{}/deliveries", webhook.id);
-    // Only the newest page grows.
+    // Only the newest page gets new attempts.
     let newest = page.entries.first().map(|entry| entry.id).unwrap_or_default();
     let live = before.is_none().then(|| format!("{base}/live?{}", query.link("after", newest)));
     let content = html! {
@@ -93,7 +98,7 @@ pub async fn list(
                 tbody data-live=[live] data-max="200" {
                     @for entry in &page.entries { (row(entry)) }
                     @if page.entries.is_empty() {
-                        tr .empty-row { td colspan="6" { p .empty { (if filter == Filter::default() { "Nothing was sent to this webhook lately." } else { "No delivery fits this filter." }) } } }
+                        tr .empty-row { td colspan="6" { p .empty { (if filter == Filter::default() { "Nothing was sent to this webhook lately." } else { "No delivery matches this filter." }) } } }
                     }
                 }
             }
@@ -103,10 +108,10 @@ pub async fn list(
         }
         p .hint { "The newest " (admin.config.log.entries_max) " attempts of the last " (humantime::format_duration(admin.config.log.age_max)) " are kept." }
     };
-    Ok(layout("Deliveries", Some(&session), Some(Place::Webhooks), &content))
+    Ok(layout("Deliveries", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
-fn toolbar(query: &Query, is_older: bool) -> Markup {
+fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
     html! {
         form .toolbar method="get" {
             div .field {
@@ -128,8 +133,8 @@ fn toolbar(query: &Query, is_older: bool) -> Markup {
     }
 }
 
-/// One attempt as a row; what comes in live looks the same.
-pub fn row(entry: &Entry<'_>) -> Markup {
+/// An attempt as a row of the table, also for the live view.
+pub fn row(entry: &NewLogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     let address = format!("/settings/webhooks/{}/deliveries/{}", entry.webhook_id, entry.id);
     html! {
@@ -144,7 +149,7 @@ pub fn row(entry: &Entry<'_>) -> Markup {
     }
 }
 
-fn result(entry: &Entry<'_>) -> Markup {
+fn result(entry: &NewLogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     html! {
         @match (logged.success, logged.status_code) {
@@ -163,7 +168,7 @@ pub async fn show(
     Path((id, entry)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let query: Query = Form::of_query(query.as_deref())?;
+    let query: LogQuery = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
     let entry = admin.entry(webhook.id, &entry).await?;
     let logged = &entry.logged;
@@ -184,7 +189,7 @@ pub async fn show(
         form method="post" action={ (base) "/" (entry.id) "/redeliver" } {
             (csrf(&session))
             button disabled[!webhook.active] { "Redeliver" }
-            span .hint { (if webhook.active { " Sent again under the same delivery id, in place of a retry that waits." } else { " The webhook is inactive." }) }
+            span .hint { (if webhook.active { " It is sent again under the same delivery id, in place of a retry that waits." } else { " The webhook is inactive." }) }
         }
         h2 { "Request" }
         p .hint { "POST " span .url { (webhook.url) } }
@@ -193,16 +198,16 @@ pub async fn show(
         h2 { "Response" }
         @match logged.status_code {
             Some(status) => p { "Status " (status) },
-            None => p { "None came." },
+            None => p { "There was no response." },
         }
         @if !logged.response_body.is_empty() {
             details open { summary { "Body" } pre tabindex="0" { code { (logged.response_body) } } }
         }
     };
-    Ok(layout("Delivery", Some(&session), Some(Place::Webhooks), &content))
+    Ok(layout("Delivery", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
-/// JSON with line ends; anything else as it is.
+/// `text` with line breaks and indentation if it is JSON, else unchanged.
 pub fn pretty(text: &str) -> String {
     let value = serde_json::from_str::<serde_json::Value>(text);
     value.and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| text.to_owned())

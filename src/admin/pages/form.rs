@@ -1,4 +1,4 @@
-//! A form of ours: taken only from a page of the same session.
+//! The extractor of a form. It accepts a form only from a page of the same session.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
 
-use super::{Problem, Refusal};
 use crate::admin::auth::Session;
+use crate::admin::problem::{Problem, Refusal};
 
-/// What a person sent.
+/// The fields that a person sent.
 pub struct Form<T>(pub T);
 
 #[derive(serde::Deserialize)]
@@ -19,7 +19,10 @@ struct Token {
 }
 
 impl<T: DeserializeOwned> Form<T> {
-    /// What a query string says.
+    /// The fields of a query string, which needs no token.
+    ///
+    /// # Errors
+    /// 400: a field can't be read.
     pub fn of_query(query: Option<&str>) -> Result<T, Problem> {
         serde_html_form::from_str(query.unwrap_or_default())
             .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("The address can't be read: {error}")))
@@ -36,14 +39,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
             refuse(rejection.into_response().status(), "What you sent is too large. Nothing was changed.")
         })?;
         let token = serde_html_form::from_bytes(&body).unwrap_or(Token { csrf: String::new() });
-        if !session.is_some_and(|session| session.sent(&token.csrf)) {
+        if !session.is_some_and(|session| session.accepts(&token.csrf)) {
             return Err(refuse(
                 StatusCode::UNAUTHORIZED,
-                "This form is from an earlier session: go back, reload the page and send it again. Nothing was changed.",
+                "This form belongs to an earlier session: go back, reload the page and send it again. Nothing was changed.",
             ));
         }
-        let read = serde_html_form::from_bytes(&body)
+        let fields = serde_html_form::from_bytes(&body)
             .map_err(|error| refuse(StatusCode::BAD_REQUEST, &format!("The form can't be read: {error}")))?;
-        Ok(Self(read))
+        Ok(Self(fields))
     }
 }

@@ -1,73 +1,52 @@
-//! What every page has around it.
+//! The frame of a page for somebody who signed in: the navigation, and the message after an action.
 
-use maud::{DOCTYPE, Markup, html};
+use maud::{Markup, html};
 
+use super::elements::csrf;
 use crate::admin::auth::Session;
+use crate::admin::document::document;
 
-/// Places that the head of a page leads to.
+/// An entry of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum NavItem {
     Webhooks,
     DeadLetters,
     Status,
 }
 
-const PLACES: [(Place, &str, &str); 3] = [
-    (Place::Webhooks, "/settings/webhooks", "Webhooks"),
-    (Place::DeadLetters, "/dead-letters", "Dead letters"),
-    (Place::Status, "/status", "Status"),
+const NAV_ITEMS: [(NavItem, &str, &str); 3] = [
+    (NavItem::Webhooks, "/settings/webhooks", "Webhooks"),
+    (NavItem::DeadLetters, "/dead-letters", "Dead letters"),
+    (NavItem::Status, "/status", "Status"),
 ];
 
-/// A whole page.
-pub fn layout(title: &str, session: Option<&Session>, here: Option<Place>, content: &Markup) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · Optio webhooks" }
-                link rel="icon" href="data:,";
-                link rel="stylesheet" href="/assets/style.css";
-                script src="/assets/app.js" defer {}
-            }
-            body {
-                a .skip href="#main" { "Skip to the content" }
-                header .top {
-                    a .brand href="/settings/webhooks" { "Optio webhooks" }
-                    @if let Some(session) = session {
-                        nav aria-label="Main" {
-                            @for (place, address, name) in PLACES {
-                                a href=(address) aria-current=[(here == Some(place)).then_some("page")] { (name) }
-                            }
-                        }
-                        form method="post" action="/sign-out" { (csrf(session)) button .quiet { "Sign out" } }
-                    }
+/// A whole page. Without a session it has no navigation.
+pub fn layout(title: &str, session: Option<&Session>, current: Option<NavItem>, content: &Markup) -> Markup {
+    let navigation = html! {
+        @if let Some(session) = session {
+            nav aria-label="Main" {
+                @for (item, address, name) in NAV_ITEMS {
+                    a href=(address) aria-current=[(current == Some(item)).then_some("page")] { (name) }
                 }
-                main #main tabindex="-1" { (content) }
             }
+            form method="post" action="/sign-out" { (csrf(session)) button .quiet { "Sign out" } }
         }
-    }
+    };
+    document(title, &navigation, content)
 }
 
-/// What every form of ours carries.
-pub fn csrf(session: &Session) -> Markup {
-    html! { input type="hidden" name="csrf" value=(session.csrf); }
-}
-
-/// Said once, after something was done.
+/// The message that a page shows once, after the action that `done` names.
 pub fn flash(done: Option<&str>) -> Markup {
     let sentence = match done {
         Some("added") => "Webhook added. It gets every event from now on.",
-        Some("changed") => "Saved. The next event goes by it.",
-        Some("paused") => "Paused: nothing is sent, and what waits for it is dropped as it comes up.",
+        Some("changed") => "Saved. The next event uses these settings.",
+        Some("paused") => "Paused: nothing is sent, and each delivery that waits is dropped when its turn comes.",
         Some("resumed") => "Active again: it gets every event from now on.",
         Some("rotated") => "Secret rotated.",
-        Some("tested") => "Test event sent. Here is what came of it.",
-        Some("redelivered") => "Sent again through the queue; it appears here in a moment, under the same delivery id.",
+        Some("tested") => "Test event sent. Here is the result.",
+        Some("redelivered") => "Sent again through the queue. It appears here in a moment, under the same delivery id.",
         Some("deleted") => "Webhook deleted. Nothing more is sent to it.",
-        Some("stopped") => "The replay ends after the batch that is on its way.",
+        Some("stopped") => "The replay ends after its current batch.",
         _ => return Markup::default(),
     };
     html! { p .flash.ok role="status" { (sentence) } }

@@ -1,4 +1,4 @@
-//! Signing in with the admin token.
+//! The page where people sign in with the admin token.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -7,19 +7,20 @@ use axum_extra::extract::CookieJar;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Form;
 use super::layout::layout;
-use super::{Form, Refusal};
-use crate::admin::Shared;
 use crate::admin::auth::{self, Guard};
+use crate::admin::problem::Refusal;
+use crate::admin::state::Shared;
 
-/// Where to go then.
+/// The path to go to after signing in.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Next {
+pub struct SignInQuery {
     next: String,
 }
 
-/// What a person entered.
+/// The fields of the form.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct Entered {
@@ -29,7 +30,7 @@ pub struct Entered {
 
 /// `GET /sign-in`
 pub async fn show(State(admin): State<Shared>, RawQuery(query): RawQuery) -> Result<Markup, Refusal> {
-    let Next { next } = Form::of_query(query.as_deref())?;
+    let SignInQuery { next } = Form::of_query(query.as_deref())?;
     Ok(page(&admin, &next, None))
 }
 
@@ -40,14 +41,14 @@ pub async fn sign_in(
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Response {
-    // No session yet, so no CSRF token: whoever makes a browser sign in must know the admin token.
+    // There is no session yet, so there is no CSRF token to check. The admin token itself protects this form.
     let entered: Entered = serde_html_form::from_bytes(&body).unwrap_or_default();
-    if !admin.guard.knows(&entered.token) {
-        let problem = "That isn't the admin token. It is the value of admin.token in the configuration.";
+    if !admin.guard.accepts(&entered.token) {
+        let problem = "This is not the admin token. The admin token is the value of admin.token in the configuration.";
         return (StatusCode::UNAUTHORIZED, page(&admin, &entered.next, Some(problem))).into_response();
     }
     let cookie = admin.guard.sign_in(auth::now_s(), auth::is_secure(&headers));
-    (jar.add(cookie), Redirect::to(local(&entered.next))).into_response()
+    (jar.add(cookie), Redirect::to(local_path(&entered.next))).into_response()
 }
 
 /// `POST /sign-out`
@@ -55,8 +56,8 @@ pub async fn sign_out(jar: CookieJar, Form(_): Form<serde::de::IgnoredAny>) -> R
     (jar.add(Guard::sign_out()), Redirect::to(auth::SIGN_IN)).into_response()
 }
 
-/// Only ever a place of this server: another one could pretend to be it.
-fn local(next: &str) -> &str {
+/// The path `next` if it stays on this server, else the list of webhooks. Another server could imitate these pages.
+fn local_path(next: &str) -> &str {
     let is_local = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
     if is_local { next } else { "/settings/webhooks" }
 }
@@ -80,8 +81,8 @@ fn page(admin: &Shared, next: &str, problem: Option<&str>) -> Markup {
                     button { "Sign in" }
                 }
             } @else {
-                p .flash.warn { "No admin token is set, so nobody can sign in. Set " code { "admin.token" } ", for example by the environment variable "
-                    code { "OPTIO_WEBHOOKS__ADMIN__TOKEN" } ", and start again." }
+                p .flash.warn { "No admin token is set, so nobody can sign in. Set " code { "admin.token" } ", for example with the environment variable "
+                    code { "OPTIO_WEBHOOKS__ADMIN__TOKEN" } ", and restart." }
             }
         }
     };
@@ -93,10 +94,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_signing_in_only_places_of_this_server_are_gone_to() {
-        assert_eq!(local("/status?x=1"), "/status?x=1");
+    fn sign_in_redirects_only_to_a_path_of_this_server() {
+        assert_eq!(local_path("/status?x=1"), "/status?x=1");
         for elsewhere in ["https://evil.example/", "//evil.example/", "/\\evil.example", "", "settings"] {
-            assert_eq!(local(elsewhere), "/settings/webhooks", "{elsewhere}");
+            assert_eq!(local_path(elsewhere), "/settings/webhooks", "{elsewhere}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! How to verify a signature, in five languages.
+//! The page that shows how to verify a signature in five languages.
 
 use axum::Extension;
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 
-use super::Refusal;
-use super::layout::{Place, layout};
+use super::layout::{NavItem, layout};
 use super::webhook::{Tab, head};
-use crate::admin::Shared;
 use crate::admin::auth::Session;
+use crate::admin::problem::Refusal;
+use crate::admin::state::Shared;
 
-/// Language, and what to paste. Tests run each against a real delivery.
+/// The element's id, the language and the code. Tests run each snippet against a real delivery.
 const SNIPPETS: [(&str, &str, &str); 5] = [
     ("node", "Node.js", include_str!("../snippets/verify.mjs")),
     ("python", "Python", include_str!("../snippets/verify.py")),
@@ -33,7 +33,7 @@ pub async fn show(
             p .flash.warn { "This webhook has no secret, so its requests carry no signature. Set one under Settings." }
         }
         p { "Every request to " span .url { (webhook.url) } " carries " code { "X-Optio-Signature" } ": the HMAC-SHA256 of the body, made with the secret. "
-            "Compute it over the bytes of the body as they came, before parsing them, and compare in constant time." }
+            "Compute it over the raw bytes of the body before you parse them, and compare in constant time." }
         @if let Some(entry) = &newest {
             h2 { "Headers of the newest request" }
             pre tabindex="0" { code { @for (name, value) in entry.logged.request_headers() { (name) ": " (value) "\n" } } }
@@ -46,5 +46,5 @@ pub async fn show(
             }
         }
     };
-    Ok(layout("Verify signatures", Some(&session), Some(Place::Webhooks), &content))
+    Ok(layout("Verify signatures", Some(&session), Some(NavItem::Webhooks), &content))
 }

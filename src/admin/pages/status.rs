@@ -1,4 +1,4 @@
-//! How the whole stands.
+//! The status page: workers, endpoints, partitions.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use axum::Extension;
 use axum::extract::State;
 use maud::{Markup, html};
 
-use super::Refusal;
-use super::layout::{Place, layout};
-use super::time;
-use crate::admin::Shared;
+use super::elements::time;
+use super::layout::{NavItem, layout};
 use crate::admin::auth::Session;
+use crate::admin::problem::Refusal;
+use crate::admin::state::Shared;
 use crate::admin::status::{EndpointStatus, PartitionStatus, Status};
-use crate::pipeline::partition::Stage;
 use crate::report::BreakerState;
+use crate::report::Stage;
 
 /// `GET /status`
 pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Session>) -> Result<Markup, Refusal> {
@@ -24,7 +24,7 @@ pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Ses
             (summary(&status))
             h2 { "Workers" }
             @if status.workers.is_empty() {
-                p .flash.warn { "No worker runs: nothing is delivered. Events wait in Kafka until one does." }
+                p .flash.warn { "No worker is running, so nothing is delivered. Events wait in Kafka." }
             } @else { (workers(&status)) }
             h2 { "Endpoints" }
             (endpoints(&status.endpoints))
@@ -32,16 +32,16 @@ pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Ses
             (partitions(&status.partitions))
         }
     };
-    Ok(layout("Status", Some(&session), Some(Place::Status), &content))
+    Ok(layout("Status", Some(&session), Some(NavItem::Status), &content))
 }
 
 fn summary(status: &Status) -> Markup {
-    let troubled = status.endpoints.iter().filter(|one| one.endpoint.breaker != BreakerState::Closed).count();
+    let backing_off = status.endpoints.iter().filter(|one| one.endpoint.breaker != BreakerState::Closed).count();
     html! {
         dl .facts {
             dt { "Events not settled" } dd { (status.lag) }
-            dt { "Oldest undelivered" } dd { @match status.oldest_undelivered_age_ms { Some(age) => (seconds(age)), None if status.lag == 0 => "none waits", None => "not known: Kafka didn't bring it in time" } }
-            dt { "Endpoints left alone" } dd { (troubled) }
+            dt { "Oldest undelivered" } dd { @match status.oldest_undelivered_age_ms { Some(age) => (seconds(age)), None if status.lag == 0 => "none", None => "unknown: Kafka did not return it in time" } }
+            dt { "Endpoints backing off" } dd { (backing_off) }
         }
     }
 }
@@ -72,7 +72,7 @@ fn workers(status: &Status) -> Markup {
 
 fn endpoints(endpoints: &[EndpointStatus]) -> Markup {
     html! {
-        @if endpoints.is_empty() { p .empty { "Nothing is held against any endpoint, and none has anything to do right now." } } @else {
+        @if endpoints.is_empty() { p .empty { "No endpoint is busy or backing off." } } @else {
             div .scroll tabindex="0" role="region" aria-label="Endpoints" {
                 table {
                     thead { tr { th scope="col" { "Webhook" } th scope="col" { "State" } th scope="col" { "In flight" } th scope="col" { "Waiting" } th scope="col" { "Seen by" } } }
@@ -90,8 +90,8 @@ fn endpoint(one: &EndpointStatus) -> Markup {
             td data-label="Webhook" { a href={ "/settings/webhooks/" (endpoint.webhook_id) "/deliveries" } { code { (endpoint.webhook_id) } } }
             td data-label="State" {
                 @match endpoint.breaker {
-                    BreakerState::Open => span .badge.bad { "Left alone" },
-                    BreakerState::HalfOpen => span .badge.warn { "Being tried" },
+                    BreakerState::Open => span .badge.bad { "Backing off" },
+                    BreakerState::HalfOpen => span .badge.warn { "Trying again" },
                     BreakerState::Closed => span .badge.ok { "Working" },
                 }
                 @if let Some(left) = endpoint.backs_off_ms { span .hint { " for " (seconds(left as i64)) } }
@@ -107,14 +107,14 @@ fn partitions(partitions: &[PartitionStatus]) -> Markup {
     html! {
         div .scroll tabindex="0" role="region" aria-label="Partitions" {
             table {
-                thead { tr { th scope="col" { "Partition" } th scope="col" { "Lag" } th scope="col" { "Committed" } th scope="col" { "Held by" } th scope="col" { "Read by" } } }
+                thead { tr { th scope="col" { "Partition" } th scope="col" { "Lag" } th scope="col" { "Committed" } th scope="col" { "Blocked by" } th scope="col" { "Read by" } } }
                 tbody {
                     @for one in partitions {
                         tr {
                             td data-label="Partition" { (one.topic) " / " (one.partition) @if one.paused { " " span .badge.warn { "Paused" } } }
                             td data-label="Lag" { (one.lag) }
                             td data-label="Committed" { @match one.committed { Some(offset) => (offset), None => "–" } }
-                            td data-label="Held by" { (holding(one)) }
+                            td data-label="Blocked by" { (blocked_by(one)) }
                             td data-label="Read by" { @match &one.worker { Some(worker) => (worker), None => span .badge.warn { "nobody" } } }
                         }
                     }
@@ -124,17 +124,17 @@ fn partitions(partitions: &[PartitionStatus]) -> Markup {
     }
 }
 
-fn holding(one: &PartitionStatus) -> Markup {
+fn blocked_by(one: &PartitionStatus) -> Markup {
     html! {
         @match &one.holding {
             None => span .hint { "nothing" },
             Some(holding) => {
                 "offset " (holding.offset) " of " (time(&holding.written_at)) ": "
                 (match holding.stage {
-                    Stage::Queued => "waits for its turn",
-                    Stage::Waiting => "waits for its endpoint",
-                    Stage::Sending => "is being sent",
-                    Stage::Settling => "is being written down",
+                    Stage::Queued => "queued",
+                    Stage::Waiting => "waiting for its endpoint",
+                    Stage::Sending => "being sent",
+                    Stage::Settling => "being settled",
                 })
                 @if let Some(webhook) = holding.webhook_id { ", " a href={ "/settings/webhooks/" (webhook) "/deliveries" } { code { (webhook) } } }
             }

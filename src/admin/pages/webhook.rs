@@ -1,4 +1,4 @@
-//! One webhook: its settings, and what can be done with it.
+//! The page of one webhook: its settings and actions.
 
 use std::time::Duration;
 
@@ -9,31 +9,35 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Place, csrf, flash, layout};
+use super::elements::{csrf, option, time};
+use super::form::Form;
+use super::layout::{NavItem, flash, layout};
 use super::webhooks::{Entered, fields, secret_field, state};
-use super::{Form, Refusal, option, time};
 use crate::admin::auth::Session;
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Problem, Refusal};
+use crate::admin::state::Shared;
 use crate::clock::now_ms;
-use crate::event::{EventType, rfc3339};
+use crate::clock::rfc3339;
+use crate::event::EventType;
 use crate::signature;
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
 
-/// What the address says.
+/// The query of the page.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Asked {
+pub struct WebhookQuery {
+    /// The action that led to the page.
     pub done: Option<String>,
 }
 
-/// Whether it is to get anything.
+/// The form that pauses and resumes a webhook.
 #[derive(Deserialize)]
 pub struct Active {
     active: bool,
 }
 
-/// A new secret.
+/// The form that replaces the secret. An empty secret asks for a generated one.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct Rotation {
@@ -41,13 +45,13 @@ pub struct Rotation {
     overlap: String,
 }
 
-/// What to send.
+/// The form that sends a test event.
 #[derive(Deserialize)]
 pub struct Test {
     event: EventType,
 }
 
-/// What a webhook's pages lead to.
+/// The pages of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tab {
     Settings,
@@ -55,18 +59,18 @@ pub enum Tab {
     Verify,
 }
 
-/// The head of a webhook's pages.
-pub fn head(webhook: &Webhook, here: Tab) -> Markup {
+/// The heading and the tabs of a webhook's pages.
+pub fn head(webhook: &Webhook, current: Tab) -> Markup {
     let base = format!("/settings/webhooks/{}", webhook.id);
-    let current = |tab| (tab == here).then_some("page");
+    let aria_current = |tab| (tab == current).then_some("page");
     html! {
         nav .crumbs aria-label="Breadcrumb" { a href="/settings/webhooks" { "Webhooks" } }
         div .row { h1 .url { (webhook.url) } (state(webhook)) }
         @if let Some(description) = &webhook.description { p .hint { (description) } }
         nav .tabs aria-label="Webhook" {
-            a href=(base) aria-current=[current(Tab::Settings)] { "Settings" }
-            a href={ (base) "/deliveries" } aria-current=[current(Tab::Deliveries)] { "Deliveries" }
-            a href={ (base) "/verify" } aria-current=[current(Tab::Verify)] { "Verify signatures" }
+            a href=(base) aria-current=[aria_current(Tab::Settings)] { "Settings" }
+            a href={ (base) "/deliveries" } aria-current=[aria_current(Tab::Deliveries)] { "Deliveries" }
+            a href={ (base) "/verify" } aria-current=[aria_current(Tab::Verify)] { "Verify signatures" }
         }
     }
 }
@@ -78,7 +82,7 @@ pub async fn show(
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let Asked { done } = Form::of_query(query.as_deref())?;
+    let WebhookQuery { done } = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
     Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref())))
 }
@@ -93,7 +97,7 @@ pub async fn change(
     let webhook = admin.find(&id).await?;
     let changed = match entered.draft() {
         Ok(mut draft) => {
-            // A form always says a format: as it was, it is no choice, and follows another URL.
+            // The form always sends a format. An unchanged one is not a choice: the format still follows a changed URL.
             draft.format = draft.format.filter(|format| *format != webhook.format);
             admin.change(webhook.id, &draft).await
         }
@@ -136,14 +140,14 @@ pub async fn rotate(
     let secret = generated.as_deref().unwrap_or(&entered.secret);
     let webhook = admin.rotate(webhook.id, secret, overlap).await?;
     let Some(secret) = generated else { return Ok(back(&webhook, "rotated")) };
-    // Made here, so it is shown once.
-    let said = html! {
+    // A generated secret must be shown now, because it can't be read later.
+    let message = html! {
         div .flash.ok role="status" {
-            p { "Secret rotated. This is the new one; copy it now, it isn't shown again:" }
+            p { "Secret rotated. This is the new secret. Copy it now, because it isn't shown again:" }
             div .row { code #new-secret { (secret) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
         }
     };
-    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &said).into_response())
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &message).into_response())
 }
 
 /// `POST /settings/webhooks/{id}/test`
@@ -171,11 +175,11 @@ pub async fn confirm_delete(
         form .card method="post" {
             (csrf(&session))
             p .url { (webhook.url) }
-            p { "Pending deliveries in the queue will not be sent after deletion, and its delivery log goes with it. This can't be undone." }
+            p { "Pending deliveries in the queue will not be sent after deletion, and the delivery log is deleted as well. This can't be undone." }
             div .row { button .danger { "Delete" } a href={ "/settings/webhooks/" (webhook.id) } { "Keep it" } }
         }
     };
-    Ok(layout("Delete webhook", Some(&session), Some(Place::Webhooks), &content))
+    Ok(layout("Delete webhook", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
 /// `POST /settings/webhooks/{id}/delete`
@@ -192,10 +196,16 @@ fn back(webhook: &Webhook, done: &str) -> Response {
     Redirect::to(&format!("/settings/webhooks/{}?done={done}", webhook.id)).into_response()
 }
 
-fn page(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option<&Problem>, said: &Markup) -> Markup {
+fn page(
+    session: &Session,
+    webhook: &Webhook,
+    entered: &Entered,
+    problem: Option<&Problem>,
+    message: &Markup,
+) -> Markup {
     let base = format!("/settings/webhooks/{}", webhook.id);
     let content = html! {
-        (said)
+        (message)
         (head(webhook, Tab::Settings))
         form .card method="post" action=(base) {
             (csrf(session))
@@ -203,12 +213,12 @@ fn page(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option
             (fields(entered, problem, false))
             button { "Save changes" }
         }
-        (try_it(session, webhook, &base))
-        (secret(session, webhook, &base))
-        (pause(session, webhook, &base))
+        (test_form(session, webhook, &base))
+        (secret_form(session, webhook, &base))
+        (active_form(session, webhook, &base))
         section .card {
             h2 { "Delete" }
-            p { "Nothing more is sent to it, pending retries included." }
+            p { "Nothing more is sent to it, not even pending retries." }
             a .button.danger href={ (base) "/delete" } { "Delete webhook…" }
         }
         dl .facts {
@@ -217,10 +227,10 @@ fn page(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option
             dt { "Changed" } dd { (time(&webhook.updated_at)) }
         }
     };
-    layout("Webhook", Some(session), Some(Place::Webhooks), &content)
+    layout("Webhook", Some(session), Some(NavItem::Webhooks), &content)
 }
 
-fn try_it(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+fn test_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
     html! {
         form .card method="post" action={ (base) "/test" } {
             (csrf(session))
@@ -231,23 +241,23 @@ fn try_it(session: &Session, webhook: &Webhook, base: &str) -> Markup {
                     @let first = webhook.events.first().map_or("", |event| event.as_str());
                     @for event in EventType::ALL { (option(event.as_str(), event.as_str(), first)) }
                 }
-                p .hint { "A sample is sent at once, past the queue, and you see the answer. It isn't retried." }
+                p .hint { "A sample event is sent at once, past the queue, and you see the answer. It isn't retried." }
             }
             button { "Send test event" }
         }
     }
 }
 
-fn secret(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
     let has_one = webhook.secret.is_some();
     html! {
         form .card method="post" action={ (base) "/rotate-secret" } {
             (csrf(session))
             h2 { (if has_one { "Rotate the signing secret" } else { "Sign requests" }) }
             @if let Some(until_ms) = webhook.overlap_until_ms(now_ms()) {
-                p { "The secret before also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
+                p { "The previous secret also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
             }
-            (secret_field("New secret", "", "Leave it empty and one is made for you, and shown once."))
+            (secret_field("New secret", "", "If you leave it empty, a secret is generated and shown once."))
             @if has_one {
                 div .field {
                     label for="overlap" { "The old secret also signs webhook-signature for" }
@@ -255,7 +265,7 @@ fn secret(session: &Session, webhook: &Webhook, base: &str) -> Markup {
                         (option("0s", "no longer", "24h")) (option("1h", "an hour", "24h"))
                         (option("24h", "a day", "24h")) (option("7days", "a week", "24h"))
                     }
-                    p .hint { code { "X-Optio-Signature" } " has room for one signature: it is made with the new secret at once." }
+                    p .hint { code { "X-Optio-Signature" } " has room for only one signature, which is made with the new secret at once." }
                 }
             }
             button { (if has_one { "Rotate secret" } else { "Set secret" }) }
@@ -263,14 +273,14 @@ fn secret(session: &Session, webhook: &Webhook, base: &str) -> Markup {
     }
 }
 
-fn pause(session: &Session, webhook: &Webhook, base: &str) -> Markup {
+fn active_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
     html! {
         form .card method="post" action={ (base) "/active" } {
             (csrf(session))
             input type="hidden" name="active" value=(if webhook.active { "false" } else { "true" });
             @if webhook.active {
                 h2 { "Pause" }
-                p { "While paused nothing is sent, and what waits for it is dropped as it comes up. Events of that time can be sent later with a replay from the log." }
+                p { "While the webhook is paused, nothing is sent to it, and each delivery that waits is dropped when its turn comes. The events of that time can be sent later with a replay from the log." }
                 button .quiet { "Pause" }
             } @else {
                 h2 { "Resume" }

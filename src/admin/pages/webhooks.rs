@@ -1,4 +1,4 @@
-//! Settings → Webhooks: the list, and a new one.
+//! Settings → Webhooks: the list of webhooks, and the form for a new one.
 
 use axum::Extension;
 use axum::extract::{RawQuery, State};
@@ -7,28 +7,33 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::layout::{Place, csrf, flash, layout};
-use super::{Form, Refusal, option, time};
+use super::elements::{csrf, option, time};
+use super::form::Form;
+use super::layout::{NavItem, flash, layout};
 use crate::admin::auth::Session;
-use crate::admin::{Problem, Shared};
+use crate::admin::problem::{Problem, Refusal};
+use crate::admin::state::Shared;
 use crate::clock::now_ms;
 use crate::event::EventType;
+use crate::payload::PayloadFormat;
 use crate::store::success::{self, Counts};
+use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
-use crate::webhook::{PayloadFormat, Webhook};
 
-/// Webhooks of one page.
-const PAGE: usize = 50;
+/// The number of webhooks on a page.
+const PAGE_LEN: usize = 50;
 
-/// What the address says.
+/// The query of the list.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Asked {
+pub struct WebhooksQuery {
+    /// The action that led to the page.
     done: Option<String>,
+    /// The number of the page, from 0.
     page: usize,
 }
 
-/// What the form says of a webhook.
+/// The fields of a webhook's form, as a person entered them.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct Entered {
@@ -41,14 +46,17 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// As the API has it; a secret only where one was entered.
+    /// The draft that the API would get. It has a secret only if one was entered.
+    ///
+    /// # Errors
+    /// 400: the rate is not a whole number.
     pub fn draft(&self) -> Result<Draft, Problem> {
         let rate = match self.rate_per_second.trim() {
             "" => None,
             text => Some(text.parse().map_err(|_| {
                 Problem::field(
                     "ratePerSecond",
-                    format!("{text:?} isn't allowed; allowed is a whole number, or nothing"),
+                    format!("{text:?} isn't allowed; enter a whole number, or leave it empty"),
                 )
             })?),
         };
@@ -68,7 +76,7 @@ impl Entered {
         })
     }
 
-    /// What a webhook has.
+    /// The form of an existing webhook, without its secret.
     pub fn of(webhook: &Webhook) -> Self {
         Self {
             url: webhook.url.to_string(),
@@ -95,40 +103,40 @@ pub async fn list(
     Extension(session): Extension<Session>,
     RawQuery(query): RawQuery,
 ) -> Result<Markup, Refusal> {
-    let asked: Asked = Form::of_query(query.as_deref())?;
+    let query: WebhooksQuery = Form::of_query(query.as_deref())?;
     let all = admin.store.listing().await?;
     let webhooks = all.webhooks;
-    let number = asked.page.min(webhooks.len() / PAGE);
-    let page: Vec<&Webhook> = webhooks.iter().skip(number * PAGE).take(PAGE).collect();
+    let number = query.page.min(webhooks.len() / PAGE_LEN);
+    let page: Vec<&Webhook> = webhooks.iter().skip(number * PAGE_LEN).take(PAGE_LEN).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
     let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
     let content = html! {
-        (flash(asked.done.as_deref()))
+        (flash(query.done.as_deref()))
         div .row {
             h1 { "Webhooks" }
             a .button href="/settings/webhooks/new" { "Add webhook" }
         }
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
-        @if let Some(trouble) = admin.trouble() { p .flash.bad role="alert" { "Redis: " (trouble) } }
+        @if let Some(warning) = admin.webhooks_warning() { p .flash.bad role="alert" { "Redis: " (warning) } }
         @for unsupported in &all.unsupported {
-            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). What is for it waits." }
+            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). Events for it wait." }
         }
         @if webhooks.is_empty() {
-            p .empty { "No webhooks yet. Add one to be told when a task completes, fails or needs attention." }
+            p .empty { "No webhooks yet. Add one to get a request when a task completes, fails or needs attention." }
         } @else {
             div .scroll tabindex="0" role="region" aria-label="Webhooks" {
                 table {
                     thead { tr { th scope="col" { "URL" } th scope="col" { "Events" } th scope="col" { "Status" } th scope="col" { "Success, 24 h" } th scope="col" { "Created" } } }
-                    tbody { @for (webhook, counts) in page.iter().zip(&counts) { (line(webhook, *counts)) } }
+                    tbody { @for (webhook, counts) in page.iter().zip(&counts) { (row(webhook, *counts)) } }
                 }
             }
             (pager(number, webhooks.len()))
         }
     };
-    Ok(layout("Webhooks", Some(&session), Some(Place::Webhooks), &content))
+    Ok(layout("Webhooks", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
-fn line(webhook: &Webhook, counts: Counts) -> Markup {
+fn row(webhook: &Webhook, counts: Counts) -> Markup {
     let address = format!("/settings/webhooks/{}", webhook.id);
     html! {
         tr {
@@ -149,7 +157,7 @@ fn line(webhook: &Webhook, counts: Counts) -> Markup {
     }
 }
 
-/// Active, paused or disabled.
+/// The state of a webhook: active, paused or disabled.
 pub fn state(webhook: &Webhook) -> Markup {
     html! {
         @match (webhook.active, &webhook.disabled_reason) {
@@ -162,11 +170,11 @@ pub fn state(webhook: &Webhook) -> Markup {
 
 fn pager(page: usize, count: usize) -> Markup {
     html! {
-        @if count > PAGE {
+        @if count > PAGE_LEN {
             nav .pager aria-label="Pages" {
                 @if page > 0 { a href={ "?page=" (page - 1) } rel="prev" { "Newer" } }
-                span { (page * PAGE + 1) " to " (count.min((page + 1) * PAGE)) " of " (count) }
-                @if (page + 1) * PAGE < count { a href={ "?page=" (page + 1) } rel="next" { "More" } }
+                span { (page * PAGE_LEN + 1) " to " (count.min((page + 1) * PAGE_LEN)) " of " (count) }
+                @if (page + 1) * PAGE_LEN < count { a href={ "?page=" (page + 1) } rel="next" { "More" } }
             }
         }
     }
@@ -190,7 +198,7 @@ pub async fn add(
     };
     match added {
         Ok((webhook, _)) => Ok(Redirect::to(&format!("/settings/webhooks/{}?done=added", webhook.id)).into_response()),
-        // Nothing that was entered is lost.
+        // The form is shown again with everything that was entered.
         Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
             Ok((problem.status, new_page(&session, &entered, Some(&problem))).into_response())
         }
@@ -208,10 +216,10 @@ fn new_page(session: &Session, entered: &Entered, problem: Option<&Problem>) -> 
             div .row { button { "Save" } a href="/settings/webhooks" { "Cancel" } }
         }
     };
-    layout("Add webhook", Some(session), Some(Place::Webhooks), &content)
+    layout("Add webhook", Some(session), Some(NavItem::Webhooks), &content)
 }
 
-/// What a webhook's form asks for; a secret only of a new one.
+/// The fields of a webhook's form. Only the form of a new webhook has a secret.
 pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Markup {
     html! {
         @if let Some(problem) = problem { p #problem .flash.bad role="alert" { (problem.sentence) } }
@@ -236,26 +244,26 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
                 }
             }
         }
-        @if is_new { (secret_field("Signing secret (recommended)", &entered.secret, "Each request carries an X-Optio-Signature made with it, so that your endpoint can tell that it is from Optio. It isn't shown again. Leave it empty for unsigned requests.")) }
+        @if is_new { (secret_field("Signing secret (recommended)", &entered.secret, "Each request carries an X-Optio-Signature that is made with the secret, so that your endpoint can verify that Optio sent it. The secret isn't shown again. Leave it empty for unsigned requests.")) }
         div .field {
             label for="format" { "Format" }
             select #format name="format" {
-                @let chosen = entered.format.as_deref().unwrap_or_default();
-                @if is_new { (option("", "What fits the URL", chosen)) }
-                (option("optio", "Optio's JSON payload", chosen))
-                (option("slack", "Slack message", chosen))
+                @let selected = entered.format.as_deref().unwrap_or_default();
+                @if is_new { (option("", "Chosen by the URL", selected)) }
+                (option("optio", "Optio's JSON payload", selected))
+                (option("slack", "Slack message", selected))
             }
-            p .hint { "A Slack message is what an incoming webhook of Slack (hooks.slack.com) wants; a trigger of Slack's workflows gets the same as variables. Left as it is, it follows the URL." }
+            p .hint { "Slack's incoming webhooks (hooks.slack.com) need a Slack message. Triggers of Slack workflows get the same content as variables. Unless you choose a format, it follows the URL." }
         }
         div .field {
             label for="rate" { "Requests per second " span .hint { "(optional)" } }
             input #rate name="rate_per_second" inputmode="numeric" pattern="[0-9]*" value=(entered.rate_per_second);
-            p .hint { "At the most. Empty for no limit but what the endpoint takes." }
+            p .hint { "The highest rate. If you leave it empty, only the endpoint's own pace limits it." }
         }
     }
 }
 
-/// A secret, with a button that makes one.
+/// The field for a secret, with a button that generates one.
 pub fn secret_field(label: &str, value: &str, hint: &str) -> Markup {
     html! {
         div .field {

@@ -8,7 +8,8 @@ import (
 	"os"
 )
 
-// IsGenuine takes the raw request body, before any JSON parser has touched it.
+// IsGenuine reports whether header is the signature of body, the raw request body before any
+// JSON parser has touched it.
 func IsGenuine(body []byte, header, secret string) bool {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)

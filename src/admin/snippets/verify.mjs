@@ -2,7 +2,7 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 
 // `body` is the raw request body (a Buffer), before any JSON parser has touched it.
 // A Standard Webhooks library can instead check webhook-id, webhook-timestamp and
-// webhook-signature, which come with every request too.
+// webhook-signature, which every signed request carries as well.
 export function isGenuine(body, header, secret) {
   const expected = Buffer.from("sha256=" + createHmac("sha256", secret).update(body).digest("hex"));
   const given = Buffer.from(header ?? "");

@@ -1,5 +1,6 @@
 //! What the story is made of, as anyone could see it from outside.
 
+use crate::record::header_names as names;
 use anyhow::Context as _;
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -46,19 +47,19 @@ pub fn follow(config: &Config, names: &Names, observations: mpsc::Sender<Observa
         loop {
             let Ok(record) = consumer.recv().await else { continue };
             let header = |name: &str| headers::last(record.headers(), name).unwrap_or_default().to_owned();
-            let delivery = header("optio-delivery-id");
+            let delivery = header(names::DELIVERY_ID);
             let observation = match names.tier_of(record.topic()) {
                 Some(tier) => Observation::Waits {
                     tier,
                     delivery,
-                    wait_ms: header("optio-due-at").parse::<i64>().unwrap_or(0)
+                    wait_ms: header(names::DUE_AT).parse::<i64>().unwrap_or(0)
                         - record.timestamp().to_millis().unwrap_or(0),
-                    error: format!("{} {}", header("optio-last-error"), header("optio-last-status")).trim().to_owned(),
+                    error: format!("{} {}", header(names::LAST_ERROR), header(names::LAST_STATUS)).trim().to_owned(),
                 },
                 None => Observation::Dead {
                     delivery,
-                    reason: header("optio-dead-reason"),
-                    detail: header("optio-dead-detail"),
+                    reason: header(names::DEAD_REASON),
+                    detail: header(names::DEAD_DETAIL),
                 },
             };
             if observations.send(observation).await.is_err() {

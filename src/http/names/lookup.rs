@@ -1,4 +1,4 @@
-//! One lookup of a name, from the first source that knows it.
+//! One lookup of a name. It asks the sources in turn until one knows the name.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,43 +12,44 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 use super::Unresolved;
 use super::sources::{Sources, System};
 
-/// Once one family's addresses are there, how much longer the other's are waited for. RFC 8305 (section 3) waits for
-/// 50 ms; a little more makes it likely that all of a name's addresses are judged.
-const OTHER_FAMILY: Duration = Duration::from_millis(300);
-/// How long addresses count that come without a time to live.
-const WITHOUT_TTL: Duration = Duration::from_secs(5);
+/// How much longer the lookup waits for the second address family after the first has answered. RFC 8305 section 3
+/// waits 50 ms; a longer wait makes it likely that the address policy sees all addresses of a name.
+const SECOND_FAMILY_WAIT: Duration = Duration::from_millis(300);
+/// The time to live of addresses whose source gives none.
+const DEFAULT_TTL: Duration = Duration::from_secs(5);
 
-/// Addresses, and how long they count.
+/// Addresses and their time to live.
 pub type Addresses = (Vec<IpAddr>, Duration);
 
-/// A name that is looked up.
+/// The lookup of one name.
 pub struct Lookup<'a> {
     sources: &'a Sources,
     host: &'a str,
 }
 
 impl<'a> Lookup<'a> {
-    /// Of `host`.
+    /// Prepares a lookup of `host`.
     pub fn new(sources: &'a Sources, host: &'a str) -> Self {
         Self { sources, host }
     }
 
-    /// Asks one source after the other.
+    /// Asks the sources one after the other: the hosts file, the name servers, then `getaddrinfo` where it may know
+    /// more.
     pub async fn run(self) -> Result<Addresses, Unresolved> {
         let system = self.sources.current();
         let Ok(name) = Name::from_ascii(self.host) else { return self.ask_system(Unresolved::Unknown).await };
-        if let Some(known) = in_hosts(&system, &name) {
-            return Ok((known, WITHOUT_TTL));
+        if let Some(addresses) = find_in_hosts(&system, &name) {
+            return Ok((addresses, DEFAULT_TTL));
         }
-        let Some(dns) = &system.dns else { return self.ask_system(Unresolved::Silent).await };
+        let Some(dns) = &system.dns else { return self.ask_system(Unresolved::NoAnswer).await };
         match ask_dns(dns, &name).await {
             Ok(addresses) => Ok(addresses),
-            Err(NetError::Dns(DnsError::NoRecordsFound(_))) if system.has_further => {
+            Err(NetError::Dns(DnsError::NoRecordsFound(_))) if system.has_other_sources => {
                 self.ask_system(Unresolved::Unknown).await
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Err(Unresolved::Unknown),
-            Err(NetError::Timeout) => Err(Unresolved::Silent),
-            // The name servers can't be reached at all: that is known at once, and so it is to `getaddrinfo`.
+            Err(NetError::Timeout) => Err(Unresolved::NoAnswer),
+            // No name server can be reached. `getaddrinfo` notices that at once as well, so calling it costs little.
             Err(error @ (NetError::Io(_) | NetError::NoConnections)) => {
                 self.ask_system(Unresolved::Failed(error.to_string())).await
             }
@@ -56,64 +57,64 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// `getaddrinfo`. Without an answer of its own, `otherwise` is the answer.
-    async fn ask_system(self, otherwise: Unresolved) -> Result<Addresses, Unresolved> {
-        let Some(permits) = &self.sources.system_permits else { return Err(otherwise) };
-        let permit = permits.clone().acquire_owned().await.map_err(|_| Unresolved::Silent)?;
+    /// Calls `getaddrinfo`. If that finds no address, the result is `fallback`.
+    async fn ask_system(self, fallback: Unresolved) -> Result<Addresses, Unresolved> {
+        let Some(permits) = &self.sources.system_permits else { return Err(fallback) };
+        let permit = permits.clone().acquire_owned().await.map_err(|_| Unresolved::NoAnswer)?;
         let host = self.host.to_owned();
-        // In a task of its own: the thread goes on when nobody waits any more, and so long the permit must be held.
-        let asked = tokio::spawn(async move {
+        // A separate task holds the permit, because the blocked thread goes on after this lookup is cancelled.
+        // Releasing the permit on cancellation would let more threads block than there are permits.
+        let call = tokio::spawn(async move {
             let _permit = permit;
             tokio::net::lookup_host((host, 0)).await.map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
         });
-        match asked.await {
-            Ok(Ok(found)) if !found.is_empty() => Ok((distinct(found), WITHOUT_TTL)),
-            _ => Err(otherwise),
+        match call.await {
+            Ok(Ok(found)) if !found.is_empty() => Ok((distinct(found), DEFAULT_TTL)),
+            _ => Err(fallback),
         }
     }
 }
 
-/// As `/etc/hosts` has it. What stands there in one family isn't asked for in the other.
-fn in_hosts(system: &System, name: &Name) -> Option<Vec<IpAddr>> {
-    let of = |family| system.hosts.lookup_static_host(&Query::query(name.clone(), family));
+/// Finds the addresses of `name` in `/etc/hosts`. If the file has addresses of one family only, DNS isn't asked for the
+/// other.
+fn find_in_hosts(system: &System, name: &Name) -> Option<Vec<IpAddr>> {
+    let records = |family| system.hosts.lookup_static_host(&Query::query(name.clone(), family));
     let found: Vec<IpAddr> = [RecordType::AAAA, RecordType::A]
         .into_iter()
-        .filter_map(of)
+        .filter_map(records)
         .flat_map(|lookup| lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>())
         .collect();
     (!found.is_empty()).then(|| distinct(found))
 }
 
-/// Both families at once.
+/// Asks the name servers for both address families at once.
 async fn ask_dns(dns: &TokioResolver, name: &Name) -> Result<Addresses, NetError> {
-    let of = |family| {
+    let query = |family| {
         Box::pin(async move {
             let lookup = dns.lookup(name.clone(), family).await?;
             let found: Vec<IpAddr> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
-            let lifetime = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
-            Ok::<_, NetError>((found, lifetime))
+            let ttl = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
+            Ok::<_, NetError>((found, ttl))
         })
     };
-    let (first, other) = match select(of(RecordType::A), of(RecordType::AAAA)).await {
+    let (first, other) = match select(query(RecordType::A), query(RecordType::AAAA)).await {
         Either::Left((first, other)) | Either::Right((first, other)) => (first, other),
     };
-    // Without an address there is nothing to lose by waiting.
-    let has_some = first.as_ref().is_ok_and(|(found, _)| !found.is_empty());
-    let second = match has_some {
-        true => tokio::time::timeout(OTHER_FAMILY, other).await.ok(),
+    // While there is no address yet, the second family gets all of the remaining time.
+    let has_addresses = first.as_ref().is_ok_and(|(found, _)| !found.is_empty());
+    let second = match has_addresses {
+        true => tokio::time::timeout(SECOND_FAMILY_WAIT, other).await.ok(),
         false => Some(other.await),
     };
     match (first, second) {
-        (Ok((mut one, lives)), Some(Ok((two, lives_too)))) => {
-            let lifetime = if two.is_empty() { lives } else { lives.min(lives_too) };
-            one.extend(two);
-            if one.is_empty() { Err(no_records(name)) } else { Ok((distinct(one), lifetime)) }
+        (Ok((mut addresses, first_ttl)), Some(Ok((others, second_ttl)))) => {
+            let ttl = if others.is_empty() { first_ttl } else { first_ttl.min(second_ttl) };
+            addresses.extend(others);
+            if addresses.is_empty() { Err(no_records(name)) } else { Ok((distinct(addresses), ttl)) }
         }
-        (Ok((found, lifetime)), _) | (Err(_), Some(Ok((found, lifetime)))) if !found.is_empty() => {
-            Ok((distinct(found), lifetime))
-        }
+        (Ok((found, ttl)), _) | (Err(_), Some(Ok((found, ttl)))) if !found.is_empty() => Ok((distinct(found), ttl)),
         (Err(error), Some(Ok(_)) | None) | (Ok(_), Some(Err(error))) => Err(error),
-        // The name is known to be unknown only if both say so.
+        // The name has no address only if both families say so. Any other error takes precedence.
         (Err(NetError::Dns(DnsError::NoRecordsFound(_))), Some(Err(error))) | (Err(error), Some(Err(_))) => Err(error),
         (Ok(_), _) => Err(no_records(name)),
     }
@@ -125,7 +126,7 @@ fn no_records(name: &Name) -> NetError {
     DnsError::NoRecordsFound(hickory_resolver::net::NoRecords::new(query, code)).into()
 }
 
-/// In their order, each once.
+/// Removes duplicates and keeps the order.
 fn distinct(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut distinct = Vec::with_capacity(addresses.len());
     for address in addresses {

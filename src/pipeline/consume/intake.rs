@@ -13,7 +13,8 @@ use crate::delivery::{DeadReason, Delivery, Source};
 use crate::event::{Decoded, Limits, Position, Undecodable, decode};
 use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
 use crate::pipeline::panics;
-use crate::pipeline::partition::{Partition, Receipt};
+use crate::pipeline::partition::Partition;
+use crate::pipeline::receipt::Receipt;
 use crate::pipeline::window::{Window, bytes_part};
 use crate::record::{self, LastError, UnreadOrigin};
 use crate::topics::{self, Names};
@@ -281,11 +282,12 @@ mod tests {
 
     use super::*;
     use crate::delivery::DeliveryId;
-    use crate::event::body::Bodies;
     use crate::kafka::headers;
+    use crate::payload::Bodies;
+    use crate::payload::PayloadFormat;
     use crate::pipeline::partition::{Committed, Partition};
     use crate::pipeline::standstill::Standstill;
-    use crate::webhook::{PayloadFormat, Webhook};
+    use crate::webhook::Webhook;
 
     type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 

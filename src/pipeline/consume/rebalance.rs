@@ -1,5 +1,6 @@
 //! What is assigned, and the two ways that it ends: revoked (drained, committed) or lost (nothing committed).
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -13,8 +14,8 @@ use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
 use crate::conditions::{Conditions, Outage, Severity};
 use crate::kafka::logging;
+use crate::offsets::commit_note;
 use crate::pipeline::assigned::Assigned;
-use crate::pipeline::commit_note;
 use crate::pipeline::partition::{Committed, Partition};
 use crate::pipeline::standstill::Standstill;
 use crate::store::marks::MarkStreams;
@@ -269,7 +270,7 @@ impl Rebalances {
                 }
             }
             Err(error) => {
-                metrics::counter!("optio_webhooks_commit_failures_total").increment(1);
+                metrics::COMMIT_FAILURES.increment();
                 tracing::warn!(%error, group = self.parts.group, "offsets can't be committed; tried again");
                 refused.failed(error);
             }

@@ -1,5 +1,6 @@
 //! One write, tried until the broker has it or it turns out that it never will.
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
@@ -145,7 +146,7 @@ impl Producing {
             // Whatever the reason, nothing is under way now, and nobody waits behind this but its own offset.
             handling.park(size);
             handling.pause();
-            metrics::counter!("optio_webhooks_hand_off_failures_total", "topic" => topic.to_owned()).increment(1);
+            metrics::HAND_OFF_FAILURES.increment_named(topic);
             let outage = outage.get_or_insert_with(|| condition().loud_after(std::time::Duration::ZERO));
             outage.failed(format_args!("a hand-off can't be made, and its offset stays: {error}"));
             outage.wait().await;
@@ -175,7 +176,7 @@ impl Renewed {
         // Another hand-off may have been faster.
         let Some((code, reason)) = producer.client().fatal_error() else { return };
         tracing::error!(%code, reason, "the producer met a fatal error; a new one is made");
-        metrics::counter!("optio_webhooks_producers_renewed_total").increment(1);
+        metrics::PRODUCERS_RENEWED.increment();
         match self.config.create_with_context(Logging) {
             Ok(new) => {
                 let old = std::mem::replace(&mut *producer, new);

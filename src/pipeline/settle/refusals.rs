@@ -1,5 +1,6 @@
 //! Keys in Redis that refuse what is recorded into them: each is named until it takes it again.
 
+use crate::metrics;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ impl Refusals {
         }
         let now = Instant::now();
         for (key, error) in refused {
-            metrics::counter!("optio_webhooks_settle_refused_total").increment(1);
+            metrics::SETTLE_REFUSED.increment();
             if self.named.len() < NAMED_MAX || self.named.contains_key(key) {
                 self.named.insert(key.clone(), now);
                 let reason = format!("what is recorded there is lost, the rest goes on: {error}");

@@ -1,61 +1,62 @@
-//! One attempt in the log: as it is kept, as it is read, as the API shows it.
+//! An attempt in the delivery log: as stored, as read, and as the API shows it.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::EntryId;
+use crate::clock::rfc3339;
 use crate::delivery::{Attempt, Delivery, DeliveryId, FailureCode, Fate};
-use crate::event::{EventType, rfc3339};
+use crate::event::EventType;
 use crate::http::client::USER_AGENT;
 use crate::webhook::WebhookId;
 
-/// One attempt as the log holds it; the payload stands beside it.
+/// An attempt as the log stores it, without the payload, which is a separate field of the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Logged<'a> {
-    /// The delivery's identity.
+    /// The id of the delivery.
     pub delivery_id: DeliveryId,
-    /// What it told of.
+    /// The type of the event.
     pub event: EventType,
-    /// The event's identity.
+    /// The id of the event.
     #[serde(default)]
     pub event_id: Cow<'a, str>,
-    /// Whose transition it was.
+    /// The task of the event.
     #[serde(default)]
     pub task_id: Cow<'a, str>,
-    /// Where the event stood: topic, partition, offset.
+    /// The topic, partition and offset of the event.
     #[serde(default)]
     pub source: (Cow<'a, str>, i32, i64),
-    /// The answer's status; None where none came.
+    /// The status of the response. None if there was no response.
     pub status_code: Option<u16>,
-    /// The answer's first [`super::RESPONSE_BODY_MAX`] characters.
+    /// The first [`super::RESPONSE_BODY_MAX`] characters of the response body.
     pub response_body: Cow<'a, str>,
-    /// Whether the endpoint has it.
+    /// Whether the attempt succeeded.
     pub success: bool,
-    /// From 1; a replay begins anew.
+    /// The number of the attempt, from 1. After a replay or a redelivery it starts again at 1.
     pub attempt: u32,
-    /// How often the delivery was replayed.
+    /// The number of replays and redeliveries of the delivery so far.
     #[serde(default)]
     pub replays: u32,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub error: Option<FailureCode>,
-    /// The same in a sentence; entries of earlier versions have none.
+    /// The failure in a sentence. Entries of earlier versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_detail: Option<Cow<'a, str>>,
-    /// From the request's start to the body's end.
+    /// The time from the start of the request to the end of the response body, in milliseconds.
     pub duration_ms: u64,
-    /// When it is tried again; None where it isn't.
+    /// The time of the next attempt. None if there is none.
     pub next_attempt_at: Option<String>,
-    /// When the attempt ended.
+    /// The time at which the attempt ended, in RFC 3339.
     pub delivered_at: String,
-    /// Headers of the request that don't follow from the rest.
+    /// The request headers that do not follow from the other fields, such as signatures.
     #[serde(default)]
     pub proofs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Logged<'a> {
-    /// What `attempt` came to.
+    /// The log entry for `attempt` of `delivery`, which led to `fate`.
     #[must_use]
     pub fn new(delivery: &'a Delivery, attempt: &'a Attempt, fate: Fate) -> Self {
         let source = &delivery.source;
@@ -92,51 +93,52 @@ impl<'a> Logged<'a> {
         serde_json::to_vec(self).expect("strings and numbers always serialize")
     }
 
-    /// The request's headers, in the order of contract section 3. `Host` and `Content-Length` are the client's.
+    /// The headers of the request, in the order of `docs/reference.md`, section "Request headers". `Host` and
+    /// `Content-Length` are not among them, because the HTTP client adds them.
     #[must_use]
     pub fn request_headers(&self) -> Vec<(String, String)> {
-        let own = |name: &str, value: String| (name.to_owned(), value);
+        let header = |name: &str, value: String| (name.to_owned(), value);
         let mut headers = vec![
-            own("content-type", "application/json".to_owned()),
-            own("user-agent", USER_AGENT.to_owned()),
-            own("x-optio-event", self.event.as_str().to_owned()),
-            own("x-optio-delivery", self.delivery_id.to_string()),
-            own("x-optio-attempt", self.attempt.to_string()),
+            header("content-type", "application/json".to_owned()),
+            header("user-agent", USER_AGENT.to_owned()),
+            header("x-optio-event", self.event.as_str().to_owned()),
+            header("x-optio-delivery", self.delivery_id.to_string()),
+            header("x-optio-attempt", self.attempt.to_string()),
         ];
         for (name, value) in &self.proofs {
             if name == "webhook-timestamp" {
-                headers.push(own("webhook-id", self.delivery_id.to_string()));
+                headers.push(header("webhook-id", self.delivery_id.to_string()));
             }
-            headers.push(own(name, value.clone().into_owned()));
+            headers.push(header(name, value.clone().into_owned()));
         }
         headers
     }
 }
 
-/// An entry of the log.
+/// An entry of a delivery log, with its id and its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
-    /// Its place in the log.
+pub struct NewLogEntry<'a> {
+    /// The id of the entry in the log.
     pub id: EntryId,
-    /// Whose log.
+    /// The webhook whose log has the entry.
     pub webhook_id: WebhookId,
     /// The attempt.
     pub logged: Logged<'a>,
-    /// The request's body.
+    /// The body of the request.
     pub payload: Cow<'a, str>,
 }
 
-impl<'a> Entry<'a> {
-    /// The API's shape.
+impl<'a> NewLogEntry<'a> {
+    /// The entry as the API shows it.
     #[must_use]
-    pub fn shown(&'a self) -> Shown<'a> {
+    pub fn shown(&'a self) -> LoggedAttempt<'a> {
         let logged = &self.logged;
-        Shown {
+        LoggedAttempt {
             id: self.id.to_string(),
             delivery_id: logged.delivery_id,
             webhook_id: self.webhook_id,
             event: logged.event,
-            // A payload of ours always is JSON; anything else is shown as text.
+            // The payloads of this program are always JSON. Anything else is shown as text.
             payload: serde_json::value::RawValue::from_string(self.payload.clone().into_owned())
                 .or_else(|_| serde_json::value::to_raw_value(&self.payload))
                 .unwrap_or_default(),
@@ -155,42 +157,42 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Contract section 7's `Delivery`: one attempt.
+/// One attempt in the delivery log of a webhook.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Delivery)]
-pub struct Shown<'a> {
-    /// Its place in the log.
+pub struct LoggedAttempt<'a> {
+    /// The id of the entry in the log.
     pub id: String,
-    /// The delivery's identity, as in `X-Optio-Delivery`.
+    /// The id of the delivery, as in `X-Optio-Delivery`.
     pub delivery_id: DeliveryId,
-    /// Whose log.
+    /// The webhook whose log has the entry.
     pub webhook_id: WebhookId,
-    /// What it told of.
+    /// The type of the event.
     pub event: EventType,
-    /// The request's body.
+    /// The body of the request.
     #[schema(value_type = Object)]
     pub payload: Box<serde_json::value::RawValue>,
-    /// The request's headers.
+    /// The headers of the request.
     pub request_headers: std::collections::BTreeMap<String, String>,
-    /// The answer's status; null where none came.
+    /// The status of the response; null if there was no response.
     pub status_code: Option<u16>,
-    /// The answer's first 2,000 characters.
+    /// The first 2,000 characters of the response body.
     pub response_body: &'a str,
-    /// Whether the endpoint has it.
+    /// Whether the attempt succeeded.
     pub success: bool,
-    /// From 1; a replay begins anew.
+    /// The number of the attempt, from 1. After a replay or a redelivery it starts again at 1.
     pub attempt: u32,
-    /// How often the delivery was replayed.
+    /// The number of replays and redeliveries of the delivery so far.
     pub replays: u32,
-    /// Why it failed.
+    /// Why the attempt failed.
     pub error: Option<FailureCode>,
-    /// At which step it failed and why, in a sentence of at most 300 characters; null where it didn't.
+    /// The step that failed and the reason, in a sentence of at most 300 characters; null if the attempt succeeded.
     pub error_detail: Option<&'a str>,
-    /// From the request's start to the body's end.
+    /// The time from the start of the request to the end of the response body, in milliseconds.
     pub duration_ms: u64,
-    /// When it is tried again; null where it isn't.
+    /// The time of the next attempt, in RFC 3339; null if there is none.
     pub next_attempt_at: Option<&'a str>,
-    /// When the attempt ended.
+    /// The time at which the attempt ended, in RFC 3339.
     pub delivered_at: &'a str,
 }

@@ -1,6 +1,6 @@
-//! An entry's place in a log: the id that Redis gives it.
+//! The id of a log entry, which Redis assigns.
 
-/// Milliseconds and a number within them, as Redis writes it: `1742983954000-0`.
+/// The id of a log entry: a time in Unix milliseconds and a sequence number, written as `1742983954000-0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct EntryId {
     ms: u64,
@@ -8,14 +8,14 @@ pub struct EntryId {
 }
 
 impl EntryId {
-    /// When it was written, Unix milliseconds by Redis's clock.
+    /// The time at which the entry was written, in Unix milliseconds of the clock of Redis.
     #[must_use]
     pub fn at_ms(self) -> i64 {
         i64::try_from(self.ms).unwrap_or(i64::MAX)
     }
 }
 
-/// Not an entry's id.
+/// The error of parsing a text that is not the id of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("isn't the id of an entry; allowed is one like 1742983954000-0")]
 pub struct BadEntryId;
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_comes_back_from_its_text_and_anything_else_is_refused() {
+    fn an_id_survives_its_text_and_other_texts_are_refused() {
         assert_eq!("1742983954000-7".parse::<EntryId>().unwrap().to_string(), "1742983954000-7");
         for bad in ["", "1742983954000", "-", "a-b", "(1-0", "1-0-0"] {
             assert_eq!(bad.parse::<EntryId>(), Err(BadEntryId), "{bad}");

@@ -1,46 +1,46 @@
-//! Reading logs: page by page, or what came since.
+//! Reading delivery logs: by page, or the entries after a given one.
 
 use crate::store::connection::Connection;
 use redis::RedisError;
 use redis::streams::{StreamId, StreamRangeReply};
 
-use super::{Entry, EntryId, Logged};
+use super::{EntryId, Logged, NewLogEntry};
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
 use crate::store::{Keys, is_away};
 use crate::webhook::WebhookId;
 
-/// Entries that are read at once while a filter is applied.
+/// The number of entries that one command reads while a filter applies.
 const CHUNK: usize = 200;
 
-/// Which entries are meant.
+/// A filter for log entries. The default accepts all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only those that succeeded, or that failed.
+    /// If set, only attempts that succeeded (true) or failed (false).
     pub success: Option<bool>,
-    /// Only those that told of this.
+    /// If set, only attempts for events of this type.
     pub event: Option<EventType>,
 }
 
 impl Filter {
-    /// Whether an attempt is meant.
+    /// Whether the filter accepts an attempt.
     #[must_use]
-    pub fn takes(self, logged: &Logged<'_>) -> bool {
+    pub fn accepts(self, logged: &Logged<'_>) -> bool {
         self.success.is_none_or(|success| success == logged.success)
             && self.event.is_none_or(|event| event == logged.event)
     }
 }
 
-/// Entries, newest first.
+/// A page of log entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Page {
-    /// Those that fit.
-    pub entries: Vec<Entry<'static>>,
-    /// The next page is before this one; None at the end.
+pub struct LogPage {
+    /// The entries, newest first.
+    pub entries: Vec<NewLogEntry<'static>>,
+    /// The id before which the next page begins. None at the end of the log.
     pub next: Option<EntryId>,
 }
 
-/// Reads logs.
+/// Read access to the delivery logs.
 #[derive(Clone)]
 pub struct DeliveryLog {
     connection: Connection,
@@ -48,28 +48,28 @@ pub struct DeliveryLog {
 }
 
 impl DeliveryLog {
-    /// Over `connection`.
+    /// Uses `connection`.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys) -> Self {
         Self { connection, keys }
     }
 
-    /// Up to `limit` entries that `filter` means, newest first, older than `before`. Reads no more than the log,
-    /// which is bounded.
+    /// Up to `limit` entries that `filter` accepts, newest first, older than `before`. A filter may make it read the whole
+    /// log, which is bounded.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis if it is unavailable.
     pub async fn page(
         &self,
         webhook: WebhookId,
         filter: Filter,
         before: Option<EntryId>,
         limit: usize,
-    ) -> redis::RedisResult<Page> {
-        let mut page = Page::default();
+    ) -> redis::RedisResult<LogPage> {
+        let mut page = LogPage::default();
         let mut end = before;
         if before == Some(EntryId::default()) {
-            // Nothing is older, and Redis has no way to say so.
+            // No entry is older than the smallest id, and Redis rejects a range that ends before it.
             return Ok(page);
         }
         loop {
@@ -83,13 +83,13 @@ impl DeliveryLog {
                 .arg(chunk)
                 .query_async(&mut self.connection.clone())
                 .await
-                .or_else(nothing_there)?;
+                .or_else(empty_if_unreadable)?;
             let is_last = reply.ids.len() < chunk;
             for stream_id in reply.ids {
-                // Also past what can't be read: another version may have written it.
+                // Skip entries that cannot be read, because another version may have written them.
                 end = stream_id.id.parse().ok().or(end);
                 let Some(entry) = read(webhook, &stream_id) else { continue };
-                if !filter.takes(&entry.logged) {
+                if !filter.accepts(&entry.logged) {
                     continue;
                 }
                 if page.entries.len() == limit {
@@ -104,16 +104,16 @@ impl DeliveryLog {
         }
     }
 
-    /// Up to `limit` entries younger than `after`, oldest first, and the last that was looked at.
+    /// Up to `limit` entries newer than `after`, oldest first, and the id of the last entry that was read.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis if it is unavailable.
     pub async fn since(
         &self,
         webhook: WebhookId,
         after: EntryId,
         limit: usize,
-    ) -> redis::RedisResult<(Vec<Entry<'static>>, EntryId)> {
+    ) -> redis::RedisResult<(Vec<NewLogEntry<'static>>, EntryId)> {
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.log(webhook))
             .arg(format!("({after}"))
@@ -122,16 +122,16 @@ impl DeliveryLog {
             .arg(limit)
             .query_async(&mut self.connection.clone())
             .await
-            .or_else(nothing_there)?;
+            .or_else(empty_if_unreadable)?;
         let last = reply.ids.last().and_then(|stream_id| stream_id.id.parse().ok()).unwrap_or(after);
         Ok((reply.ids.iter().filter_map(|stream_id| read(webhook, stream_id)).collect(), last))
     }
 
-    /// The entry with that id.
+    /// The entry with this id. None if it does not exist.
     ///
     /// # Errors
-    /// Redis's.
-    pub async fn entry(&self, webhook: WebhookId, id: EntryId) -> redis::RedisResult<Option<Entry<'static>>> {
+    /// Errors of Redis if it is unavailable.
+    pub async fn entry(&self, webhook: WebhookId, id: EntryId) -> redis::RedisResult<Option<NewLogEntry<'static>>> {
         let id = id.to_string();
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.log(webhook))
@@ -139,19 +139,19 @@ impl DeliveryLog {
             .arg(&id)
             .query_async(&mut self.connection.clone())
             .await
-            .or_else(nothing_there)?;
+            .or_else(empty_if_unreadable)?;
         Ok(reply.ids.first().and_then(|stream_id| read(webhook, stream_id)))
     }
 
-    /// The newest attempt of a delivery.
+    /// The newest attempt of a delivery. None if the log has none.
     ///
     /// # Errors
-    /// Redis's.
+    /// Errors of Redis if it is unavailable.
     pub async fn newest_of(
         &self,
         webhook: WebhookId,
         delivery: DeliveryId,
-    ) -> redis::RedisResult<Option<Entry<'static>>> {
+    ) -> redis::RedisResult<Option<NewLogEntry<'static>>> {
         let mut before = None;
         loop {
             let page = self.page(webhook, Filter::default(), before, CHUNK).await?;
@@ -164,19 +164,19 @@ impl DeliveryLog {
     }
 }
 
-/// A log that isn't one, by its type say, has no entries; that is no reason not to show the rest.
-fn nothing_there(error: RedisError) -> redis::RedisResult<StreamRangeReply> {
+/// Treats a log that cannot be read, such as a key of another type, as empty, so that the other logs are still shown.
+fn empty_if_unreadable(error: RedisError) -> redis::RedisResult<StreamRangeReply> {
     if is_away(&error) {
         return Err(error);
     }
-    tracing::warn!(%error, "a delivery log can't be read");
+    tracing::warn!(%error, "a delivery log cannot be read");
     Ok(StreamRangeReply::default())
 }
 
-fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<Entry<'static>> {
+fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<NewLogEntry<'static>> {
     let logged: Logged<'static> = serde_json::from_slice(&stream_id.get::<Vec<u8>>("meta")?)
-        .inspect_err(|error| tracing::debug!(%error, webhook = %webhook_id, "an entry of the log can't be read"))
+        .inspect_err(|error| tracing::debug!(%error, webhook = %webhook_id, "a log entry cannot be read"))
         .ok()?;
     let payload = String::from_utf8_lossy(&stream_id.get::<Vec<u8>>("payload")?).into_owned();
-    Some(Entry { id: stream_id.id.parse().ok()?, webhook_id, logged, payload: payload.into() })
+    Some(NewLogEntry { id: stream_id.id.parse().ok()?, webhook_id, logged, payload: payload.into() })
 }

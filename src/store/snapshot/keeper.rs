@@ -1,4 +1,4 @@
-//! Keeps the snapshot current: asks Redis again and again, judges what it says, and tries whether it takes writes.
+//! The keeper of the snapshot: reads the webhooks regularly, judges each reading, and tests whether Redis accepts writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,42 +13,42 @@ use crate::conditions::{Conditions, Severity};
 use crate::kafka::group::Commits;
 use crate::schedule::Reconnect;
 use crate::store::connection::Connection;
-use crate::store::reading::{Known, Peek, REMEDY, Unconfirmed, Verdict, judge};
+use crate::store::reading::{LastConfirmed, REMEDY, StoreSummary, Unconfirmed, Verdict, judge};
 use crate::store::webhooks::{Listing, WebhookStore};
 use crate::store::{Keys, is_away, refuses_writes};
 
-/// How often a write is tried while they are taken.
+/// The interval between test writes while Redis accepts writes. After a refusal, each round tests.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a store that isn't confirmed is read whole although it says the same of itself.
-const JUDGED_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// What the write leaves is gone after this, in milliseconds.
-const PROBE_LASTS_MS: u64 = 60_000;
-/// Webhooks that a condition names.
-const NAMED_MAX: usize = 5;
+/// How long an unconfirmed reading stands while the metadata of the store is unchanged, before all webhooks are read again.
+const UNCONFIRMED_FOR: Duration = Duration::from_secs(1);
+/// The time until the key of the test write expires, in milliseconds.
+const PROBE_EXPIRE_MS: u64 = 60_000;
+/// The largest number of entries that the condition on unsupported webhooks lists.
+const REPORTED_MAX: usize = 5;
 
-/// What a keeper needs.
-#[allow(missing_docs, reason = "each is what its type says")]
+/// The parts that a keeper needs.
+#[allow(missing_docs, reason = "the types explain the fields")]
 pub struct Setup {
     pub client: redis::Client,
-    /// Of its own: what it asks doesn't queue behind anything.
+    /// A connection for the keeper alone, so that its commands do not queue behind others.
     pub connection: Connection,
     pub keys: Keys,
     pub staleness_max: Duration,
     /// `redis.timeout`
     pub timeout: Duration,
-    /// Whether something was ever delivered here: that tells a fresh installation from a store that is lost.
+    /// The commits of the consumer groups. They show whether an empty store belongs to a new installation or was lost.
     pub commits: Commits,
     pub conditions: Conditions,
-    /// How much a store that can't be used matters to this process.
+    /// The severity of the conditions while the store cannot be used.
     pub severity: Severity,
 }
 
-/// The names of its conditions.
+// The names of the conditions. `docs/reference.md`, section "Conditions", lists them.
 const UNCONFIRMED: &str = "redis: the webhooks are not confirmed";
 const REFUSED: &str = "redis: writes are refused";
 const UNSUPPORTED: &str = "webhooks that can't be read by this version";
 
-/// Keeps the snapshot current until `stop`.
+/// Starts a task that keeps the snapshot current until `stop` is cancelled.
 #[must_use]
 pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
     let snapshots = Snapshots::new(setup.staleness_max);
@@ -71,18 +71,19 @@ struct Keeper {
     setup: Setup,
     store: WebhookStore,
     snapshots: Snapshots,
-    /// What was confirmed, to judge the next reading by.
-    known: Option<Known>,
-    /// What the store said when it was last read and confirmed; None where it is to be read whole.
-    peek: Option<Peek>,
-    /// What the store said when it was last judged to have lost webhooks, and when.
-    refused: Option<(Peek, Unconfirmed, Instant)>,
-    /// A consumer group that has commits.
+    /// The last confirmed reading, with which the next one is compared.
+    known: Option<LastConfirmed>,
+    /// The metadata of the store at the last confirmation. None if all webhooks must be read again.
+    peek: Option<StoreSummary>,
+    /// The metadata at which the store was last judged to have lost webhooks, the reason, and the time.
+    refused: Option<(StoreSummary, Unconfirmed, Instant)>,
+    /// A consumer group that has commits, once one was found.
     committed: Option<String>,
+    /// The time of the last test write.
     probed: Option<Instant>,
 }
 
-/// Why a confirmation failed.
+/// The error of a confirmation.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -93,9 +94,9 @@ enum Failure {
 
 impl Keeper {
     async fn run(mut self) {
-        let anew = Arc::new(Notify::new());
+        let renew_listener = Arc::new(Notify::new());
         let Setup { client, keys, timeout, .. } = &self.setup;
-        let mut announced = listener::spawn(client.clone(), keys.webhooks_version(), *timeout, anew.clone());
+        let mut announced = listener::spawn(client.clone(), keys.webhooks_version(), *timeout, renew_listener.clone());
         let interval = self.setup.staleness_max / 4;
         let mut outage = self.setup.conditions.outage("redis: reading the webhooks", self.setup.severity);
         let mut reconnect = Reconnect::default();
@@ -116,14 +117,14 @@ impl Keeper {
                 Err(error) => {
                     outage.failed(&error);
                     if !std::mem::replace(&mut is_away, true) {
-                        tracing::warn!(%error, "redis is away: nothing is sent until it is back");
+                        tracing::warn!(%error, "redis is unavailable; nothing is sent until it is back");
                     }
                     if error.is_timeout() {
-                        // A connection that died without FIN never answers again; the next question tells.
+                        // A connection that died without FIN never answers again, so open new ones.
                         self.setup.connection.renew();
-                        anew.notify_one();
+                        renew_listener.notify_one();
                     }
-                    // It may come back with other data: the next reading is whole.
+                    // Redis may come back with other data, so read all webhooks next time.
                     self.peek = None;
                     reconnect.wait().await;
                 }
@@ -131,9 +132,9 @@ impl Keeper {
         }
     }
 
-    /// Confirms the snapshot, and tries a write where that is due.
+    /// Makes a test write if one is due, then confirms the snapshot.
     async fn round(&mut self) -> redis::RedisResult<()> {
-        // First: once the snapshot is confirmed, it may be sent by.
+        // The test write comes first: deliveries may be sent as soon as the snapshot is confirmed.
         self.probe().await?;
         match self.confirm().await {
             Ok(()) => {
@@ -145,7 +146,7 @@ impl Keeper {
                 Ok(())
             }
             Err(Failure::Redis(error)) if is_away(&error) => Err(error),
-            // It answers, and what stands there can't be read: a key of another type, a command that it refuses.
+            // Redis answers, but the webhooks cannot be read: the key has another type, or an ACL forbids the command.
             Err(Failure::Redis(error)) => {
                 self.unconfirmed(Some(format!("{} can't be read: {error}", self.setup.keys.webhooks())));
                 Ok(())
@@ -161,10 +162,10 @@ impl Keeper {
             return Ok(());
         }
         self.peek = None;
-        // Judged a moment ago: a store that isn't confirmed isn't read whole again and again.
+        // Do not read all webhooks in each round while the same metadata is unconfirmed.
         if let Some((refused, why, at)) = &self.refused
             && *refused == peek
-            && at.elapsed() < JUDGED_AGAIN_AFTER
+            && at.elapsed() < UNCONFIRMED_FOR
         {
             return Err(why.clone().into());
         }
@@ -181,13 +182,13 @@ impl Keeper {
             Err(error) if is_away(&error) => return Err(error.into()),
             Err(error) => {
                 let key = self.setup.keys.replaced();
-                tracing::warn!(%error, key, "redeliveries can't be read: retries that they replace may be sent as well");
+                tracing::warn!(%error, key, "redeliveries cannot be read; retries that they replace may be sent as well");
                 std::collections::HashMap::new()
             }
         };
         tracing::debug!(version, webhooks = listing.webhooks.len(), "webhooks read");
-        self.tell_of_held(&listing);
-        self.known = Some(Known { version, names: listing.names });
+        self.report_unsupported(&listing);
+        self.known = Some(LastConfirmed { version, names: listing.names });
         let seen = Some((version, peek.found));
         self.peek = Some(peek);
         let snapshot = Arc::new(Snapshot::of(listing.webhooks, listing.unsupported, replaced));
@@ -197,41 +198,43 @@ impl Keeper {
         Ok(())
     }
 
-    /// The webhooks, if they can be taken for what people put there.
-    async fn read(&mut self) -> Result<(u64, Peek, Listing), Failure> {
+    /// Reads all webhooks and judges them. Initializes the store of a new installation.
+    async fn read(&mut self) -> Result<(u64, StoreSummary, Listing), Failure> {
         let (peek, listing) = self.store.read().await?;
         if let Verdict::Confirmed(version) = judge(self.known.as_ref(), &peek, &listing.names)? {
             return Ok((version, peek, listing));
         }
-        self.begin().await?;
+        self.initialize().await?;
         let (peek, listing) = self.store.read().await?;
         match judge(self.known.as_ref(), &peek, &listing.names)? {
             Verdict::Confirmed(version) => Ok((version, peek, listing)),
-            Verdict::Blank => Err(Unconfirmed("what was written to Redis a moment ago is gone".to_owned()).into()),
+            Verdict::NeverWritten => {
+                Err(Unconfirmed("Redis has lost the version of the webhooks that was just written".to_owned()).into())
+            }
         }
     }
 
-    /// Nothing was ever written to this store, or all of it is gone: what was delivered before tells.
-    async fn begin(&mut self) -> Result<(), Failure> {
+    /// Initializes the store if no consumer group has commits. If one has, the store has lost its webhooks.
+    async fn initialize(&mut self) -> Result<(), Failure> {
         if self.committed.is_none() {
             let asked = self.setup.commits.of_any_group().await;
             self.committed = asked.map_err(|error| {
                 Unconfirmed(format!(
-                    "there are no webhooks in Redis, and whether that is a fresh installation can't be asked of Kafka: {error:#}"
+                    "there are no webhooks in Redis, and Kafka cannot be asked whether this is a new installation: {error:#}"
                 ))
             })?;
         }
         match &self.committed {
-            None => Ok(self.store.begin().await?),
+            None => Ok(self.store.initialize().await?),
             Some(group) => Err(Unconfirmed(format!(
-                "there are no webhooks in Redis (prefix {:?}), and the consumer group {group} has commits, so there were some: nothing is sent until one is added; {REMEDY}",
+                "there are no webhooks in Redis (prefix {:?}), but the consumer group {group} has commits, so there were webhooks before: nothing is sent until a webhook is added; {REMEDY}",
                 self.setup.keys.prefix()
             ))
             .into()),
         }
     }
 
-    /// Writes, where that is due: a server that answers reads may refuse writes.
+    /// Makes a test write if one is due, because a server that answers reads may still refuse writes.
     async fn probe(&mut self) -> redis::RedisResult<()> {
         let is_refused = self.snapshots.confirmed.borrow().trouble.probe.is_some();
         if !is_refused && self.probed.is_some_and(|at| at.elapsed() < PROBE_INTERVAL) {
@@ -240,15 +243,15 @@ impl Keeper {
         self.probed = Some(Instant::now());
         let mut connection = self.setup.connection.clone();
         let written =
-            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::clock::now_ms(), PROBE_LASTS_MS).await;
+            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::clock::now_ms(), PROBE_EXPIRE_MS).await;
         match written {
             Ok(()) => self.refused(None),
             Err(error) => match refuses_writes(&error) {
                 Some(why) => self.refused(Some(format!("reads but refuses writes: {why}"))),
                 None if is_away(&error) => return Err(error),
-                // This key or command alone: it says nothing of the others.
+                // Only this key or command is refused, which says nothing about other writes.
                 None => {
-                    tracing::debug!(%error, "whether writes are taken can't be tried");
+                    tracing::debug!(%error, "the test write is refused, so it is unknown whether redis accepts writes");
                     self.refused(None);
                 }
             },
@@ -258,12 +261,12 @@ impl Keeper {
 
     fn refused(&self, trouble: Option<String>) {
         self.condition(REFUSED, trouble.as_deref());
-        self.snapshots.note(|known| &mut known.probe, trouble);
+        self.snapshots.note(|current| &mut current.probe, trouble);
     }
 
     fn unconfirmed(&self, trouble: Option<String>) {
         self.condition(UNCONFIRMED, trouble.as_deref());
-        self.snapshots.note(|known| &mut known.unconfirmed, trouble);
+        self.snapshots.note(|current| &mut current.unconfirmed, trouble);
     }
 
     fn condition(&self, name: &str, trouble: Option<&str>) {
@@ -273,23 +276,23 @@ impl Keeper {
         }
     }
 
-    fn tell_of_held(&self, listing: &Listing) {
+    fn report_unsupported(&self, listing: &Listing) {
         let unsupported =
             listing.unsupported.iter().map(|unsupported| format!("{} ({})", unsupported.id, unsupported.problem));
-        let foreign = listing.foreign.iter().map(|name| format!("{name:?} (not a webhook's id)"));
-        let named: Vec<String> = unsupported.chain(foreign).collect();
-        if named.is_empty() {
+        let foreign = listing.foreign.iter().map(|name| format!("{name:?} (not the id of a webhook)"));
+        let names: Vec<String> = unsupported.chain(foreign).collect();
+        if names.is_empty() {
             return self.setup.conditions.clear(UNSUPPORTED);
         }
-        let more = match named.len().saturating_sub(NAMED_MAX) {
+        let more = match names.len().saturating_sub(REPORTED_MAX) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let named = named[..named.len().min(NAMED_MAX)].join(", ");
+        let names = names[..names.len().min(REPORTED_MAX)].join(", ");
         self.setup.conditions.set(
             UNSUPPORTED,
             Severity::Warning,
-            format!("what is for them waits, others go on: {named}{more}"),
+            format!("their deliveries wait, those of other webhooks go on: {names}{more}"),
         );
     }
 }

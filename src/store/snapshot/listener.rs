@@ -1,5 +1,5 @@
-//! Hears that something changed. That only makes a change seen sooner: one that isn't announced is seen by the next
-//! confirmation.
+//! The listener for announced changes of the webhooks. It only makes workers see a change sooner: the next confirmation
+//! sees every change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::sync::{Notify, watch};
 
 use crate::schedule::Reconnect;
 
-/// Listens on `channel` until the receiver is gone; begins anew when `anew` is notified, because a connection that died
-/// without FIN is silent like one on which nothing is said.
+/// Listens on `channel` until the receiver is dropped. Opens a new connection when `renew` is notified, because a
+/// connection that died without FIN looks like one without messages.
 pub(super) fn spawn(
     client: redis::Client,
     channel: String,
     timeout: Duration,
-    anew: Arc<Notify>,
+    renew: Arc<Notify>,
 ) -> watch::Receiver<()> {
     let (sender, receiver) = watch::channel(());
     tokio::spawn(async move {
@@ -27,7 +27,7 @@ pub(super) fn spawn(
                 loop {
                     tokio::select! {
                         message = messages.next() => if message.is_none() { break },
-                        () = anew.notified() => break,
+                        () = renew.notified() => break,
                         () = sender.closed() => return,
                     }
                     let _ = sender.send(());
@@ -48,7 +48,7 @@ async fn listen(client: &redis::Client, channel: &str, timeout: Duration) -> Opt
     match opened.await {
         Ok(Ok(listening)) => Some(listening),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "changes of webhooks aren't heard of, and seen a moment later");
+            tracing::debug!(%error, "cannot listen for changes of webhooks; they are seen at the next confirmation");
             None
         }
         Err(_) => None,

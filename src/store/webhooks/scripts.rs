@@ -1,13 +1,15 @@
-//! Changes of the webhooks, each a script: the change, the version, the count and the announcement are one step.
+//! The scripts that change the webhooks. Each makes the change, the new version, the count and the announcement atomic.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-/// Does something to the webhooks: raises the version, and counts them by what the change adds or takes away, so that
-/// a count that speaks of more webhooks than there are goes on doing so until someone declares that it is right.
+/// Puts the Lua function `change` before a script. It applies a change, increments the version and updates the count.
 ///
-/// The version comes first: one that isn't a number is an error before anything is changed.
+/// The count changes by as much as the change adds or removes. If webhooks were lost, the count therefore stays higher
+/// than the number of webhooks until an operator declares the stored ones complete.
+///
+/// The version is incremented first: if it is not a number, the script fails before it changes anything.
 macro_rules! change {
     ($body:literal) => {
         concat!(
@@ -51,7 +53,7 @@ return 1"
     ))
 });
 
-/// Replaces a webhook if it still is what it was.
+/// Replaces a webhook if nobody has changed it since it was read.
 pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(change!(
         "
@@ -67,10 +69,11 @@ return 1"
     ))
 });
 
-/// No webhook changes, and workers read all of them again.
+/// Makes workers read the webhooks again, without a change.
 pub(super) static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(change!("change()")));
 
-/// Whatever the version was, and of whatever type: the new one is higher than all that anyone saw.
+/// Declares the stored webhooks complete, at a version that is higher than every version that anyone saw. The old version
+/// may be missing or of any type.
 pub(super) static DECLARE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -89,7 +92,8 @@ return count
     )
 });
 
-pub(super) static BEGIN: LazyLock<Script> = LazyLock::new(|| {
+/// Writes the first version of a store that has none.
+pub(super) static INITIALIZE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
 if redis.call('SET', KEYS[2], 1, 'NX') then redis.call('SET', KEYS[3], '0 1') end

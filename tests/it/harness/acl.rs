@@ -1,6 +1,6 @@
-//! Access control lists of a broker, which rdkafka can't make.
+//! Creates access control lists on a broker, which rdkafka doesn't support.
 
-#![expect(unsafe_code, reason = "rdkafka has no call for it; librdkafka has")]
+#![expect(unsafe_code, reason = "only librdkafka can create an ACL, not rdkafka")]
 
 use std::ffi::CString;
 use std::ptr;
@@ -14,7 +14,7 @@ pub use native::rd_kafka_AclOperation_t::{
     RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS as DESCRIBE_CONFIGS, RD_KAFKA_ACL_OPERATION_WRITE as WRITE,
 };
 
-/// Denies `operation` on the topics whose names begin with `prefix` to everyone; everything else stays allowed.
+/// Denies everyone `operation` on the topics whose names begin with `prefix`. All other operations stay allowed.
 pub fn deny(client: &AdminClient<DefaultClientContext>, prefix: &str, operation: native::rd_kafka_AclOperation_t) {
     use native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ALL as ALL;
     use native::rd_kafka_AclPermissionType_t::{
@@ -33,8 +33,9 @@ fn create(
 ) {
     let (name, principal, host) =
         (CString::new(prefix).unwrap(), CString::new("User:*").unwrap(), CString::new("*").unwrap());
-    let mut why = [0; 512];
-    // SAFETY: librdkafka copies what it is given; what is made here is destroyed here, the event last.
+    let mut error = [0; 512];
+    // SAFETY: librdkafka copies its arguments. The results belong to the event and are read before it is destroyed.
+    // Every object that this block creates is destroyed at its end.
     unsafe {
         let client = client.inner().native_ptr();
         let queue = native::rd_kafka_queue_new(client);
@@ -46,19 +47,19 @@ fn create(
             host.as_ptr(),
             operation,
             permission,
-            why.as_mut_ptr(),
-            why.len(),
+            error.as_mut_ptr(),
+            error.len(),
         );
-        assert!(!acl.is_null(), "librdkafka takes it");
+        assert!(!acl.is_null(), "librdkafka refused the ACL");
         native::rd_kafka_CreateAcls(client, &raw mut acl, 1, ptr::null(), queue);
         let event = native::rd_kafka_queue_poll(queue, 30_000);
-        assert!(!event.is_null(), "the broker answers");
+        assert!(!event.is_null(), "the broker did not answer");
         assert_eq!(RDKafkaErrorCode::from(native::rd_kafka_event_error(event)), RDKafkaErrorCode::NoError);
         let mut count = 0;
         let results =
             native::rd_kafka_CreateAcls_result_acls(native::rd_kafka_event_CreateAcls_result(event), &raw mut count);
         assert_eq!(count, 1);
-        assert!(native::rd_kafka_acl_result_error(*results).is_null(), "the broker takes it");
+        assert!(native::rd_kafka_acl_result_error(*results).is_null(), "the broker refused the ACL");
         native::rd_kafka_event_destroy(event);
         native::rd_kafka_AclBinding_destroy(acl);
         native::rd_kafka_queue_destroy(queue);

@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by WebDriver.
+//! A headless Chromium that is driven through WebDriver.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// None, with a loud word, where no browser is installed.
+    /// Starts a browser. If chromedriver is missing, reports the skipped test and returns `None`.
     pub async fn start(address: &str) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let spawned = Command::new("chromedriver")
@@ -44,7 +44,7 @@ impl Browser {
             .spawn();
         let Ok(driver) = spawned else {
             super::skipped(
-                "no chromedriver, so no page was looked at; Debian: apt-get install chromium chromium-driver",
+                "chromedriver is missing, so no page was tested; on Debian: apt-get install chromium chromium-driver",
             );
             return None;
         };
@@ -52,15 +52,15 @@ impl Browser {
         let mut arguments: Vec<String> = ARGUMENTS.map(str::to_owned).to_vec();
         arguments.push(format!("--user-data-dir={}", profile.path().display()));
         let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
-        let Value::Object(capabilities) = capabilities else { unreachable!("an object") };
+        let Value::Object(capabilities) = capabilities else { unreachable!("json! built an object") };
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(capabilities);
         let webdriver = format!("http://127.0.0.1:{port}");
-        let client = eventually("a browser", async || builder.connect(&webdriver).await.ok()).await;
+        let client = eventually("the browser starts", async || builder.connect(&webdriver).await.ok()).await;
         Some(Self { client, driver, address: address.to_owned(), _profile: profile })
     }
 
-    /// Ends it; a test that panics leaves that to the driver's own end.
+    /// Ends the session. If a test panics before this, the browser ends when the driver is killed.
     pub async fn close(self) {
         self.client.clone().close().await.unwrap();
     }
@@ -76,18 +76,18 @@ impl Browser {
         self.sees("Webhooks").await;
     }
 
-    /// The path that is shown.
+    /// The path of the current URL.
     pub async fn path(&self) -> String {
         self.client.current_url().await.unwrap().path().to_owned()
     }
 
     /// Waits until the page shows `text`.
     pub async fn sees(&self, text: &str) {
-        let what = format!("{text:?} on the page");
+        let what = format!("the page shows {text:?}");
         eventually(&what, async || self.text().await.contains(text).then_some(())).await;
     }
 
-    /// What the page shows.
+    /// The visible text of the page.
     pub async fn text(&self) -> String {
         match self.client.find(Locator::Css("body")).await {
             Ok(body) => body.text().await.unwrap_or_default(),
@@ -95,18 +95,18 @@ impl Browser {
         }
     }
 
-    /// The field with that id.
+    /// Waits for the field with this id.
     pub async fn field(&self, id: &str) -> Element {
-        let what = format!("the field {id}");
+        let what = format!("the field {id} appears");
         eventually(&what, async || self.client.find(Locator::Id(id)).await.ok()).await
     }
 
-    /// What a field has.
+    /// The value of a field.
     pub async fn value(&self, id: &str) -> String {
         self.field(id).await.prop("value").await.unwrap().unwrap_or_default()
     }
 
-    /// Replaces what a field has.
+    /// Replaces the value of a field.
     pub async fn fill(&self, id: &str, text: &str) {
         let field = self.field(id).await;
         field.clear().await.unwrap();
@@ -121,30 +121,30 @@ impl Browser {
         self.field(id).await.click().await.unwrap();
     }
 
-    /// The button or link of that name.
+    /// Clicks the button or link with this name.
     pub async fn press(&self, name: &str) {
         let path = format!("//*[self::button or self::a][normalize-space()='{name}']");
-        let what = format!("a button {name:?}");
+        let what = format!("the button {name:?} appears");
         let found = eventually(&what, async || self.client.find(Locator::XPath(&path)).await.ok()).await;
         found.click().await.unwrap();
     }
 
-    /// What axe-core finds wrong with the page (WCAG 2.2 A and AA).
+    /// The violations that axe-core finds on the page (WCAG 2.2, levels A and AA).
     pub async fn violations(&self, axe: &str) -> Vec<String> {
         self.client.execute(axe, vec![]).await.unwrap();
         let run = "const done = arguments[arguments.length - 1];
             axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] })
-                .then(found => done(found.passes.length === 0 ? ['axe-core looked at nothing'] : found.violations.map(it => it.id + ': ' + it.help + ' ' + it.nodes.map(n => n.html).join(' | '))));";
+                .then(found => done(found.passes.length === 0 ? ['axe-core checked nothing'] : found.violations.map(it => it.id + ': ' + it.help + ' ' + it.nodes.map(n => n.html).join(' | '))));";
         let found = self.client.execute_async(run, vec![]).await.unwrap();
         serde_json::from_value(found).unwrap()
     }
 
-    /// Light or dark, by the DevTools protocol.
+    /// Sets media features, for example the colour scheme, through the DevTools protocol.
     pub async fn emulate(&self, features: &Value) {
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// A phone's width: narrower than a window may be.
+    /// Sets the width of a phone. A browser window can't be this narrow.
     pub async fn narrow(&self, width: u32) {
         let metrics = json!({ "width": width, "height": 800, "deviceScaleFactor": 1, "mobile": true });
         self.devtools("Emulation.setDeviceMetricsOverride", &metrics).await;
@@ -160,7 +160,7 @@ impl Browser {
     }
 
     pub async fn screenshot(&self, name: &str) {
-        // For people that want to look: `SCREENSHOTS=folder make test`.
+        // `SCREENSHOTS=folder make test` keeps screenshots to look at.
         if let Some(folder) = std::env::var_os("SCREENSHOTS") {
             let png = self.client.screenshot().await.unwrap();
             std::fs::write(PathBuf::from(folder).join(format!("{name}.png")), png).unwrap();
@@ -168,7 +168,7 @@ impl Browser {
     }
 }
 
-/// A command of Chromium's DevTools protocol.
+/// A command of the Chrome DevTools protocol.
 #[derive(Debug)]
 struct DevTools {
     command: String,

@@ -1,4 +1,4 @@
-//! Endpoints that speak byte by byte as a test wants: over TCP, over TLS, in frames of HTTP/2.
+//! Endpoints whose every byte a test controls: over TCP, over TLS and in HTTP/2 frames.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Runs `talk` for each connection; the second argument counts them from 0.
+/// A TCP server that hands each connection to a function of the test.
 pub struct Endpoint {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -17,7 +17,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub async fn start<F>(talk: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
+    /// Runs `serve` for each connection. Its second argument is the number of the connection, from 0.
+    pub async fn start<F>(serve: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -29,14 +30,14 @@ impl Endpoint {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 stream.set_nodelay(true).unwrap();
-                tokio::spawn(talk(stream, count.fetch_add(1, Ordering::SeqCst)));
+                tokio::spawn(serve(stream, count.fetch_add(1, Ordering::SeqCst)));
             }
         });
         Self { address, connections, task }
     }
 
-    /// Answers every request of every connection with these bytes, then closes.
-    pub async fn saying(answer: impl Into<Vec<u8>>) -> Self {
+    /// Answers the first request of every connection with these bytes, and then closes the connection.
+    pub async fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer: Arc<[u8]> = answer.into().into();
         Self::start(move |mut stream, _| {
             let answer = answer.clone();
@@ -44,7 +45,7 @@ impl Endpoint {
                 if request(&mut stream).await.is_some() {
                     let _ = stream.write_all(&answer).await;
                     let _ = stream.shutdown().await;
-                    // What is unread at a close would reset the connection.
+                    // Closing a socket with unread bytes would reset the connection.
                     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                 }
             }
@@ -52,7 +53,7 @@ impl Endpoint {
         .await
     }
 
-    /// How many connections were made.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -68,7 +69,7 @@ impl Drop for Endpoint {
     }
 }
 
-/// Reads a request with its body; None where the connection ends instead.
+/// Reads a request with its body. Returns `None` if the connection ends first.
 pub async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     loop {
@@ -91,23 +92,23 @@ pub async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 
 pub const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// What an HTTP/2 endpoint does with a request.
+/// The reaction of an HTTP/2 endpoint to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     Answer,
-    /// RST_STREAM with this code.
+    /// Sends RST_STREAM with this code.
     Reset(u32),
-    /// GOAWAY that leaves this stream out, then the end.
+    /// Sends a GOAWAY that excludes this stream, and serves nothing more on the connection.
     GoAway,
-    /// The connection ends without a word.
+    /// Closes the connection without an answer.
     Close,
-    /// Nothing is read or written on this connection any more.
+    /// Stops reading and writing on this connection, and keeps it open.
     Freeze,
-    /// The request is never answered, pings are.
+    /// Never answers the request, but answers pings.
     Ignore,
 }
 
-/// Speaks HTTP/2 in frames: `act` decides on each request, by its number on this connection from 1.
+/// Serves HTTP/2 in frames. `act` gets the number of each request on this connection, from 1, and chooses a reaction.
 pub async fn http2(mut stream: impl AsyncRead + AsyncWrite + Unpin, act: impl Fn(u32) -> Act) -> Option<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.ok()?;
@@ -129,7 +130,7 @@ pub async fn http2(mut stream: impl AsyncRead + AsyncWrite + Unpin, act: impl Fn
             HEADERS | DATA if flags & END_STREAM != 0 => {
                 count += 1;
                 match act(count) {
-                    // HPACK's static table has `:status 200` at 8; end of headers and of the stream.
+                    // Entry 8 of HPACK's static table is `:status: 200`. The flags end the headers and the stream.
                     Act::Answer => frame(&mut stream, HEADERS, 0x5, id, &[0x88]).await?,
                     Act::Reset(code) => frame(&mut stream, RST_STREAM, 0, id, &code.to_be_bytes()).await?,
                     Act::GoAway => {
@@ -154,7 +155,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-/// The stream was not processed (RFC 9113 section 7).
+/// The endpoint did not process the stream (RFC 9113, section 7).
 pub const REFUSED_STREAM: u32 = 7;
 
 async fn frame(stream: &mut (impl AsyncWrite + Unpin), kind: u8, flags: u8, id: u32, payload: &[u8]) -> Option<()> {
@@ -166,31 +167,31 @@ async fn frame(stream: &mut (impl AsyncWrite + Unpin), kind: u8, flags: u8, id: 
     stream.flush().await.ok()
 }
 
-/// A certificate for `localhost` and 127.0.0.1, and who signed it.
-pub struct Certified {
+/// A certificate for `localhost` and 127.0.0.1, and the root that signed it.
+pub struct Certificate {
     pub roots: rustls::RootCertStore,
     pub config: rustls::ServerConfig,
     pub chain_pem: String,
     pub key_pem: String,
 }
 
-/// How a certificate differs from one that is fine.
+/// The way in which a certificate differs from an ordinary valid one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     None,
     Expired,
     OtherHost,
     SelfSigned,
-    /// Signed with P-521 all the way.
+    /// Every key of the chain is on the curve P-521, which is valid but rare.
     P521,
 }
 
-pub fn certified(flaw: Flaw) -> Certified {
+pub fn certificate(flaw: Flaw) -> Certificate {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let algorithm = if flaw == Flaw::P521 { &rcgen::PKCS_ECDSA_P521_SHA512 } else { &rcgen::PKCS_ECDSA_P256_SHA256 };
     let authority_key = KeyPair::generate_for(algorithm).unwrap();
     let mut authority = CertificateParams::new(vec![]).unwrap();
-    let name = format!("a test's own authority, {}", uuid::Uuid::now_v7());
+    let name = format!("test authority {}", uuid::Uuid::now_v7());
     authority.distinguished_name.push(rcgen::DnType::CommonName, name);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_cert = authority.self_signed(&authority_key).unwrap();
@@ -214,49 +215,50 @@ pub fn certified(flaw: Flaw) -> Certified {
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key_der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key_der).unwrap();
-    Certified { roots, config, chain_pem: cert.pem(), key_pem: key.serialize_pem() }
+    Certificate { roots, config, chain_pem: cert.pem(), key_pem: key.serialize_pem() }
 }
 
-/// TLS with `config` offering `alpn`, over a connection.
+/// An acceptor for TLS connections with `config` that offers `alpn`.
 pub fn acceptor(mut config: rustls::ServerConfig, alpn: &str) -> TlsAcceptor {
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A name server that answers what `answer` has an address for, and leaves everything else unanswered.
+/// A name server that answers queries for names that have addresses, and ignores all others.
 pub struct NameServer {
     pub address: SocketAddr,
-    questions: Arc<Mutex<Vec<String>>>,
+    queried: Arc<Mutex<Vec<String>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl NameServer {
+    /// `answer` returns the addresses of a name. The server ignores a query if it returns none.
     pub async fn start(answer: impl Fn(&str) -> Vec<std::net::Ipv4Addr> + Send + 'static) -> Self {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let questions = Arc::new(Mutex::new(Vec::new()));
-        let asked = questions.clone();
+        let queried = Arc::new(Mutex::new(Vec::new()));
+        let names = queried.clone();
         let task = tokio::spawn(async move {
             let mut buffer = [0; 1_500];
             loop {
                 let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-                let question = &buffer[..length];
-                let (name, end) = name_of(question);
+                let query = &buffer[..length];
+                let (name, end) = name_of(query);
                 let addresses = answer(&name);
-                let is_a = question[end..end + 2] == [0, 1];
-                asked.lock().unwrap().push(name);
+                let is_a = query[end..end + 2] == [0, 1];
+                names.lock().unwrap().push(name);
                 if !addresses.is_empty() {
                     let addresses = if is_a { addresses } else { vec![] };
-                    let _ = socket.send_to(&reply(question, end + 4, &addresses), from).await;
+                    let _ = socket.send_to(&reply(query, end + 4, &addresses), from).await;
                 }
             }
         });
-        Self { address, questions, task }
+        Self { address, queried, task }
     }
 
-    /// How often `name` was asked for.
-    pub fn asked(&self, name: &str) -> usize {
-        self.questions.lock().unwrap().iter().filter(|asked| *asked == name).count()
+    /// The number of queries for `name`, of all record types.
+    pub fn queries(&self, name: &str) -> usize {
+        self.queried.lock().unwrap().iter().filter(|queried| *queried == name).count()
     }
 }
 
@@ -266,23 +268,23 @@ impl Drop for NameServer {
     }
 }
 
-/// The name that is asked for, and where it ends.
-fn name_of(question: &[u8]) -> (String, usize) {
+/// The name in a query, and the position after it.
+fn name_of(query: &[u8]) -> (String, usize) {
     let (mut at, mut labels) = (12, Vec::new());
-    while question[at] > 0 {
-        let length = question[at] as usize;
-        labels.push(String::from_utf8(question[at + 1..=at + length].to_vec()).unwrap());
+    while query[at] > 0 {
+        let length = query[at] as usize;
+        labels.push(String::from_utf8(query[at + 1..=at + length].to_vec()).unwrap());
         at += length + 1;
     }
     (labels.join(".").to_lowercase(), at + 1)
 }
 
-fn reply(question: &[u8], end: usize, addresses: &[std::net::Ipv4Addr]) -> Vec<u8> {
-    let mut reply = question[..end].to_vec();
+fn reply(query: &[u8], end: usize, addresses: &[std::net::Ipv4Addr]) -> Vec<u8> {
+    let mut reply = query[..end].to_vec();
     reply[2..4].copy_from_slice(&[0x81, 0x80]);
     reply[6..12].copy_from_slice(&[0, addresses.len() as u8, 0, 0, 0, 0]);
     for address in addresses {
-        // The question's name, type A, class IN, a minute to live, four bytes.
+        // A pointer to the name in the query, type A, class IN, a time to live of 60 s, four bytes of data.
         reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
         reply.extend_from_slice(&address.octets());
     }

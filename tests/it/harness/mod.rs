@@ -1,4 +1,4 @@
-//! What every test stands on: a world of its own (topics, keys, a receiver) and workers as processes.
+//! The fixtures of the tests: a `World` per test (topics, keys, a receiver), workers as processes, and faulty peers.
 
 pub mod acl;
 pub mod browser;
@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 pub use receiver::Reply;
 pub use world::World;
 
-/// How long anything may take before a test gives up on it.
+/// The time after which a test stops waiting and fails.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Says loudly that something isn't tested; a test's own output would be kept from view when it passes.
-pub fn skipped(why: &str) {
+/// Reports on stderr that something isn't tested. `println!` would not do: the output of a test that passes is hidden.
+pub fn skipped(reason: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
 }
 
-/// Waits until `condition` gives something; `what` says what was waited for.
+/// Polls `condition` until it returns a value. Panics after `PATIENCE`; `what` describes the condition in the panic.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

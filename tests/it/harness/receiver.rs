@@ -1,4 +1,4 @@
-//! An endpoint that answers as a test tells it to, and remembers what arrived.
+//! An HTTP endpoint with scripted answers that records every request.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::eventually;
 
-/// One request that arrived.
+/// A request that arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: String,
@@ -41,10 +41,11 @@ impl Request {
     }
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
+    /// The time between the request and its answer.
     pub after: Duration,
     pub body: Body,
 }
@@ -83,12 +84,12 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let shared =
             Arc::new(Shared { requests: Mutex::default(), script: Mutex::new(Arc::new(|_| Reply::status(200))) });
-        let router = Router::new().fallback(take).with_state(shared.clone());
+        let router = Router::new().fallback(receive).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, shared }
     }
 
-    /// From now on requests are answered by `script`.
+    /// Answers requests with `script` from now on. Before the first call every request gets a 200.
     pub fn answer(&self, script: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
         *self.shared.script.lock().unwrap() = Arc::new(script);
     }
@@ -105,13 +106,13 @@ impl Receiver {
         self.shared.requests.lock().unwrap().len()
     }
 
-    /// Waits for that many requests.
+    /// Waits until at least `count` requests have arrived, and returns all of them.
     pub async fn arrived(&self, count: usize) -> Vec<Request> {
-        let what = format!("{count} requests");
+        let what = format!("{count} requests arrive");
         eventually(&what, async || (self.count() >= count).then(|| self.requests())).await
     }
 
-    /// How often each delivery arrived.
+    /// The number of requests of each delivery, by delivery id.
     pub fn deliveries(&self) -> HashMap<String, usize> {
         let mut deliveries = HashMap::new();
         for request in self.shared.requests.lock().unwrap().iter() {
@@ -120,9 +121,9 @@ impl Receiver {
         deliveries
     }
 
-    /// Waits for that many different deliveries.
+    /// Waits until requests of at least `count` different deliveries have arrived.
     pub async fn delivered(&self, count: usize) -> HashMap<String, usize> {
-        let what = format!("{count} deliveries");
+        let what = format!("{count} deliveries arrive");
         eventually(&what, async || {
             if self.count() < count {
                 return None;
@@ -134,7 +135,7 @@ impl Receiver {
     }
 }
 
-async fn take(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response<Body> {
+async fn receive(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 16 << 20).await.unwrap();
     let arrived_at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;

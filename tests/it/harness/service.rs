@@ -1,4 +1,4 @@
-//! A Kafka or a Redis of a test's own, to be stopped and started again.
+//! A Kafka or a Redis for one test, which the test can stop and start again.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ pub struct Service {
     settings: &'static str,
     port: String,
     folder: tempfile::TempDir,
-    /// Where it answers.
+    /// The address for clients: host and port of a Kafka, URL of a Redis.
     pub address: String,
 }
 
@@ -18,7 +18,7 @@ impl Service {
         Self::start("kafka", "")
     }
 
-    /// One that obeys access control lists; as long as there is none, everyone may do everything.
+    /// A broker that enforces access control lists. Everything is allowed until a test creates the first one.
     pub fn kafka_with_acls() -> Self {
         Self::start(
             "kafka",
@@ -38,12 +38,12 @@ impl Service {
         service
     }
 
-    /// Stops it; its data stays.
+    /// Stops the service and keeps its data.
     pub fn halt(&self) {
         self.call("halt");
     }
 
-    /// Starts it again on its data.
+    /// Starts the service again with its data.
     pub fn resume(&self) {
         self.call("resume");
     }
@@ -65,9 +65,10 @@ impl Drop for Service {
     }
 }
 
-/// Below the kernel's range for outgoing connections, so that nobody takes it while the service is away.
+/// Chooses a port below the kernel's range for outgoing connections, so that no connection takes it while the service
+/// is stopped. A Kafka also needs the next port.
 fn free_port_pair() -> u16 {
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let start = 28_000 + (std::process::id() % 1_000) as u16 * 2 + rand::random::<u16>() % 500 * 4;
-    (start..32_000).step_by(2).find(|port| free(*port) && free(*port + 1)).expect("a free pair of ports")
+    (start..32_000).step_by(2).find(|port| free(*port) && free(*port + 1)).expect("this range has a free pair of ports")
 }

@@ -1,4 +1,4 @@
-//! A worker as a process of its own, as it runs in production.
+//! A worker that runs as a separate process, as in production.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_optio-webhooks");
 
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(client);
 
-/// A client like a browser without redirects, for the pages and the API.
+/// An HTTP client for the pages and the API that follows no redirect.
 pub fn client() -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(10)).build().unwrap()
@@ -29,12 +29,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one; it may not be ready yet.
+    /// Starts a worker and doesn't wait until it is ready.
     pub fn start(settings: &[(String, String)]) -> Self {
         Self::start_with(&["run"], settings)
     }
 
-    /// The same with other arguments.
+    /// Starts the program with `arguments` and doesn't wait until it is ready.
     pub fn start_with(arguments: &[&str], settings: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
@@ -54,18 +54,18 @@ impl Worker {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Status and body of an admin page; None where nobody answers.
+    /// Gets status and body of a page of the admin server. Returns `None` if the server doesn't answer.
     pub async fn page(&self, path: &str) -> Option<(u16, String)> {
         let answer = CLIENT.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
-    /// Where its admin server is.
+    /// The base URL of the admin server.
     pub fn address(&self) -> String {
         format!("http://{}", self.admin)
     }
 
-    /// Status and body of a call of the API with the token.
+    /// Calls the API with the token, and returns status and body.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let method = method.parse().unwrap();
         let mut request = CLIENT.request(method, format!("{}{path}", self.address())).bearer_auth(TOKEN);
@@ -75,20 +75,20 @@ impl Worker {
         let answer = request.send().await.unwrap();
         let status = answer.status().as_u16();
         let text = answer.text().await.unwrap();
-        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("the API speaks JSON") })
+        (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("the API answers JSON") })
     }
 
-    /// Status and headers of a call without the token.
+    /// Calls the API without the token, and returns status and body.
     pub async fn call_without_token(&self, method: &str, path: &str) -> (u16, String) {
         let request = CLIENT.request(method.parse().unwrap(), format!("{}{path}", self.address()));
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
-    /// Waits until the worker says that it is ready, or isn't.
+    /// Waits until `/readyz` reports the worker as ready or, if `ready` is false, as not ready. Panics if it ends.
     pub async fn readiness(&mut self, ready: bool) {
         let status = if ready { 200 } else { 503 };
-        eventually(&format!("/readyz {status}"), async || {
+        eventually(&format!("/readyz answers {status}"), async || {
             if let Ok(Some(exit)) = self.child.try_wait() {
                 panic!("the worker ended: {exit}\n{}", self.log());
             }
@@ -97,7 +97,7 @@ impl Worker {
         .await;
     }
 
-    /// Peak of its memory.
+    /// The peak of the worker's resident memory.
     pub fn memory_peak_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -108,17 +108,17 @@ impl Worker {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// SIGTERM, and its exit.
+    /// Sends SIGTERM and waits for the exit.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("-TERM");
         self.exit().await
     }
 
     pub async fn exit(&mut self) -> ExitStatus {
-        eventually("the worker's exit", async || self.child.try_wait().unwrap()).await
+        eventually("the worker exits", async || self.child.try_wait().unwrap()).await
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -132,7 +132,7 @@ impl Drop for Worker {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the worker's last lines:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+            eprintln!("the last lines of the worker's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Topics, groups, keys and a receiver that no other test touches.
+//! The topics, consumer groups, Redis keys and receiver of one test. No other test uses them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use super::eventually;
 use super::receiver::Receiver;
 use super::worker::Worker;
 
-pub const SECRET: &str = "a secret of the test's own";
+pub const SECRET: &str = "a secret of the tests";
 
-/// The bearer token of every worker here.
-pub const TOKEN: &str = "a token of the test's own";
+/// The admin token of every worker in the tests.
+pub const TOKEN: &str = "a token of the tests";
 
-/// A record as it is written, byte for byte.
+/// The exact bytes of a record to write.
 #[derive(Default)]
 pub struct Raw<'a> {
     pub key: Option<&'a [u8]>,
@@ -49,18 +49,18 @@ fn from_environment(name: &str) -> String {
 }
 
 impl World {
-    /// On the shared Kafka and Redis, with short delays and three tiers.
+    /// Uses the shared Kafka and Redis, with short delays and three retry tiers.
     pub async fn new() -> Self {
         Self::with(&[]).await
     }
 
-    /// The same with other settings.
+    /// Like `new`, with additional settings. The value `-` removes a default of the tests.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
         let name = Uuid::now_v7().simple().to_string();
-        let own = |key: &str| settings.iter().find(|(k, _)| *k == key).map(|(_, value)| (*value).to_owned());
+        let given = |key: &str| settings.iter().find(|(k, _)| *k == key).map(|(_, value)| (*value).to_owned());
         let mut all = BTreeMap::from([
-            ("kafka.brokers".to_owned(), own("kafka.brokers").unwrap_or_else(|| from_environment("KAFKA_BROKERS"))),
-            ("redis.url".to_owned(), own("redis.url").unwrap_or_else(|| from_environment("REDIS_URL"))),
+            ("kafka.brokers".to_owned(), given("kafka.brokers").unwrap_or_else(|| from_environment("KAFKA_BROKERS"))),
+            ("redis.url".to_owned(), given("redis.url").unwrap_or_else(|| from_environment("REDIS_URL"))),
             ("kafka.topic".to_owned(), format!("task-events-{name}")),
             ("kafka.group".to_owned(), format!("optio-webhooks-{name}")),
             ("redis.prefix".to_owned(), format!("{name}:")),
@@ -70,14 +70,14 @@ impl World {
             ("kafka.properties.session_timeout_ms", "6000"),
             ("kafka.properties.fetch_wait_max_ms", "50"),
             ("admin.token", TOKEN),
-            // Beyond the timeouts that tests set: a drain waits for all of an attempt.
+            // Longer than any timeout that a test sets, because a drain waits for whole attempts.
             ("worker.drain_timeout", "90s"),
             ("delivery.allow_http", "true"),
             ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
             ("delivery.attempts_max", "4"),
             ("delivery.retry.initial", "200ms"),
             ("delivery.retry.multiplier", "2"),
-            // Endpoints fail on purpose here; tests of the breaker set it themselves.
+            // Endpoints fail on purpose. Tests of the circuit breaker set a lower value.
             ("delivery.breaker.attempts_min", "100000"),
         ] {
             all.insert(key.to_owned(), value.to_owned());
@@ -109,14 +109,14 @@ impl World {
         self.settings.iter().map(|(key, value)| (variable(key), value.clone())).collect()
     }
 
-    /// A worker that is ready.
+    /// Starts a worker and waits until it is ready.
     pub async fn worker(&self) -> Worker {
         let mut worker = Worker::start(&self.environment());
         worker.readiness(true).await;
         worker
     }
 
-    /// An admin server without a worker.
+    /// Starts an admin server without a worker, and waits until it is ready.
     pub async fn admin(&self) -> Worker {
         let mut admin = Worker::start_with(&["run", "--only", "admin"], &self.environment());
         admin.readiness(true).await;
@@ -131,25 +131,26 @@ impl World {
         WebhookStore::new(self.redis.clone(), Keys::new(&self.settings["redis.prefix"]))
     }
 
-    /// A signed webhook at `path` for `events`.
+    /// Stores a webhook with a secret, at `path` of the receiver, for `events`.
     pub async fn webhook(&self, path: &str, events: &[EventType]) -> WebhookId {
         let webhook = self.unsaved(path, events);
         self.store().put(&webhook).await.unwrap();
         webhook.id
     }
 
+    /// The same webhook as `webhook` makes, but not stored.
     pub fn unsaved(&self, path: &str, events: &[EventType]) -> Webhook {
         let mut webhook = Webhook::new(self.receiver.url(path).parse().unwrap(), events.to_vec(), now_ms());
         webhook.secret = Some(SECRET.to_owned());
         webhook
     }
 
-    /// A transition that leads to `event`.
+    /// A transition of a new task that leads to `event`.
     pub fn transition(event: EventType) -> Value {
         sample::transition(event, Uuid::now_v7(), "Fix login redirect after checkout", now_ms())
     }
 
-    /// Writes `count` transitions that lead to `event`, each of another task.
+    /// Writes `count` transitions that lead to `event`, each of a different task.
     pub async fn emit(&self, event: EventType, count: usize) {
         let mut sent = Vec::with_capacity(count);
         for _ in 0..count {
@@ -164,14 +165,14 @@ impl World {
         }
     }
 
-    /// Writes bytes as they are to partition 0.
+    /// Writes these bytes to partition 0 of the events topic.
     pub async fn write(&self, key: &str, value: Option<&[u8]>) {
         let mut record = FutureRecord::<str, [u8]>::to(&self.settings["kafka.topic"]).key(key).partition(0);
         record.payload = value;
         self.producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
     }
 
-    /// Writes a record as it is to partition 0 of `topic`; its offset.
+    /// Writes `record` unchanged to partition 0 of `topic`, and returns its offset.
     pub async fn write_to(&self, topic: &str, record: Raw<'_>) -> i64 {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
@@ -185,7 +186,7 @@ impl World {
         sent.map_err(|(error, _)| error).unwrap().offset
     }
 
-    /// Sets the configuration of a topic to this and nothing else.
+    /// Replaces the configuration of a topic: settings that aren't given go back to their defaults.
     pub async fn alter(&self, topic: &str, settings: &[(&str, &str)]) {
         let admin: AdminClient<_> = clients::producer(&self.config()).create().unwrap();
         let alter = settings
@@ -201,16 +202,16 @@ impl World {
         admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 
-    /// Makes the missing topics again; a topic that was deleted a moment ago may need another try.
-    pub async fn make_topics(&self, missing: usize) {
-        eventually("the topics are made again", async || {
-            let made = admin::Topics::new(&self.config()).unwrap().create().await;
-            made.is_ok_and(|made| made.len() == missing).then_some(())
+    /// Creates the `missing` deleted topics again. The broker may refuse this until a deletion is complete.
+    pub async fn recreate_topics(&self, missing: usize) {
+        eventually("the deleted topics are created again", async || {
+            let created = admin::Topics::new(&self.config()).unwrap().create().await;
+            created.is_ok_and(|created| created.len() == missing).then_some(())
         })
         .await;
     }
 
-    /// The headers of a retry record that is due now, of a first failed attempt.
+    /// The headers of a retry record that is due now, after a failed first attempt.
     pub fn retry_headers(webhook: WebhookId, event_id: &str) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let delivery = optio_webhooks::delivery::DeliveryId::of(event_id, webhook);
         let now = now_ms().to_string();
@@ -231,19 +232,25 @@ impl World {
         .to_vec()
     }
 
-    /// Waits until everything that was written is committed: by the events' group, and by the retry group.
+    /// Waits until every record is committed: events by the events group, retries and replays by the retry group.
     pub async fn settled(&self) {
         let names = self.names();
         let mut waiting: Vec<String> = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         waiting.push(names.replays());
-        self.committed(names.events_group(), vec![names.events().to_owned()]).await;
+        self.events_committed().await;
         self.committed(&names.retry_group(), waiting).await;
     }
 
-    /// Waits until `group` has committed all of `topics`.
+    /// Waits until the events group has committed every event.
+    pub async fn events_committed(&self) {
+        let names = self.names();
+        self.committed(names.events_group(), vec![names.events().to_owned()]).await;
+    }
+
+    /// Waits until `group` has committed every record of `topics`.
     pub async fn committed(&self, group: &str, topics: Vec<String>) {
         let consumer: BaseConsumer = clients::consumer(&self.config(), group).create().unwrap();
-        eventually("everything is committed", async || {
+        eventually("every record is committed", async || {
             tokio::task::block_in_place(|| topics.iter().all(|topic| lag(&consumer, topic) == Some(0))).then_some(())
         })
         .await;
@@ -253,7 +260,7 @@ impl World {
         &self.producer
     }
 
-    /// How many records `topic` has.
+    /// The number of records in `topic`.
     pub fn count(&self, topic: &str) -> i64 {
         tokio::task::block_in_place(|| {
             let consumer: BaseConsumer = clients::consumer(&self.config(), "test-observer").create().unwrap();
@@ -274,7 +281,7 @@ impl World {
         entries.ids.iter().map(|entry| serde_json::from_slice(&meta(entry)).unwrap()).collect()
     }
 
-    /// Every record of `topic`, as it stands.
+    /// Every record of `topic`.
     pub fn records(&self, topic: &str) -> Vec<OwnedMessage> {
         tokio::task::block_in_place(|| {
             let consumer: BaseConsumer = clients::consumer(&self.config(), "test-observer").create().unwrap();
@@ -301,9 +308,9 @@ impl World {
         self.records(&self.names().dead_letters())
     }
 
-    /// Waits for that many dead letters.
+    /// Waits until there are at least `count` dead letters, and returns all of them.
     pub async fn dead_lettered(&self, count: usize) -> Vec<OwnedMessage> {
-        eventually(&format!("{count} dead letters"), async || {
+        eventually(&format!("{count} dead letters are written"), async || {
             let dead = self.dead_letters();
             (dead.len() >= count).then_some(dead)
         })
@@ -324,7 +331,7 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64
     consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap()
 }
 
-/// Records that aren't committed; None while the coordinator can't be asked.
+/// The number of records that aren't committed. Returns `None` while the coordinator doesn't answer.
 fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
     let mut list = TopicPartitionList::new();
     for partition in partitions(consumer, topic) {
@@ -340,9 +347,9 @@ fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
     Some(lag.sum())
 }
 
-/// A header of a record, as text.
+/// The text of a header of `record`, or an empty text if the record doesn't have it.
 pub fn header(record: &OwnedMessage, name: &str) -> String {
     use rdkafka::Message as _;
-    let headers = record.headers().expect("our records have headers");
+    let headers = record.headers().expect("the program writes headers with every record");
     headers::last(Some(headers.as_borrowed()), name).unwrap_or_default().to_owned()
 }

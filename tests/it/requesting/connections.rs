@@ -1,4 +1,4 @@
-//! Connections that are kept, and what becomes of requests on those that fail.
+//! Kept connections: their reuse, and requests on connections that fail.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use optio_webhooks::delivery::FailureCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{client, post, settings, trusting};
-use crate::harness::endpoint::{Act, Endpoint, Flaw, OK, REFUSED_STREAM, acceptor, certified, http2, request, reset};
+use super::{client, client_trusting, post, settings};
+use crate::harness::endpoint::{Act, Endpoint, Flaw, OK, REFUSED_STREAM, acceptor, certificate, http2, request, reset};
 
-/// An HTTP/2 endpoint over TLS: `act` gets the connection's number from 0 and the request's on it from 1.
+/// An HTTP/2 endpoint over TLS. `act` gets the number of the connection, from 0, and of the request on it, from 1.
 async fn h2_endpoint(act: impl Fn(usize, u32) -> Act + Send + Sync + 'static) -> (Endpoint, rustls::RootCertStore) {
-    let certified = certified(Flaw::None);
-    let acceptor = acceptor(certified.config, "h2");
+    let certificate = certificate(Flaw::None);
+    let acceptor = acceptor(certificate.config, "h2");
     let act = Arc::new(act);
     let endpoint = Endpoint::start(move |stream, number| {
         let (acceptor, act) = (acceptor.clone(), act.clone());
@@ -23,7 +23,7 @@ async fn h2_endpoint(act: impl Fn(usize, u32) -> Act + Send + Sync + 'static) ->
         }
     })
     .await;
-    (endpoint, certified.roots)
+    (endpoint, certificate.roots)
 }
 
 fn https(endpoint: &Endpoint) -> String {
@@ -40,7 +40,7 @@ async fn a_kept_connection_that_the_endpoint_closes_or_resets_costs_no_attempt()
                 if reads_first {
                     request(&mut stream).await;
                 } else {
-                    // At the first byte, so that the rest finds a closed connection.
+                    // Closes after the first byte, so that the rest of the request meets a closed connection.
                     let _ = stream.read_u8().await;
                 }
                 if by_reset {
@@ -63,7 +63,7 @@ async fn a_kept_connection_that_the_endpoint_closes_or_resets_costs_no_attempt()
 }
 
 #[tokio::test]
-async fn a_request_is_not_sent_again_once_any_of_an_answer_came_or_where_the_connection_was_new() {
+async fn a_request_is_sent_again_only_if_a_reused_connection_gave_no_answer() {
     let requests = Arc::new(AtomicUsize::new(0));
     let counted = requests.clone();
     let endpoint = Endpoint::start(move |mut stream, _| {
@@ -94,7 +94,7 @@ async fn a_request_is_not_sent_again_once_any_of_an_answer_came_or_where_the_con
 }
 
 #[tokio::test]
-async fn connections_are_reused_and_given_up_before_servers_close_them() {
+async fn connections_are_reused_and_closed_after_the_idle_timeout() {
     let closed = Arc::new(AtomicBool::new(false));
     let seen = closed.clone();
     let endpoint = Endpoint::start(move |mut stream, _| {
@@ -120,7 +120,7 @@ async fn connections_are_reused_and_given_up_before_servers_close_them() {
 }
 
 #[tokio::test]
-async fn of_eight_frozen_connections_the_first_timeout_frees_all() {
+async fn a_timeout_discards_all_frozen_connections_to_its_endpoint() {
     let frozen = Arc::new(AtomicBool::new(false));
     let freezing = frozen.clone();
     let endpoint = Endpoint::start(move |mut stream, number| {
@@ -130,7 +130,7 @@ async fn of_eight_frozen_connections_the_first_timeout_frees_all() {
                 if number < 8 && freezing.load(Ordering::SeqCst) {
                     return std::future::pending().await;
                 }
-                // Slow enough for eight connections to be made.
+                // The answers are so slow that eight requests at once need eight connections.
                 tokio::time::sleep(Duration::from_millis(if number < 8 { 200 } else { 0 })).await;
                 stream.write_all(OK).await.unwrap();
             }
@@ -146,34 +146,34 @@ async fn of_eight_frozen_connections_the_first_timeout_frees_all() {
     for _ in 0..20 {
         failed += usize::from(post(&client, &url).await.is_err());
     }
-    assert_eq!(failed, 1, "only the one that was on a frozen connection");
+    assert_eq!(failed, 1, "only the first request fails: its timeout discards the other frozen connections");
 }
 
 #[tokio::test]
-async fn a_request_that_an_http2_endpoint_says_it_did_not_process_costs_no_attempt() {
+async fn an_http2_request_that_was_not_processed_costs_no_attempt() {
     for act in [Act::GoAway, Act::Reset(REFUSED_STREAM), Act::Close] {
         let (endpoint, roots) = h2_endpoint(move |_, count| if count % 3 == 0 { act } else { Act::Answer }).await;
-        let client = trusting(&settings(|_| {}), roots);
+        let client = client_trusting(&settings(|_| {}), roots);
         for number in 0..27 {
             let answer = post(&client, &https(&endpoint)).await;
             assert_eq!(answer.map(|(status, _)| status), Ok(200), "{act:?}, request {number}");
         }
     }
-    // On a new connection, too; but not for ever.
+    // This also holds on a new connection. But a request is sent again three times at most.
     let (endpoint, roots) = h2_endpoint(|connection, _| if connection == 0 { Act::GoAway } else { Act::Answer }).await;
-    let client = trusting(&settings(|_| {}), roots);
+    let client = client_trusting(&settings(|_| {}), roots);
     assert_eq!(post(&client, &https(&endpoint)).await.unwrap().0, 200);
     let (endpoint, roots) = h2_endpoint(|_, _| Act::Reset(REFUSED_STREAM)).await;
-    let error = post(&trusting(&settings(|_| {}), roots), &https(&endpoint)).await.unwrap_err();
+    let error = post(&client_trusting(&settings(|_| {}), roots), &https(&endpoint)).await.unwrap_err();
     assert!(error.code == FailureCode::Connect && error.detail.contains("refused"), "{error:?}");
     assert_eq!(endpoint.connections(), 4);
 }
 
 #[tokio::test]
-async fn a_frozen_http2_connection_is_noticed_by_pings_and_replaced_within_the_attempt() {
+async fn a_frozen_http2_connection_is_replaced_within_the_attempt() {
     let (endpoint, roots) =
         h2_endpoint(|connection, count| if connection == 0 && count > 1 { Act::Freeze } else { Act::Answer }).await;
-    let client = trusting(&settings(|delivery| delivery.timeout = Duration::from_secs(4)), roots);
+    let client = client_trusting(&settings(|delivery| delivery.timeout = Duration::from_secs(4)), roots);
     for number in 0..27 {
         let began = Instant::now();
         assert_eq!(post(&client, &https(&endpoint)).await.map(|(status, _)| status), Ok(200), "request {number}");
@@ -183,10 +183,10 @@ async fn a_frozen_http2_connection_is_noticed_by_pings_and_replaced_within_the_a
 }
 
 #[tokio::test]
-async fn after_a_timeout_over_http2_the_next_attempt_dials_anew_though_pings_are_answered() {
+async fn after_a_timeout_over_http2_the_next_attempt_uses_a_new_connection() {
     let (endpoint, roots) =
         h2_endpoint(|connection, count| if connection == 0 && count > 1 { Act::Ignore } else { Act::Answer }).await;
-    let client = trusting(&settings(|delivery| delivery.timeout = Duration::from_millis(1_500)), roots);
+    let client = client_trusting(&settings(|delivery| delivery.timeout = Duration::from_millis(1_500)), roots);
     post(&client, &https(&endpoint)).await.unwrap();
     let error = post(&client, &https(&endpoint)).await.unwrap_err();
     assert_eq!(error.code, FailureCode::Timeout);
@@ -199,7 +199,7 @@ async fn after_a_timeout_over_http2_the_next_attempt_dials_anew_though_pings_are
 #[tokio::test]
 async fn many_requests_at_once_share_one_http2_connection() {
     let (endpoint, roots) = h2_endpoint(|_, _| Act::Answer).await;
-    let client = trusting(&settings(|_| {}), roots);
+    let client = client_trusting(&settings(|_| {}), roots);
     let url = https(&endpoint);
     let answers = futures_util::future::join_all((0..64).map(|_| post(&client, &url))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");

@@ -1,4 +1,4 @@
-//! From a name to a connection.
+//! From a host name to a connection: name servers, addresses and the egress proxy.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -9,15 +9,16 @@ use optio_webhooks::http::names::Names;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{client, post, settings};
-use crate::harness::endpoint::{Endpoint, Flaw, NameServer, OK, acceptor, certified, request};
+use crate::harness::endpoint::{Endpoint, Flaw, NameServer, OK, acceptor, certificate, request};
 
-fn asking(delivery: &optio_webhooks::config::Delivery, server: &NameServer) -> Client {
+/// A client that resolves names with `server`.
+fn client_asking(delivery: &optio_webhooks::config::Delivery, server: &NameServer) -> Client {
     let names = Names::asking(server.address, limits(delivery));
     Client::with(delivery, rustls::RootCertStore::empty(), names).unwrap()
 }
 
 #[tokio::test]
-async fn names_with_dead_servers_leave_a_healthy_one_unharmed() {
+async fn names_with_dead_servers_do_not_delay_requests_to_others() {
     let server = NameServer::start(|name| match name {
         "healthy.example" | "new.example" => vec![Ipv4Addr::LOCALHOST],
         _ => vec![],
@@ -33,7 +34,7 @@ async fn names_with_dead_servers_leave_a_healthy_one_unharmed() {
         delivery.timeout = Duration::from_secs(4);
         delivery.resolve_timeout = Duration::from_secs(3);
     });
-    let client = asking(&delivery, &server);
+    let client = client_asking(&delivery, &server);
     let dead: Vec<_> = (0..600)
         .map(|number| {
             let client = client.clone();
@@ -43,7 +44,7 @@ async fn names_with_dead_servers_leave_a_healthy_one_unharmed() {
     let deadline = Instant::now() + Duration::from_secs(2);
     let (mut slowest, mut count) = (Duration::ZERO, 0);
     while Instant::now() < deadline {
-        // A name that is known by now, and one that is new each time.
+        // Both names have a server that answers. Later rounds take their addresses from the cache.
         for host in ["healthy.example", "new.example"] {
             let began = Instant::now();
             let answer = post(&client, &format!("http://{host}:{}/", endpoint.address.port())).await;
@@ -62,14 +63,14 @@ async fn names_with_dead_servers_leave_a_healthy_one_unharmed() {
 }
 
 #[tokio::test]
-async fn one_lookup_serves_all_who_ask_and_is_remembered() {
+async fn concurrent_lookups_of_a_name_share_one_cached_answer() {
     let server = NameServer::start(|_| vec![Ipv4Addr::LOCALHOST]).await;
     let delivery = settings(|_| {});
     let names = Names::asking(server.address, limits(&delivery));
     let found = futures_util::future::join_all((0..100).map(|_| names.resolve("my_service.example"))).await;
     assert!(found.iter().all(|found| found.as_deref() == Ok(&[Ipv4Addr::LOCALHOST.into()][..])), "{:?}", found[0]);
     names.resolve("my_service.example").await.unwrap();
-    assert!(server.asked("my_service.example") <= 2, "once for each family");
+    assert!(server.queries("my_service.example") <= 2, "one query for each address family");
 }
 
 #[tokio::test]
@@ -79,13 +80,14 @@ async fn a_lookup_is_cancelled_with_the_attempts_that_wait_for_it() {
     let names = Names::asking(server.address, limits(&delivery));
     let waiting = names.clone();
     assert!(tokio::time::timeout(Duration::from_millis(200), waiting.resolve("dead.example")).await.is_err());
-    let asked = server.asked("dead.example");
+    let queries = server.queries("dead.example");
+    // A fixed time, because the test proves that no query follows.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(server.asked("dead.example"), asked, "nobody asks any more");
+    assert_eq!(server.queries("dead.example"), queries, "the lookup went on after its last caller had gone");
 }
 
 #[tokio::test]
-async fn the_systems_names_go_on_working() {
+async fn the_system_resolver_still_resolves_localhost() {
     let names = Names::system(limits(&settings(|_| {})));
     let found = names.resolve("localhost").await.unwrap();
     assert!(found.iter().all(std::net::IpAddr::is_loopback), "{found:?}");
@@ -93,18 +95,18 @@ async fn the_systems_names_go_on_working() {
 }
 
 #[tokio::test]
-async fn several_addresses_are_tried_in_turn_and_one_that_is_forbidden_refuses_all() {
-    let endpoint = Endpoint::saying(OK).await;
+async fn several_addresses_are_tried_in_turn_unless_one_is_forbidden() {
+    let endpoint = Endpoint::answering(OK).await;
     let port = endpoint.address.port();
     let server = NameServer::start(|name| match name {
-        // Nothing listens at the first two; the third is this machine.
+        // Nothing listens at the first two addresses. The endpoint listens at the third.
         "some.example" => vec![Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST],
         "none.example" => vec![Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)],
         _ => vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 0, 0, 1)],
     })
     .await;
     let delivery = settings(|delivery| delivery.allow_networks.push("192.0.2.0/24".parse().unwrap()));
-    let client = asking(&delivery, &server);
+    let client = client_asking(&delivery, &server);
     let began = Instant::now();
     assert_eq!(post(&client, &format!("http://some.example:{port}/")).await, Ok((200, "ok".to_owned())));
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
@@ -116,23 +118,23 @@ async fn several_addresses_are_tried_in_turn_and_one_that_is_forbidden_refuses_a
 }
 
 #[tokio::test]
-async fn an_egress_proxy_is_reached_whatever_its_address_and_tunnels_https() {
-    let certified = certified(Flaw::None);
-    let tls = acceptor(certified.config, "http/1.1");
-    let (heard, mut requests) = tokio::sync::mpsc::unbounded_channel();
+async fn an_egress_proxy_forwards_http_and_tunnels_https() {
+    let certificate = certificate(Flaw::None);
+    let tls = acceptor(certificate.config, "http/1.1");
+    let (received, mut requests) = tokio::sync::mpsc::unbounded_channel();
     let proxy = Endpoint::start(move |mut stream, _| {
-        let (tls, heard) = (tls.clone(), heard.clone());
+        let (tls, received) = (tls.clone(), received.clone());
         async move {
-            while let Some(asked) = request(&mut stream).await {
-                let is_tunnel = asked.starts_with("CONNECT ");
-                heard.send(asked).unwrap();
+            while let Some(text) = request(&mut stream).await {
+                let is_tunnel = text.starts_with("CONNECT ");
+                received.send(text).unwrap();
                 if !is_tunnel {
                     stream.write_all(OK).await.unwrap();
                     continue;
                 }
                 stream.write_all(b"HTTP/1.1 200 Connection established\r\nvia: a proxy\r\n\r\n").await.unwrap();
                 let mut stream = tls.accept(stream).await.unwrap();
-                heard.send(request(&mut stream).await.unwrap()).unwrap();
+                received.send(request(&mut stream).await.unwrap()).unwrap();
                 stream.write_all(OK).await.unwrap();
                 let _ = stream.read_u8().await;
                 return;
@@ -144,7 +146,7 @@ async fn an_egress_proxy_is_reached_whatever_its_address_and_tunnels_https() {
         delivery.allow_networks = vec![];
         delivery.proxy = format!("http://me:p%40ss@localhost:{}", proxy.address.port());
     });
-    let client = super::trusting(&delivery, certified.roots);
+    let client = super::client_trusting(&delivery, certificate.roots);
     assert_eq!(post(&client, "http://outside.example/hook?a=b").await, Ok((200, "ok".to_owned())));
     let plain = requests.recv().await.unwrap();
     assert!(plain.starts_with("POST http://outside.example/hook?a=b HTTP/1.1\r\n"), "{plain}");
@@ -155,7 +157,7 @@ async fn an_egress_proxy_is_reached_whatever_its_address_and_tunnels_https() {
     let inside = requests.recv().await.unwrap();
     assert!(inside.starts_with("POST /hook HTTP/1.1\r\n") && !inside.contains("Basic"), "{inside}");
 
-    let refusing = Endpoint::saying("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n").await;
+    let refusing = Endpoint::answering("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n").await;
     let delivery = settings(|delivery| delivery.proxy = format!("http://me:hunter2@{}", refusing.address));
     let error = post(&self::client(&delivery), "https://outside.example/").await.unwrap_err();
     assert!(error.code == FailureCode::Connect && error.detail.contains("407"), "{error:?}");

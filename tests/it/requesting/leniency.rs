@@ -1,4 +1,4 @@
-//! What comes back.
+//! Answers that the client accepts or refuses.
 
 use optio_webhooks::delivery::FailureCode;
 use tokio::io::AsyncWriteExt as _;
@@ -7,7 +7,7 @@ use super::{client, post, settings};
 use crate::harness::endpoint::{Endpoint, request};
 
 #[tokio::test]
-async fn answers_that_other_clients_take_are_taken() {
+async fn unusual_answers_that_other_clients_accept_are_accepted() {
     let many = (0..300).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>();
     let large = (0..15).map(|n| format!("x-{n}: {}\r\n", "v".repeat(4_000))).collect::<String>();
     let one = format!("x-one: {}\r\n", "v".repeat(60_000));
@@ -33,7 +33,7 @@ async fn answers_that_other_clients_take_are_taken() {
         ("bare line feeds", "HTTP/1.1 200 OK\ncontent-length: 2\n\nok".to_owned()),
         ("a folded line", format!("HTTP/1.1 200 OK\r\nx-a: one\r\n  two\r\n\tthree\r\n{rest}")),
         ("HTTP/1.0", "HTTP/1.0 200 OK\r\n\r\nok".to_owned()),
-        ("no length, until the end", "HTTP/1.1 200 OK\r\n\r\nok".to_owned()),
+        ("a body without length that ends with the connection", "HTTP/1.1 200 OK\r\n\r\nok".to_owned()),
         ("chunks", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\n\r\n".to_owned()),
         (
             "chunks and a length",
@@ -46,16 +46,16 @@ async fn answers_that_other_clients_take_are_taken() {
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\n{rest}"
             ),
         ),
-        ("empty lines before it", format!("\r\n\r\nHTTP/1.1 200 OK\r\n{rest}")),
+        ("empty lines before the status line", format!("\r\n\r\nHTTP/1.1 200 OK\r\n{rest}")),
     ] {
-        let endpoint = Endpoint::saying(answer).await;
+        let endpoint = Endpoint::answering(answer).await;
         let answer = post(&client(&settings(|_| {})), &endpoint.url()).await;
         assert_eq!(answer, Ok((200, "ok".to_owned())), "{what}");
     }
 }
 
 #[tokio::test]
-async fn what_is_refused_says_why_in_words() {
+async fn an_invalid_answer_fails_with_the_reason_in_words() {
     let huge = "x-a: v\r\n".repeat(20_000);
     for (what, answer, code, words) in [
         (
@@ -65,7 +65,7 @@ async fn what_is_refused_says_why_in_words() {
             "isn't an HTTP answer: invalid HTTP version",
         ),
         (
-            "HTTP/2 unasked",
+            "an HTTP/2 preface",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
             FailureCode::Protocol,
             "isn't an HTTP answer",
@@ -76,13 +76,13 @@ async fn what_is_refused_says_why_in_words() {
             "a huge status line",
             format!("HTTP/1.1 200 {}", "x".repeat(200_000)),
             FailureCode::Protocol,
-            "larger or more than allowed",
+            "more or larger headers than allowed",
         ),
         (
             "160 KB of headers",
             format!("HTTP/1.1 200 OK\r\n{huge}\r\n"),
             FailureCode::Protocol,
-            "larger or more than allowed",
+            "more or larger headers than allowed",
         ),
         (
             "two lengths",
@@ -91,7 +91,7 @@ async fn what_is_refused_says_why_in_words() {
             "content-length",
         ),
         (
-            "no number as length",
+            "a length that is no number",
             "HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok".to_owned(),
             FailureCode::Protocol,
             "content-length",
@@ -100,11 +100,11 @@ async fn what_is_refused_says_why_in_words() {
             "a head that breaks off",
             "HTTP/1.1 200 OK\r\nx-a: b".to_owned(),
             FailureCode::Connect,
-            "without a whole answer",
+            "before its answer was complete",
         ),
-        ("nothing", String::new(), FailureCode::Connect, "without a whole answer"),
+        ("no answer at all", String::new(), FailureCode::Connect, "before its answer was complete"),
         (
-            "less than its length",
+            "a body shorter than its length",
             "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok".to_owned(),
             FailureCode::Body,
             "reading the answer's body: it broke off",
@@ -116,7 +116,7 @@ async fn what_is_refused_says_why_in_words() {
             "it broke off",
         ),
     ] {
-        let endpoint = Endpoint::saying(answer).await;
+        let endpoint = Endpoint::answering(answer).await;
         let error = post(&client(&settings(|_| {})), &endpoint.url()).await.unwrap_err();
         assert!(error.code == code && error.detail.contains(words), "{what}: {error:?}");
         assert!(
@@ -127,13 +127,13 @@ async fn what_is_refused_says_why_in_words() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_is_over_with_the_attempt() {
+async fn an_endless_answer_ends_with_the_timeout_of_the_attempt() {
     let settings = settings(|delivery| delivery.timeout = std::time::Duration::from_millis(400));
     for (what, begin, each, words) in [
-        ("interim answers", "", "HTTP/1.1 100 Continue\r\n\r\n", "waiting for the answer of 127.0.0.1:"),
-        ("a slow head", "HTTP/1.1 200 OK\r\n", "x-a: b\r\n", "waiting for the answer of 127.0.0.1:"),
+        ("interim answers", "", "HTTP/1.1 100 Continue\r\n\r\n", "waiting for an answer from 127.0.0.1:"),
+        ("a slow head", "HTTP/1.1 200 OK\r\n", "x-a: b\r\n", "waiting for an answer from 127.0.0.1:"),
         ("a slow body", "HTTP/1.1 200 OK\r\n\r\n", "x", "reading the answer's body"),
-        ("nothing at all", "", "", "waiting for the answer of 127.0.0.1:"),
+        ("no answer at all", "", "", "waiting for an answer from 127.0.0.1:"),
     ] {
         let endpoint = Endpoint::start(move |mut stream, _| async move {
             request(&mut stream).await;
@@ -151,9 +151,9 @@ async fn an_answer_that_never_ends_is_over_with_the_attempt() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_nobody_asked_for_is_a_status_and_costs_its_connection() {
+async fn an_unrequested_upgrade_counts_as_its_status_and_closes_the_connection() {
     let endpoint =
-        Endpoint::saying("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
+        Endpoint::answering("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
     let client = client(&settings(|_| {}));
     for _ in 0..2 {
         assert_eq!(post(&client, &endpoint.url()).await.unwrap().0, 101);

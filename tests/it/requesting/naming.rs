@@ -1,4 +1,4 @@
-//! What failures are called.
+//! The code and the detail of each kind of connection failure.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use optio_webhooks::delivery::FailureCode;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{client, post, settings, trusting};
-use crate::harness::endpoint::{Certified, Endpoint, Flaw, OK, acceptor, certified, request};
+use super::{client, client_trusting, post, settings};
+use crate::harness::endpoint::{Certificate, Endpoint, Flaw, OK, acceptor, certificate, request};
 use crate::harness::eventually;
 
 async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
@@ -25,32 +25,32 @@ async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
 }
 
 #[tokio::test]
-async fn each_failure_of_a_certificate_is_tls_and_says_which() {
+async fn each_certificate_error_fails_as_tls_with_its_reason() {
     for (flaw, words) in [
         (Flaw::Expired, "has expired: it was valid until 2020-01-01"),
         (Flaw::OtherHost, "isn't valid for this host; it is for"),
         (Flaw::SelfSigned, "self-signed"),
     ] {
-        let Certified { roots, config, .. } = certified(flaw);
+        let Certificate { roots, config, .. } = certificate(flaw);
         let endpoint = tls_endpoint(config).await;
         let url = format!("https://localhost:{}/", endpoint.address.port());
-        let error = post(&trusting(&settings(|_| {}), roots), &url).await.unwrap_err();
+        let error = post(&client_trusting(&settings(|_| {}), roots), &url).await.unwrap_err();
         assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{flaw:?}: {error:?}");
         assert!(error.detail.starts_with("TLS handshake with 127.0.0.1:"), "{error:?}");
     }
-    // Fine in itself, but from an authority that nobody knows.
-    let endpoint = tls_endpoint(certified(Flaw::None).config).await;
+    // The certificate itself is valid, but the client doesn't trust its authority.
+    let endpoint = tls_endpoint(certificate(Flaw::None).config).await;
     let url = format!("https://{}/", endpoint.address);
-    let error = post(&trusting(&settings(|_| {}), certified(Flaw::None).roots), &url).await.unwrap_err();
+    let error = post(&client_trusting(&settings(|_| {}), certificate(Flaw::None).roots), &url).await.unwrap_err();
     assert!(error.code == FailureCode::Tls && error.detail.contains("isn't trusted"), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_chain_of_p_521_certificates_is_accepted() {
     for flaw in [Flaw::None, Flaw::P521] {
-        let Certified { roots, config, .. } = certified(flaw);
+        let Certificate { roots, config, .. } = certificate(flaw);
         let endpoint = tls_endpoint(config).await;
-        let client = trusting(&settings(|_| {}), roots);
+        let client = client_trusting(&settings(|_| {}), roots);
         for host in ["localhost", "127.0.0.1"] {
             let url = format!("https://{host}:{}/", endpoint.address.port());
             assert_eq!(post(&client, &url).await, Ok((200, "ok".to_owned())), "{flaw:?} {host}");
@@ -59,8 +59,8 @@ async fn a_chain_of_p_521_certificates_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_server_of_tls_1_1_only_is_tls() {
-    let Certified { roots, chain_pem, key_pem, .. } = certified(Flaw::None);
+async fn a_server_with_only_tls_1_1_fails_as_tls() {
+    let Certificate { roots, chain_pem, key_pem, .. } = certificate(Flaw::None);
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
     std::fs::write(&cert, chain_pem).unwrap();
@@ -78,8 +78,8 @@ async fn a_server_of_tls_1_1_only_is_tls() {
         .stderr(Stdio::null())
         .spawn()
         .expect("`make test` installs openssl");
-    let client = trusting(&settings(|_| {}), roots);
-    let error = eventually("openssl answers", async || {
+    let client = client_trusting(&settings(|_| {}), roots);
+    let error = eventually("openssl accepts connections", async || {
         let error = post(&client, &format!("https://127.0.0.1:{port}/")).await.unwrap_err();
         (!error.detail.contains("refused (os")).then_some(error)
     })
@@ -90,11 +90,11 @@ async fn a_server_of_tls_1_1_only_is_tls() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_handshake_is_tls_and_says_so() {
+async fn an_invalid_handshake_fails_as_tls_with_its_reason() {
     for (what, answer, words) in [
-        ("plain http", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "does the endpoint speak plain http"),
-        ("an alert", vec![21, 3, 3, 0, 2, 2, 40], "HandshakeFailure"),
-        ("the end", vec![], "closed the connection during the handshake"),
+        ("an answer in plain HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "does the endpoint speak plain http"),
+        ("a TLS alert", vec![21, 3, 3, 0, 2, 2, 40], "HandshakeFailure"),
+        ("a closed connection", vec![], "closed the connection during the handshake"),
     ] {
         let endpoint = Endpoint::start(move |mut stream, _| {
             let answer = answer.clone();
@@ -112,7 +112,7 @@ async fn what_is_not_a_handshake_is_tls_and_says_so() {
         assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{what}: {error:?}");
     }
     let silent = Endpoint::start(|stream, _| async move {
-        let _held = stream;
+        let _open = stream;
         std::future::pending().await
     })
     .await;
@@ -122,7 +122,7 @@ async fn what_is_not_a_handshake_is_tls_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_connection_that_cant_be_made_is_connect_and_names_the_address() {
+async fn a_refused_connection_fails_as_connect_and_names_the_address() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     for scheme in ["http", "https"] {
         let error = post(&client(&settings(|_| {})), &format!("{scheme}://127.0.0.1:{port}/")).await.unwrap_err();

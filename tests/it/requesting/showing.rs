@@ -1,4 +1,4 @@
-//! The whole program: failures as people see them, and attempts that aren't spent.
+//! The whole program: the details of failures that people see, and failures that cost no attempt.
 
 use optio_webhooks::event::EventType;
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::harness::endpoint::{Endpoint, OK, request, reset};
 use crate::harness::worker::client;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_s_sentence_is_in_the_log_in_the_api_and_on_the_page() {
+async fn the_detail_of_a_failure_is_in_log_api_and_page() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut webhook = world.unsaved("/", &[EventType::TaskCompleted]);
@@ -36,7 +36,7 @@ async fn a_failure_s_sentence_is_in_the_log_in_the_api_and_on_the_page() {
     let page = client().get(page).header("cookie", cookie).send().await.unwrap().text().await.unwrap();
     assert!(page.contains(&expected), "{page}");
 
-    // A test delivery says the same; a success has no sentence.
+    // A test delivery has the same detail. A success has none.
     let (_, tested) = worker.call("POST", &format!("/api/webhooks/{}/test", webhook.id), Some(json!({}))).await;
     assert_eq!(tested["delivery"]["errorDetail"], json!(expected));
     let works = world.webhook("/works", &[EventType::TaskCompleted]).await;
@@ -45,9 +45,9 @@ async fn a_failure_s_sentence_is_in_the_log_in_the_api_and_on_the_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_endpoint_that_closes_and_resets_kept_connections_costs_no_attempt_of_the_worker() {
+async fn an_endpoint_that_closes_kept_connections_costs_no_attempt() {
     let world = World::new().await;
-    // Each connection serves two requests; the third is read, and the connection is closed or reset.
+    // Each connection serves two requests. It is closed or reset after the third has been read.
     let endpoint = Endpoint::start(|mut stream, number| async move {
         for _ in 0..2 {
             if request(&mut stream).await.is_none() {
@@ -65,7 +65,7 @@ async fn an_endpoint_that_closes_and_resets_kept_connections_costs_no_attempt_of
     webhook.url = endpoint.url().parse().unwrap();
     world.store().put(&webhook).await.unwrap();
     let _worker = world.worker().await;
-    // One after the other, so that connections are used again.
+    // The events come one after another, so that connections are reused.
     for _ in 0..17 {
         world.emit(EventType::TaskCompleted, 1).await;
         world.settled().await;
@@ -73,5 +73,5 @@ async fn an_endpoint_that_closes_and_resets_kept_connections_costs_no_attempt_of
     let logged = world.logged(webhook.id).await;
     assert_eq!(logged.len(), 17);
     assert!(logged.iter().all(|entry| entry["success"] == json!(true) && entry["attempt"] == json!(1)), "{logged:?}");
-    assert!(endpoint.connections() < 17, "connections are kept");
+    assert!(endpoint.connections() < 17, "connections are reused");
 }

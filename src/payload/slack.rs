@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::PayloadFormat;
 use crate::event::EventType;
 
 /// Characters of a section's text that Slack takes; a longer one is refused with the whole message.
@@ -41,19 +42,14 @@ struct Task {
     error_message: Option<String>,
 }
 
-/// Whether `url` is an incoming webhook of Slack's, or a trigger of its workflows.
-#[must_use]
-pub fn is_slack(url: &Url) -> bool {
-    // A host may be written with the root's dot at its end.
-    let host = url.host_str().map(|host| host.strip_suffix('.').unwrap_or(host));
-    matches!(host, Some("hooks.slack.com" | "hooks.slack-gov.com"))
-}
+/// The hosts of Slack's incoming webhooks and workflow triggers.
+pub const HOSTS: &[&str] = &["hooks.slack.com", "hooks.slack-gov.com"];
 
 /// What `url` takes.
 #[must_use]
 pub fn takes(url: &Url) -> Takes {
     let is_workflow = ["/triggers/", "/workflows/"].iter().any(|path| url.path().starts_with(path));
-    if is_slack(url) && is_workflow { Takes::Variables } else { Takes::Message }
+    if PayloadFormat::preset(url) == PayloadFormat::Slack && is_workflow { Takes::Variables } else { Takes::Message }
 }
 
 /// In which form Slack is told.
@@ -251,6 +247,10 @@ fn escaped(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_slack(url: &Url) -> bool {
+        PayloadFormat::preset(url) == PayloadFormat::Slack
+    }
 
     fn told(event: EventType, task: &Value) -> Value {
         let payload =

@@ -9,7 +9,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use super::offsets::Watermark;
+use super::Watermark;
 
 /// Brokers refuse commits with more metadata (`offset.metadata.max.bytes`).
 pub const METADATA_MAX: usize = 4_096;

@@ -1,44 +1,45 @@
 //! Which addresses requests may dial.
 //!
-//! The check sits between the client's resolver and its dialler (`dial.rs`), so that the address checked is the address
-//! dialled (no rebinding between the two). A host that is an address is checked the same way.
+//! The dialler (`http/dial.rs`) checks the addresses that the resolver returned and dials those same addresses. DNS
+//! rebinding can't swap an address between the check and the connection. A host that is an IP address is checked the
+//! same way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use url::{Host, Url};
 
-/// What may be dialled: `delivery.allow_http`, `delivery.allow_networks`.
+/// The URLs and addresses that may be dialled, from `delivery.allow_http` and `delivery.allow_networks`.
 #[derive(Debug, Clone)]
 pub struct AddressPolicy {
-    /// Whether `http://` is allowed beside `https://`.
+    /// Whether `http://` is allowed as well as `https://`.
     pub allow_http: bool,
-    /// Networks that are allowed although they aren't public.
+    /// Networks that are allowed even though they aren't public.
     pub allow_networks: Vec<IpNet>,
 }
 
 /// An address or URL that requests may not go to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
-    /// Neither https nor, where allowed, http.
+    /// The scheme isn't https, or http where that is allowed.
     #[error("the scheme {0}: is not allowed; allowed is https:// (http:// only where delivery.allow_http is true)")]
     Scheme(String),
-    /// A URL without a host.
+    /// The URL has no host.
     #[error("has no host; allowed is a URL like https://example.com/hooks")]
     NoHost,
-    /// Credentials in a URL would be logged and shown.
+    /// The URL has credentials. They are refused because URLs are logged and shown.
     #[error("must not contain a user name or password")]
     Credentials,
-    /// Not a public address.
+    /// The address isn't public, and `delivery.allow_networks` doesn't contain it.
     #[error("the address {0} is not public; it is allowed only where delivery.allow_networks contains it")]
     Address(IpAddr),
 }
 
 impl AddressPolicy {
-    /// Whether a request may go to `url` as far as can be told without resolving its host.
+    /// Checks `url` without resolving its host: the scheme, the credentials, and the host if it is an IP address.
     ///
     /// # Errors
-    /// [`Blocked`] says what is wrong and what is allowed.
+    /// [`Blocked`] names the problem and what is allowed instead.
     pub fn check_url(&self, url: &Url) -> Result<(), Blocked> {
         if url.scheme() != "https" && !(self.allow_http && url.scheme() == "http") {
             return Err(Blocked::Scheme(url.scheme().to_owned()));
@@ -54,10 +55,10 @@ impl AddressPolicy {
         }
     }
 
-    /// Whether `address` may be dialled.
+    /// Checks whether `address` may be dialled. An IPv4-mapped IPv6 address counts as its IPv4 address.
     ///
     /// # Errors
-    /// [`Blocked::Address`] where it may not.
+    /// [`Blocked::Address`] if it may not.
     pub fn check(&self, address: IpAddr) -> Result<(), Blocked> {
         let address = address.to_canonical();
         if self.allow_networks.iter().any(|network| network.contains(&address)) || is_public(address) {
@@ -67,7 +68,8 @@ impl AddressPolicy {
     }
 }
 
-/// The IANA special-purpose registries' "globally reachable" (RFC 6890), multicast excluded.
+/// Whether the IANA special-purpose address registries (RFC 6890) list the address as globally reachable. Multicast
+/// doesn't count as public.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -94,8 +96,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let segments = address.segments();
-    // Global unicast is 2000::/3; out of it come documentation, Teredo and ORCHID (2001::/23, 2001:db8::/32,
-    // 3fff::/20) and 6to4, which embeds an IPv4 address (2002::/16).
+    // Global unicast is 2000::/3. Excluded from it are Teredo and ORCHID (2001::/23), documentation (2001:db8::/32,
+    // 3fff::/20) and 6to4 (2002::/16), which embeds an IPv4 address.
     (segments[0] & 0xe000) == 0x2000
         && !(segments[0] == 0x2001 && segments[1] < 0x0200)
         && !(segments[0] == 0x2001 && segments[1] == 0x0db8)
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_network_is_allowed_by_name_only() {
+    fn a_private_network_is_allowed_only_when_it_is_listed() {
         let policy = policy(&["127.0.0.0/8"]);
         assert!(policy.check("127.0.0.1".parse().unwrap()).is_ok());
         assert!(policy.check("::ffff:127.0.0.1".parse().unwrap()).is_ok());
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_https_without_credentials_and_with_an_allowed_host() {
+    fn a_url_must_be_https_without_credentials_and_with_an_allowed_host() {
         let check = |url: &str| policy(&[]).check_url(&url.parse().unwrap());
         assert_eq!(check("https://example.com/hook"), Ok(()));
         assert!(matches!(check("http://example.com/"), Err(Blocked::Scheme(_))));

@@ -1,5 +1,7 @@
 //! What may be committed of one partition.
 
+pub mod commit_note;
+
 use std::collections::VecDeque;
 
 /// One record that was read and lies at or above the watermark.

@@ -1,0 +1,81 @@
+//! What all handlers share: the configuration, the stores and the clients.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::sync::Semaphore;
+
+use super::auth::Guard;
+use super::lag::Lags;
+use super::replays::Replays;
+use crate::config::Config;
+use crate::http;
+use crate::kafka::group::Commits;
+use crate::redelivery::Redeliveries;
+use crate::store::connection::Connection;
+use crate::store::log::DeliveryLog;
+use crate::store::recoveries::Recoveries;
+use crate::store::reports::Reports;
+use crate::store::webhooks::WebhookStore;
+use crate::store::{Keys, connection};
+use crate::worker::health::Readiness;
+
+/// The number of dead-letter pages that are read at once. Each takes a thread, and memory for reading ahead.
+pub const BROWSERS_MAX: usize = 8;
+/// The number of people who can follow a delivery log live at once.
+pub const VIEWERS_MAX: usize = 64;
+
+/// What any handler may need.
+pub struct Admin {
+    pub config: Config,
+    pub redis: Connection,
+    pub keys: Keys,
+    pub store: WebhookStore,
+    pub log: DeliveryLog,
+    pub reports: Reports,
+    pub client: http::client::Client,
+    pub redeliveries: Redeliveries,
+    pub replays: Replays,
+    pub lags: Lags,
+    /// Whether this process can read the webhooks, and whether some of them seem to be lost.
+    pub readiness: Arc<Readiness>,
+    pub commits: Commits,
+    pub guard: Guard,
+    /// Permits to read a page of dead letters.
+    pub browsers: Arc<Semaphore>,
+    /// Permits to follow a delivery log live.
+    pub viewers: Arc<Semaphore>,
+}
+
+/// The state of every handler.
+pub type Shared = Arc<Admin>;
+
+impl Admin {
+    /// Opens the stores and makes the clients.
+    ///
+    /// # Errors
+    /// A URL can't be used, or a client can't be made.
+    pub fn new(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Self> {
+        let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+        let keys = Keys::new(&config.redis.prefix);
+        let store = WebhookStore::new(redis.clone(), keys.clone());
+        Ok(Self {
+            log: DeliveryLog::new(redis.clone(), keys.clone()),
+            reports: Reports::new(redis.clone(), &keys),
+            client: http::client::new(&config.delivery).context("http client")?,
+            redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
+                .context("kafka producer")?,
+            replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
+            lags: Lags::new(config.clone()),
+            readiness,
+            commits: Commits::new(Arc::new(config.clone())),
+            guard: Guard::new(&config.admin),
+            browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
+            viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
+            config: config.clone(),
+            redis,
+            keys,
+            store,
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! The event types.
+
+use serde::{Deserialize, Serialize};
+
+/// The event types that webhooks subscribe to (`docs/reference.md`, section "Event types").
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
+)]
+pub enum EventType {
+    /// A task reached `completed`.
+    #[serde(rename = "task.completed")]
+    #[value(name = "task.completed")]
+    TaskCompleted,
+    /// A task reached `failed`.
+    #[serde(rename = "task.failed")]
+    #[value(name = "task.failed")]
+    TaskFailed,
+    /// A task reached `needs_attention`.
+    #[serde(rename = "task.needs_attention")]
+    #[value(name = "task.needs_attention")]
+    TaskNeedsAttention,
+    /// A task's agent opened a pull request.
+    #[serde(rename = "task.pr_opened")]
+    #[value(name = "task.pr_opened")]
+    TaskPrOpened,
+    /// A review subtask completed.
+    #[serde(rename = "review.completed")]
+    #[value(name = "review.completed")]
+    ReviewCompleted,
+}
+
+impl EventType {
+    /// All of them, in the order in which pages and answers list them.
+    pub const ALL: [Self; 5] =
+        [Self::TaskCompleted, Self::TaskFailed, Self::TaskNeedsAttention, Self::TaskPrOpened, Self::ReviewCompleted];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskCompleted => "task.completed",
+            Self::TaskFailed => "task.failed",
+            Self::TaskNeedsAttention => "task.needs_attention",
+            Self::TaskPrOpened => "task.pr_opened",
+            Self::ReviewCompleted => "review.completed",
+        }
+    }
+
+    /// A sentence for people: when the event is fired.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::TaskCompleted => {
+                "Fired when a task reaches the completed state, typically when the agent's pull request is merged."
+            }
+            Self::TaskFailed => {
+                "Fired when a task fails: the agent exits with an error, or the PR is closed without merging."
+            }
+            Self::TaskNeedsAttention => {
+                "Fired when a reviewer has requested changes, or the agent can't resolve an issue by itself."
+            }
+            Self::TaskPrOpened => "Fired when the agent opens a pull request.",
+            Self::ReviewCompleted => "Fired when a code review subtask completes: approved, or changes requested.",
+        }
+    }
+
+    /// The type with that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| event.as_str() == name)
+    }
+
+    /// The event type of a transition; None for a state that no webhook can subscribe to.
+    #[must_use]
+    pub(super) fn of_transition(to_state: &str, task_type: Option<&str>) -> Option<Self> {
+        match to_state {
+            "completed" if task_type == Some("review") => Some(Self::ReviewCompleted),
+            "completed" => Some(Self::TaskCompleted),
+            "failed" => Some(Self::TaskFailed),
+            "needs_attention" => Some(Self::TaskNeedsAttention),
+            "pr_opened" => Some(Self::TaskPrOpened),
+            _ => None,
+        }
+    }
+}

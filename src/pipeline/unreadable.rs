@@ -1,0 +1,52 @@
+//! Records that can't be decoded, or whose handling panics: they go to the dead-letter topic.
+
+use crate::metrics;
+use std::sync::Arc;
+
+use rdkafka::message::OwnedHeaders;
+use uuid::Uuid;
+
+use super::dispatch::Dispatcher;
+use super::hand_off::HandedOff;
+use super::incoming::Unreadable;
+use super::panics;
+use super::predecessors::Predecessors;
+use super::receipt::Receipt;
+use super::settle::Settlement;
+use crate::delivery::{DeadReason, Source};
+use crate::event::Event;
+use crate::record::UnreadOrigin;
+
+/// Gives a record up that can't be read.
+pub(super) async fn unreadable(
+    dispatcher: &Arc<Dispatcher>,
+    predecessors: &Predecessors,
+    record: Arc<Unreadable>,
+    receipt: Arc<Receipt>,
+) {
+    metrics::EVENTS.increment(record.reason.as_str());
+    if predecessors.settled(&receipt, Uuid::nil()).await {
+        return receipt.settle();
+    }
+    let permits = dispatcher.permits.write().await;
+    let Some(mut handling) = dispatcher.handle(receipt, permits) else { return };
+    let dispatcher = dispatcher.clone();
+    tokio::spawn(async move {
+        if dispatcher.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
+            dispatcher.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
+        }
+    });
+}
+
+/// An event whose handling panicked. The record itself is gone by now: the payload that was made of it stands for it, with
+/// where it stood.
+pub(super) fn panicked(event: &Event, source: Source, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
+    Arc::new(Unreadable {
+        key: Some(event.task_id.clone().into_bytes()),
+        value: Some(event.body.to_vec()),
+        headers: OwnedHeaders::new(),
+        origin: UnreadOrigin { source, timestamp_ms: receipt.timestamp_ms, replays },
+        reason: DeadReason::Malformed,
+        detail: panics::DETAIL.to_owned(),
+    })
+}
