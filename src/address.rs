@@ -18,20 +18,20 @@ pub struct AddressPolicy {
     pub allow_networks: Vec<IpNet>,
 }
 
-/// An address or URL that requests may not go to.
+/// The reason why an address or URL may not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
-    /// The scheme isn't https, or http where that is allowed.
-    #[error("the scheme {0}: is not allowed; allowed is https:// (http:// only where delivery.allow_http is true)")]
+    /// The scheme is neither https nor an allowed http.
+    #[error("the scheme {0}: is not allowed; use https:// (or http:// if delivery.allow_http is true)")]
     Scheme(String),
     /// The URL has no host.
-    #[error("has no host; allowed is a URL like https://example.com/hooks")]
+    #[error("has no host; use a URL such as https://example.com/hooks")]
     NoHost,
     /// The URL has credentials. They are refused because URLs are logged and shown.
     #[error("must not contain a user name or password")]
     Credentials,
     /// The address isn't public, and `delivery.allow_networks` doesn't contain it.
-    #[error("the address {0} is not public; it is allowed only where delivery.allow_networks contains it")]
+    #[error("the address {0} is not public; it is allowed only if delivery.allow_networks contains it")]
     Address(IpAddr),
 }
 
@@ -58,7 +58,7 @@ impl AddressPolicy {
     /// Checks whether `address` may be dialled. An IPv4-mapped IPv6 address counts as its IPv4 address.
     ///
     /// # Errors
-    /// [`Blocked::Address`] if it may not.
+    /// Returns [`Blocked::Address`] if the address may not be dialled.
     pub fn check(&self, address: IpAddr) -> Result<(), Blocked> {
         let address = address.to_canonical();
         if self.allow_networks.iter().any(|network| network.contains(&address)) || is_public(address) {

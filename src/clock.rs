@@ -1,23 +1,23 @@
-//! The wall clock: Unix milliseconds, rounded so that no wait is cut short, and RFC 3339.
+//! The wall clock in Unix milliseconds, and RFC 3339. Rounding never shortens a wait.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The last millisecond that RFC 3339 can write: the end of the year 9999.
+/// The last millisecond that RFC 3339 can express: the end of the year 9999.
 const LAST_MS: i64 = 253_402_300_799_999;
 
-/// Whole milliseconds, rounded up: a wait is never cut short.
+/// Converts a duration to whole milliseconds, rounded up, so that a wait is never cut short.
 #[must_use]
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// The wall clock, Unix milliseconds, rounded down: what is due then is due now.
+/// Returns the current time in Unix milliseconds, rounded down. Compare due times with it: nothing is due too early.
 #[must_use]
 pub fn now_ms() -> i64 {
     since_epoch().as_millis() as i64
 }
 
-/// The wall clock, Unix milliseconds, rounded up: a wait that is counted from it is never cut short.
+/// Returns the current time in Unix milliseconds, rounded up. Add waits to it: no wait is cut short.
 #[must_use]
 pub fn now_ms_up() -> i64 {
     millis(since_epoch())
@@ -27,14 +27,14 @@ fn since_epoch() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't write becomes the nearest one that it can.
+/// Formats Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't express becomes the nearest one that it can.
 #[must_use]
 pub fn rfc3339(unix_ms: i64) -> String {
     let since_epoch = Duration::from_millis(unix_ms.clamp(0, LAST_MS).unsigned_abs());
     humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
 }
 
-/// The same, or None for a time that RFC 3339 can't write.
+/// Formats like [`rfc3339`], but returns `None` for a time that RFC 3339 can't express.
 #[must_use]
 pub fn rfc3339_exact(unix_ms: i64) -> Option<String> {
     (0..=LAST_MS).contains(&unix_ms).then(|| rfc3339(unix_ms))
@@ -45,11 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_of_milliseconds_can_be_written() {
+    fn any_number_of_milliseconds_can_be_formatted() {
         for unix_ms in [i64::MIN, -1, 0, LAST_MS, LAST_MS + 1, 1_742_983_954_000_000, i64::MAX] {
             assert!(rfc3339(unix_ms).ends_with('Z'), "{unix_ms}");
         }
-        assert_eq!(rfc3339_exact(1_742_983_954_000_000), None, "microseconds taken for milliseconds");
+        assert_eq!(rfc3339_exact(1_742_983_954_000_000), None, "microseconds mistaken for milliseconds");
         assert_eq!(rfc3339_exact(1_742_983_954_000).as_deref(), Some("2025-03-26T10:12:34.000Z"));
     }
 }

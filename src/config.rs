@@ -1,6 +1,7 @@
-//! Every setting: its unit, its bounds. Defaults stand in `config/default.toml`, which is built in.
+//! The settings. `config/default.toml`, which is built in, documents each key and has its default; `check.rs` has the
+//! bounds.
 
-#![allow(missing_docs, reason = "each key is described in config/default.toml, where its users look")]
+#![allow(missing_docs, reason = "config/default.toml describes each key, because users of the program look there")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,13 +11,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use load::{DEFAULT, ENV_PREFIX, variable};
-pub use masked::{MASK, is_harmless, masked_brokers, masked_url, without};
+pub use masked::{MASK, is_harmless, mask_secrets, masked_brokers, masked_url};
 
 mod check;
 mod load;
 mod masked;
 
-/// The whole configuration in force.
+/// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -48,15 +49,15 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
 }
 
-/// `kafka.offsets_lost`
+/// `kafka.offsets_lost`: where a consumer group begins that has lost its offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OffsetsLost {
-    /// Begin at the oldest record that is there.
+    /// Begin at the oldest record.
     Earliest,
-    /// Begin with what is written from now on.
+    /// Begin with the records that are written from now on.
     Latest,
-    /// Don't start.
+    /// Refuse to start the worker.
     Refuse,
 }
 
@@ -127,13 +128,13 @@ pub struct Webhooks {
     pub disable_after: Duration,
 }
 
-/// `delivery.ordering`
+/// `delivery.ordering`: the order that first attempts keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ordering {
     /// First attempts of one task to one webhook keep their order.
     Task,
-    /// They needn't.
+    /// First attempts keep no order.
     None,
 }
 
@@ -174,7 +175,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// The longest that an endpoint is left alone, by its breaker or as it asked.
+    /// The longest time for which an endpoint backs off: an open circuit or a `Retry-After`, whichever may last longer.
     #[must_use]
     pub fn back_off_max(&self) -> Duration {
         self.breaker.open_max.max(self.retry_after_max)
@@ -217,17 +218,17 @@ pub struct Log {
     pub age_max: Duration,
 }
 
-/// A configuration that can't be used: which key, what it holds, what is allowed. Exit code 78.
+/// A configuration that can't be used. The text names the key, its value and what is allowed. The exit code is 78.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadConfig(pub String);
 
-/// A property's value: librdkafka's are texts all of them, but a number or a switch needs no quotes in a file.
+/// The value of a property. librdkafka takes texts only, but in a file a number or a boolean needs no quotes.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Property {
     Text(String),
-    Switch(bool),
+    Boolean(bool),
     Number(i64),
 }
 
@@ -235,13 +236,14 @@ impl From<Property> for String {
     fn from(property: Property) -> Self {
         match property {
             Property::Text(text) => text,
-            Property::Switch(value) => value.to_string(),
+            Property::Boolean(value) => value.to_string(),
             Property::Number(value) => value.to_string(),
         }
     }
 }
 
-/// librdkafka's names have dots; environment variables can't, so `_` stands for one.
+/// Reads `kafka.properties`. librdkafka's property names have dots, which environment variables can't have, so `_`
+/// becomes a dot.
 fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     let given = BTreeMap::<String, Property>::deserialize(deserializer)?;
     Ok(given.into_iter().map(|(key, value)| (key.replace('_', "."), value.into())).collect())

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::event::{Event, EventType};
+use crate::position::RecordPosition;
 use crate::webhook::WebhookId;
 
 pub use attempt::{Attempt, FailureCode, Outcome};
@@ -41,17 +42,6 @@ impl std::fmt::Display for DeliveryId {
     }
 }
 
-/// Where an event stood when it was first read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// Topic of the event.
-    pub topic: std::sync::Arc<str>,
-    /// Its partition.
-    pub partition: i32,
-    /// Its offset.
-    pub offset: i64,
-}
-
 /// One event for one webhook, as it travels through topics and the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
@@ -74,7 +64,7 @@ pub struct Delivery {
     /// When the event was first seen, Unix milliseconds.
     pub first_seen_at_ms: i64,
     /// Where the event came from.
-    pub source: Source,
+    pub source: RecordPosition,
     /// Times it was replayed from the dead-letter topic.
     pub replays: u32,
     /// W3C trace context, where the event carried one.
@@ -87,7 +77,7 @@ pub struct Delivery {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstRead {
     /// The position of the record that the event was first read from.
-    pub source: Source,
+    pub source: RecordPosition,
     /// When the event was first seen, in Unix milliseconds.
     pub first_seen_at_ms: i64,
     /// How often the event was replayed.
@@ -135,7 +125,7 @@ pub(crate) mod tests {
             attempts: 0,
             deferrals: 0,
             first_seen_at_ms: 1_000,
-            source: Source { topic: "task-events".into(), partition: 2, offset: 9 },
+            source: RecordPosition { topic: "task-events".into(), partition: 2, offset: 9 },
             replays: 0,
             traceparent: None,
             by_hand: false,

@@ -1,4 +1,4 @@
-//! The parts of the embedded system that `dev` and `listen` are made of.
+//! A receiver and a private Redis, for `dev` and `listen`.
 
 pub mod receiver;
 pub mod redis_server;

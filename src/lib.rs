@@ -1,7 +1,8 @@
-//! optio-webhooks: from a task transition in Kafka to a signed request, retried, dead-lettered, committed.
+//! optio-webhooks sends task transitions from Kafka to webhooks as signed requests, with retries and dead letters.
 //!
-//! The modules are the way of an event: [`event`] is what comes in, [`webhook`] who wants it, [`delivery`] one event
-//! for one webhook; [`pipeline`] joins the stages. `docs/architecture.md` tells the whole story.
+//! The modules follow an event: [`event`] is a task transition that comes in, [`webhook`] is a subscription, and
+//! [`delivery`] is one event for one webhook. [`pipeline`] joins the stages. `docs/architecture.md` describes the
+//! whole.
 
 pub mod address;
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod offsets;
 pub mod payload;
 pub mod pipeline;
+pub mod position;
 pub mod record;
 pub mod redelivery;
 pub mod replay;

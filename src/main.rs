@@ -1,9 +1,9 @@
-//! The program: the verbs of `optio-webhooks --help`.
+//! The binary `optio-webhooks`. [`optio_webhooks::cli`] implements it.
 
 use std::process::ExitCode;
 
-/// Deliveries allocate on one thread and free on another; glibc's allocator spends a quarter of the processor time
-/// on its locks then.
+/// The allocator. Deliveries allocate on one thread and free on another, and with glibc's allocator the locks of this
+/// pattern take a quarter of the processor time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

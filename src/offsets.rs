@@ -2,6 +2,7 @@
 
 pub mod commit_note;
 
+use crate::position::{Offset, TimestampMs};
 use std::collections::VecDeque;
 
 /// One record that was read and lies at or above the watermark.
@@ -40,7 +41,7 @@ impl OpenOffsets {
     /// A record was read. False if it lies below one read before: the log was cut or made anew,
     /// and what is known of it counts no more.
     #[must_use]
-    pub fn open(&mut self, offset: i64, timestamp_ms: i64) -> bool {
+    pub fn open(&mut self, Offset(offset): Offset, TimestampMs(timestamp_ms): TimestampMs) -> bool {
         if self.end.is_some_and(|end| offset < end) {
             return false;
         }
@@ -117,7 +118,7 @@ mod tests {
     fn the_watermark_stays_at_the_lowest_gap() {
         let mut offsets = OpenOffsets::default();
         for offset in [3, 4, 7, 9] {
-            assert!(offsets.open(offset, 0));
+            assert!(offsets.open(Offset(offset), TimestampMs(0)));
         }
         offsets.settle(7);
         offsets.settle(4);
@@ -131,8 +132,8 @@ mod tests {
     #[test]
     fn a_log_that_was_made_anew_is_noticed() {
         let mut offsets = OpenOffsets::default();
-        assert!(offsets.open(100, 0));
-        assert!(!offsets.open(0, 0));
+        assert!(offsets.open(Offset(100), TimestampMs(0)));
+        assert!(!offsets.open(Offset(0), TimestampMs(0)));
     }
 
     proptest! {
@@ -146,7 +147,7 @@ mod tests {
             let mut at = 0;
             for step in steps {
                 at += step;
-                prop_assert!(offsets.open(at, at));
+                prop_assert!(offsets.open(Offset(at), TimestampMs(at)));
                 open.insert(at);
             }
             let all = open.clone();

@@ -4,9 +4,10 @@ pub mod header_names;
 
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 
-use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
+use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
 use crate::event::EventType;
 use crate::kafka::headers;
+use crate::position::RecordPosition;
 use crate::webhook::WebhookId;
 use header_names as names;
 
@@ -38,7 +39,7 @@ const BEHIND_UNREAD: [&str; 11] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadOrigin {
     /// Where it stood.
-    pub source: Source,
+    pub source: RecordPosition,
     /// Its timestamp there, Unix milliseconds.
     pub timestamp_ms: i64,
     /// How often it was replayed.
@@ -144,7 +145,7 @@ pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
 pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> {
     let find = |name: &str| headers::last(headers, name).filter(|text| text.len() <= TEXT_MAX);
     Some(UnreadOrigin {
-        source: Source {
+        source: RecordPosition {
             topic: find(names::SOURCE_TOPIC)?.into(),
             partition: find(names::SOURCE_PARTITION)?.parse().ok()?,
             offset: find(names::SOURCE_OFFSET)?.parse().ok()?,
@@ -240,7 +241,7 @@ pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Resu
         attempts: count(names::ATTEMPTS)?,
         deferrals: count(names::DEFERRALS).unwrap_or(0),
         first_seen_at_ms: number(names::FIRST_SEEN_AT)?,
-        source: Source {
+        source: RecordPosition {
             topic: text(names::SOURCE_TOPIC)?.into(),
             partition: i32::try_from(number(names::SOURCE_PARTITION)?)
                 .map_err(|_| BadRecord::Header(names::SOURCE_PARTITION))?,

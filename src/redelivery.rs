@@ -1,4 +1,4 @@
-//! Sending a delivery again because a person asked: through Kafka like any other, under its own id.
+//! Redelivery: one delivery sent again because a person asked. It goes through Kafka and keeps its delivery id.
 
 use std::time::Duration;
 
@@ -7,19 +7,20 @@ use rdkafka::util::Timeout;
 
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{Delivery, Source};
+use crate::delivery::Delivery;
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
+use crate::position::RecordPosition;
 use crate::record::{self, LastError};
 use crate::store::log::NewLogEntry;
 use crate::store::recoveries::{Recoveries, Recovery};
 use crate::store::webhooks::WebhookStore;
 use crate::topics::Names;
 
-/// How long the broker may take; whoever asked waits for it.
+/// How long the broker may take to acknowledge the record. The person who asked waits for it.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
-/// Writes redeliveries.
+/// The writer of redeliveries.
 #[derive(Clone)]
 pub struct Redeliveries {
     producer: FutureProducer<Logging>,
@@ -30,10 +31,10 @@ pub struct Redeliveries {
 }
 
 impl Redeliveries {
-    /// Over a producer of its own.
+    /// Creates a writer with its own producer.
     ///
     /// # Errors
-    /// Where that can't be made.
+    /// If the producer cannot be created.
     pub fn new(config: &Config, store: WebhookStore, recoveries: Recoveries) -> anyhow::Result<Self> {
         let mut client = clients::producer(config);
         client.set("message.timeout.ms", WRITE_MAX.as_millis().to_string()).set("linger.ms", "0");
@@ -41,13 +42,14 @@ impl Redeliveries {
         Ok(Self { producer, store, recoveries, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
     }
 
-    /// Puts the delivery of `entry` into delivery again, attempts begun anew, in place of a retry that waits.
+    /// Sends the delivery of `entry` again, with attempts starting again. It replaces a retry that waits.
     ///
-    /// Written first, announced second: a crash between the two sends a waiting retry as well, the other order would
-    /// lose both.
+    /// The record is written to Kafka first and announced in Redis second. After a crash between the two, a waiting
+    /// retry is sent as well. In the other order, a crash would lose both the retry and the redelivery.
     ///
     /// # Errors
-    /// Where Kafka is away: nothing is sent. Where Redis is, it is sent, and a waiting retry perhaps as well.
+    /// If Kafka does not acknowledge the record in time. An error of Redis is only logged: the redelivery is sent, but
+    /// a waiting retry may be sent as well.
     pub async fn send(&self, entry: &NewLogEntry<'_>) -> anyhow::Result<()> {
         let now = now_ms();
         let delivery = delivery(entry, now);
@@ -55,14 +57,16 @@ impl Redeliveries {
         let key = delivery.webhook_id.to_string();
         let record = FutureRecord::<str, [u8]>::to(&self.topic).key(&key).payload(&delivery.body).headers(headers);
         let sent = self.producer.send(record, Timeout::After(WRITE_MAX)).await;
-        sent.map_err(|(error, _)| anyhow::Error::new(error).context("Kafka didn't take it: nothing was sent"))?;
-        // It is on its way, so this is a success: asked again, it would be doubled.
+        sent.map_err(|(error, _)| {
+            anyhow::Error::new(error).context("Kafka didn't accept the redelivery; nothing was sent")
+        })?;
+        // The record is written, so errors from here on must not fail the call: a second request would send it twice.
         if let Err(error) = self.store.replace(delivery.id, now, self.age_max).await {
             tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");
         }
-        // The delivery itself is the probe of the worker that gets it; this is for all others.
+        // The worker that gets the delivery uses it as its probe. The recovery is for all other workers.
         if let Err(error) = self.recoveries.put(delivery.webhook_id, Recovery::TryNow).await {
-            tracing::warn!(%error, webhook = %delivery.webhook_id, "workers can't be told that the endpoint is worth trying");
+            tracing::warn!(%error, webhook = %delivery.webhook_id, "the recovery cannot be announced to the workers");
         }
         Ok(())
     }
@@ -82,7 +86,7 @@ fn delivery(entry: &NewLogEntry<'_>, now_ms: i64) -> Delivery {
         attempts: 0,
         deferrals: 0,
         first_seen_at_ms: now_ms,
-        source: Source { topic: (**topic).into(), partition: *partition, offset: *offset },
+        source: RecordPosition { topic: (**topic).into(), partition: *partition, offset: *offset },
         replays: logged.replays.saturating_add(1),
         traceparent: traceparent.map(|(_, value)| value.clone().into_owned()),
         by_hand: true,

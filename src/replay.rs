@@ -1,8 +1,8 @@
 //! Replay sends dead letters again. Rewind sends past events from `task-events` again, to one webhook.
 //!
-//! Both write to the replay topic, which the worker consumes like retries that are due. A record in that topic names the
-//! record that it replays, so it is also the mark that this record was replayed. Writing and marking are one step, and
-//! cannot disagree after a crash.
+//! Both write to the replay topic, which the worker consumes like retries that are due. A record in that topic names
+//! the record that it replays, so it is also the mark that this record was replayed. Writing and marking are one step,
+//! and cannot disagree after a crash.
 
 pub mod backwards;
 pub mod browse;

@@ -53,8 +53,8 @@ impl Keys {
         format!("{}webhooks:version", self.prefix)
     }
 
-    /// The number of webhooks after a change, and the version of that change, as `count version`. Older versions of this
-    /// program do not update it, so the count is valid only if its version is the current one.
+    /// The number of webhooks after a change, and the version of that change, as `count version`. Older versions of
+    /// this program do not update it, so the count is valid only if its version is the current one.
     #[must_use]
     pub fn webhooks_count(&self) -> String {
         format!("{}webhooks:count", self.prefix)

@@ -1,4 +1,4 @@
-//! The worker: both consumers, the pipeline between them, and an orderly end.
+//! The worker: both consumers, the pipeline, and an orderly drain.
 
 pub mod health;
 pub mod reporting;
@@ -32,38 +32,40 @@ use crate::topics::Names;
 /// How long the consumers may take to leave their groups after a drain.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
-/// How long the end waits for its report to go.
+/// How long a drain waits until its report is removed from Redis.
 const REPORT_REMOVED_MAX: Duration = Duration::from_millis(500);
 
-/// What is found out of the topics before a worker starts.
+/// The facts about topics and consumer groups that are determined before a worker starts.
 #[derive(Debug, Clone, Default)]
 pub struct Prepared {
-    /// `max.message.bytes` of the topics, as far as it could be read.
+    /// The `max.message.bytes` of the topics, as far as they could be read.
     pub limits: Limits,
-    /// A group that had commits before this process joined it; None where that wasn't looked for.
+    /// A consumer group that had commits before this process joined it. The outer None means that nobody looked for
+    /// one.
     pub committed: Option<Option<String>>,
 }
 
-/// A worker that runs.
+/// A running worker.
 pub struct Worker {
     threads: Vec<JoinHandle<usize>>,
     ends: Ends,
     name: String,
     reports: Reports,
-    /// For readiness.
+    /// The snapshots of the webhooks, on which readiness depends.
     pub snapshots: Snapshots,
 }
 
 impl Worker {
-    /// Starts both consumers. `topics` is what was found out of them; what waits shows in `conditions`.
+    /// Starts the consumers and the pipeline. Work that waits for Kafka or Redis shows in `conditions`.
     ///
     /// # Errors
-    /// Where a client can't be made.
+    /// If a client or a thread cannot be created.
     pub fn start(config: &Arc<Config>, topics: Prepared, conditions: &Conditions) -> anyhow::Result<Self> {
         let ends = Ends::default();
         let (client, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
-        // The snapshot, the recorder and everything else have a connection each: nothing queues behind a large batch.
+        // The snapshot, the recorder and the rest have separate connections, so that nothing queues behind a large
+        // batch.
         let snapshots = snapshot::keep(
             snapshot::Setup {
                 client,
@@ -110,44 +112,46 @@ impl Worker {
         Ok(Self { threads: pipeline.threads, ends, snapshots, name, reports })
     }
 
-    /// Checks the topics, then starts.
+    /// Checks the topics before a start, and creates missing ones if `topics.create` allows it.
     ///
     /// # Errors
-    /// [`admin::TopicsProblem`] where a topic would lose data, or where the broker stays away.
+    /// [`admin::TopicsProblem`] if a topic is missing or would lose data, or if the broker does not answer.
     pub async fn prepare(config: &Config) -> Result<Prepared, admin::TopicsProblem> {
         let topics = admin::Topics::new(config)?;
         let limits = topics.prepare(config.topics.create).await?;
         Ok(Prepared { limits, committed: None })
     }
 
-    /// Returns when a part that must live has ended, by a fatal error or a panic. Cancel safe.
+    /// Returns when a vital part has ended, because of a fatal error or a panic. Cancel safe.
     pub async fn ended(&self) {
         self.ends.ended.cancelled().await;
     }
 
-    /// Stops starting, finishes what is in flight, commits, leaves both groups. How much was given up.
+    /// Drains the worker: starts no more deliveries, finishes those in flight, commits the offsets and leaves both
+    /// groups. Returns the number of deliveries that did not finish in `worker.drain_timeout`.
     pub async fn drain(self, config: &Config) -> usize {
         self.ends.stop.cancel();
         let threads = self.threads;
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum());
-        // Closing a consumer can hang (rust-rdkafka 509): by then everything is committed, and the end needn't wait.
-        let left = match tokio::time::timeout(config.worker.drain_timeout + CLOSE_MAX, joined).await {
-            Ok(left) => left.unwrap_or(0),
+        // Closing a consumer can hang (rust-rdkafka issue 509). All offsets are committed by then, so do not wait
+        // longer.
+        let unfinished = match tokio::time::timeout(config.worker.drain_timeout + CLOSE_MAX, joined).await {
+            Ok(unfinished) => unfinished.unwrap_or(0),
             Err(_) => {
-                tracing::warn!("a consumer doesn't close; the group will notice by its session timeout");
+                tracing::warn!("a consumer does not close; its group removes it after the session timeout");
                 0
             }
         };
         self.ends.stop_after.cancel();
-        // Redis that is away must not hold the end: the report grows old by itself.
+        // Do not wait longer if Redis is unavailable, because the report becomes outdated by itself.
         let removed = tokio::time::timeout(REPORT_REMOVED_MAX, self.reports.remove(&self.name)).await;
-        tracing::debug!(removed = removed.is_ok_and(|removed| removed.is_ok()), "report");
-        left
+        tracing::debug!(removed = removed.is_ok_and(|removed| removed.is_ok()), "removal of the report ended");
+        unfinished
     }
 }
 
-/// This machine's name; empty where it doesn't say.
+/// The host name of this machine. Empty if it cannot be read.
 #[must_use]
 pub fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::Config;
 use optio_webhooks::delivery::DeliveryId;
-use optio_webhooks::event::{Decoded, Event, Limits, Position, decode};
+use optio_webhooks::event::{Decoded, Event, Limits, decode};
 use optio_webhooks::kafka::clients;
+use optio_webhooks::position::{RecordPosition, TimestampMs};
 use optio_webhooks::signature;
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -17,13 +18,13 @@ use uuid::Uuid;
 use crate::rig::process::Process;
 use crate::rig::world::SECRET;
 
-/// Starts it on `world`'s topic.
+/// Starts the bare consumer on the topic of `config`. It posts to as many endpoints as there are `webhooks`.
 pub fn start(config: &Config, at: SocketAddr, webhooks: usize) -> Process {
     let arguments = [config.kafka.brokers.clone(), config.kafka.topic.clone(), at.to_string(), webhooks.to_string()];
     Process::role("floor", &arguments)
 }
 
-/// The role `floor`.
+/// The role `floor`: the process that `start` starts.
 pub fn run(arguments: &[String]) {
     let [brokers, topic, at, webhooks] = arguments else { panic!("four arguments") };
     let settings = [
@@ -33,41 +34,43 @@ pub fn run(arguments: &[String]) {
         ("delivery.allow_http", "true"),
         ("delivery.allow_networks", r#"["127.0.0.0/8"]"#),
     ];
-    let config = Config::with(settings).expect("good settings");
-    let urls: Vec<String> =
-        (0..webhooks.parse::<usize>().expect("a number")).map(|number| format!("http://{at}/{number}")).collect();
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(post_all(&config, &urls));
+    let config = Config::with(settings).expect("the settings are valid");
+    let urls: Vec<String> = (0..webhooks.parse::<usize>().expect("webhooks is a number"))
+        .map(|number| format!("http://{at}/{number}"))
+        .collect();
+    tokio::runtime::Runtime::new().expect("the runtime starts").block_on(post_all(&config, &urls));
 }
 
 async fn post_all(config: &Config, urls: &[String]) {
     let consumer: StreamConsumer =
-        clients::consumer(config, &format!("floor-{}", config.kafka.topic)).create().expect("a consumer");
-    consumer.subscribe(&[&config.kafka.topic]).expect("subscribed");
-    let client = client(&config.delivery).expect("a client");
-    // As many at once as the worker sends to as many endpoints.
-    let places = Arc::new(Semaphore::new(config.delivery.endpoint_in_flight_max * urls.len()));
+        clients::consumer(config, &format!("floor-{}", config.kafka.topic)).create().expect("the consumer starts");
+    consumer.subscribe(&[&config.kafka.topic]).expect("the subscription is valid");
+    let client = client(&config.delivery).expect("the client can be built");
+    // The worker has the same limit for this number of endpoints.
+    let topic: Arc<str> = config.kafka.topic.as_str().into();
+    let permits = Arc::new(Semaphore::new(config.delivery.endpoint_in_flight_max * urls.len()));
     loop {
         let Ok(record) = consumer.recv().await else { continue };
-        let at =
-            Position { topic: record.topic(), partition: record.partition(), offset: record.offset(), timestamp_ms: 0 };
-        let Ok(Decoded::Event(event)) = decode(record.payload(), at, Limits::new(config)) else {
-            panic!("not a sample")
+        let at = RecordPosition { topic: topic.clone(), partition: record.partition(), offset: record.offset() };
+        let written = TimestampMs(0);
+        let Ok(Decoded::Event(event)) = decode(record.payload(), &at, written, Limits::new(config)) else {
+            panic!("a sample is a valid event")
         };
         let event = Arc::new(event);
         for url in urls {
-            let place = places.clone().acquire_owned().await.expect("never closed");
+            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             let request = request(&client, url, &event);
             tokio::spawn(async move {
-                let answer = request.send().await.expect("the receiver lives");
+                let answer = request.send().await.expect("the receiver runs");
                 assert!(answer.status().is_success());
-                answer.bytes().await.expect("a body");
-                drop(place);
+                answer.bytes().await.expect("the answer has a body");
+                drop(permit);
             });
         }
     }
 }
 
-/// A bare client, as a program without further wishes would have it.
+/// A client as a program without special needs would configure it.
 fn client(delivery: &optio_webhooks::config::Delivery) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().timeout(delivery.timeout).tcp_nodelay(true).build()
 }

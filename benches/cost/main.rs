@@ -1,9 +1,10 @@
-//! What a delivery costs: the worker against a bare consumer that posts the same signed bodies with the same client.
+//! The cost of a delivery: the worker against a bare consumer that posts the same signed bodies.
 //!
-//! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench cost`. Both run
-//! in turns, in one run, on the same events; the ratios are what counts. Environment variables: `ROUNDS` (3),
-//! `EVENTS` per round (10000; four webhooks each), `WAITING` for the memory figure (500000), `EARLIER` for the path of
-//! another build of the program that takes its turn too: what a change costs.
+//! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench cost`. Both take
+//! turns in one run on the same events, and only the ratios matter. Environment variables and their defaults: `ROUNDS`
+//! (3); `EVENTS` per round, each for four webhooks (10000); `WAITING`, the number of waiting events while memory is
+//! measured (500000); `EARLIER`, the path of another build of the program, which also takes turns and shows the cost of
+//! a change.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -22,22 +23,24 @@ use rig::{median, setting};
 
 const WEBHOOKS: usize = 4;
 
-/// What one run came to.
+/// The result of one run.
 struct Figures {
+    /// The processor time per delivery.
     processor_us: f64,
+    /// Deliveries per second.
     rate: f64,
 }
 
-/// The floor allocates as the worker does: what differs is the work.
+/// The bare consumer uses the same allocator as the worker, so that only the work differs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
         Some("role=floor") => floor::run(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(compare()),
+        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(compare()),
     }
 }
 
@@ -49,10 +52,10 @@ async fn compare() {
     for round in 1..=rounds {
         let bare = run(events, |world, at| floor::start(&world.config, at, WEBHOOKS)).await;
         let before = async || match &earlier {
-            Some(program) => Some(run(events, |world, _| world.worker_of(program)).await),
+            Some(program) => Some(run(events, |world, _| world.worker_from(program)).await),
             None => None,
         };
-        // In turns also which goes first: what runs later finds warmer caches, and a fuller broker.
+        // The builds also take turns in going first, because a later run finds warmer caches and a fuller broker.
         let (before, worker) = if round % 2 == 0 {
             let before = before().await;
             (before, run(events, |world, _| world.worker()).await)
@@ -79,7 +82,7 @@ async fn compare() {
     println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
     println!("peak memory with {waiting} events waiting:               {peak:.0} MiB");
     if let Some(program) = &earlier {
-        let before = memory(waiting, |world| world.worker_of(program)).await;
+        let before = memory(waiting, |world| world.worker_from(program)).await;
         println!();
         println!("processor time per delivery, against the earlier build: {:.2}", median(&mut cost_grown));
         println!("rate, against the earlier build:                        {:.2}", median(&mut rate_grown));
@@ -91,13 +94,13 @@ fn paths() -> Vec<String> {
     (0..WEBHOOKS).map(|number| format!("/{number}")).collect()
 }
 
-/// Delivers `events` events that wait already; from the first request to the last.
+/// Writes `events` events, and measures the time and the processor time until all their deliveries have arrived.
 async fn run(events: usize, start: impl FnOnce(&World, SocketAddr) -> Process) -> Figures {
     let world = World::new(&[("kafka.properties.session_timeout_ms", "6000")]).await;
     let at = receiver::free_address();
     let _receiver = Process::role("receiver", &[at.to_string()]);
     world.webhooks(at, &paths(), &[EventType::TaskCompleted]).await;
-    // A first one, so that start-up and group membership are over when the clock starts.
+    // A first event is delivered before the measurement, so that it excludes the start and the join of the group.
     world.emit(EventType::TaskCompleted, 1).await;
     let mut process = start(&world, at);
     until(at, WEBHOOKS as u64, &mut process).await;
@@ -117,7 +120,7 @@ async fn until(at: SocketAddr, count: u64, process: &mut Process) {
     }
 }
 
-/// The worker's peak while `waiting` events wait, read after it delivered a fifth of them.
+/// The worker's peak of memory while `waiting` events wait, after it has delivered a fifth of them.
 async fn memory(waiting: usize, start: impl FnOnce(&World) -> Process) -> f64 {
     let world = World::new(&[]).await;
     let at = receiver::free_address();
@@ -126,5 +129,5 @@ async fn memory(waiting: usize, start: impl FnOnce(&World) -> Process) -> f64 {
     world.emit(EventType::TaskCompleted, waiting).await;
     let mut worker = start(&world);
     until(at, waiting as u64 / 5, &mut worker).await;
-    worker.memory_peak_mib().expect("it lives")
+    worker.memory_peak_mib().expect("the worker runs")
 }

@@ -1,15 +1,16 @@
-//! Very many deliveries that wait for a dead endpoint, and new events for live ones.
+//! New events for nine good endpoints while very many deliveries wait for a dead one.
 //!
-//! In real time: the waiting ones are written as a worker leaves them after an endpoint has been down for some
-//! twenty minutes (put off four times, due over the next 27 minutes), and come up at that pace during the run.
+//! The benchmark writes the waiting deliveries as a worker leaves them after an endpoint has been down for about twenty
+//! minutes: deferred four times, and due over the next 27 minutes. They come due in real time during the run.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{Delivery, DeliveryId, FailureCode, Source};
+use optio_webhooks::delivery::{Delivery, DeliveryId, FailureCode};
 use optio_webhooks::event::EventType;
 use optio_webhooks::kafka::clients;
+use optio_webhooks::position::RecordPosition;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::topics::Names;
 use optio_webhooks::webhook::WebhookId;
@@ -29,7 +30,7 @@ const SHORTEST_MS: i64 = 18 * 60_000;
 
 pub async fn compare() {
     let waiting = setting("WAITING", 1_000_000);
-    println!("{waiting} deliveries wait for a dead endpoint: what nine others get, against a run in which none waits");
+    println!("{waiting} deliveries wait for a dead endpoint: the nine others, against a run in which none waits");
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for _ in 0..setting("ROUNDS", 3) {
         without.push(run(0).await.0);
@@ -50,14 +51,14 @@ async fn run(waiting: usize) -> (Figures, i64, f64) {
     let before = written(&world);
     let mut worker = world.worker();
     let figures = measure(&world, at, &mut worker).await;
-    (figures, written(&world) - before, worker.memory_peak_mib().expect("it lives"))
+    (figures, written(&world) - before, worker.memory_peak_mib().expect("the worker runs"))
 }
 
-/// Writes them as if they had been put off one after another over the last 18 minutes.
+/// Writes `count` deferred deliveries of `webhook`, as if a worker had written them evenly over the last 18 minutes.
 async fn write(world: &World, webhook: WebhookId, count: usize) {
     let names = Names::new(&world.config);
     let producer: FutureProducer =
-        clients::producer(&world.config).set("linger.ms", "20").create().expect("a producer");
+        clients::producer(&world.config).set("linger.ms", "20").create().expect("the producer starts");
     let now = now_ms();
     let (topic, key) = (names.retry(TIER), webhook.to_string());
     let mut sent = Vec::new();
@@ -74,7 +75,7 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
             attempts: 1,
             deferrals: 4,
             first_seen_at_ms: now - 2 * SHORTEST_MS,
-            source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+            source: RecordPosition { topic: Arc::from("events"), partition: 0, offset: number as i64 },
             replays: 0,
             traceparent: None,
             by_hand: false,
@@ -90,36 +91,37 @@ async fn write(world: &World, webhook: WebhookId, count: usize) {
             .headers(headers)
             .timestamp(written_at_ms)
             .key(key.as_bytes());
-        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("the queue has room"));
         if sent.len() == 20_000 {
             for sent in sent.drain(..) {
-                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
             }
         }
     }
     for sent in sent {
-        sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+        sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
     }
 }
 
-/// Records in all tiers.
+/// The number of records ever written to all retry tiers.
 fn written(world: &World) -> i64 {
     let names = Names::new(&world.config);
-    let consumer: BaseConsumer = clients::consumer(&world.config, "bench-observer").create().expect("a consumer");
+    let consumer: BaseConsumer =
+        clients::consumer(&world.config, "bench-observer").create().expect("the consumer starts");
     let tiers = (1..world.config.delivery.attempts_max).map(|tier| names.retry(tier));
     tiers
         .flat_map(|topic| (0..world.config.topics.partitions).map(move |partition| (topic.clone(), partition)))
-        .map(|(topic, partition)| high(&consumer, &topic, partition))
+        .map(|(topic, partition)| end_offset(&consumer, &topic, partition))
         .sum()
 }
 
-/// A topic that was made a moment ago may not have its leader yet.
-fn high(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+/// The end offset of a partition. A topic that has just been created may not have a leader yet, so this tries again.
+fn end_offset(consumer: &BaseConsumer, topic: &str, partition: i32) -> i64 {
     for _ in 0..100 {
-        if let Ok((_, high)) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)) {
-            return high;
+        if let Ok((_, end)) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)) {
+            return end;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    panic!("{topic} has no leader")
+    panic!("{topic} still has no leader")
 }

@@ -1,9 +1,9 @@
-//! What a bad endpoint costs the others: the same load with and without it, in turns, in one run.
+//! The effect of a bad endpoint on the others: rounds with and without it take turns in one run, with the same load.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench isolation`.
-//! Environment variables: `ROUNDS` (3), `EVENTS` of a burst (6000; ten webhooks each), `EVEN_SECONDS` of an even load
-//! (20), `WAITING` deliveries in the retry tiers (1000000), `ONLY` one part: `faults`, `backlog`, `growth`;
-//! `FAULT` one fault: `/hang`, `/500`, `/slow`, `refused`.
+//! Environment variables and their defaults: `ROUNDS` (3); `EVENTS`, the events of a burst, each for ten webhooks
+//! (6000); `EVEN_SECONDS`, the duration of the even load (20); `WAITING`, the deliveries in the retry tiers (1000000);
+//! `ONLY`, one part: `faults`, `backlog` or `growth`; `FAULT`, one fault: `/hang`, `/500`, `/slow` or `refused`.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -21,24 +21,27 @@ use rig::receiver;
 use rig::world::World;
 use rig::{median, setting};
 
-/// Endpoints that work, beside the one that may not.
+/// The number of good endpoints. A tenth endpoint is bad in every second run.
 const GOOD: usize = 9;
-/// Events a second of the even load: about a third of what two cores can do, so that latency is not queueing.
+/// The events per second of the even load. This is about a third of what two cores can handle, so that the latency
+/// doesn't measure queueing.
 const EVEN_PER_SECOND: usize = 150;
 const WARM_UP_S: usize = 3;
 
-/// What the nine got.
+/// The rate and the latency of the deliveries to the nine good endpoints.
 #[derive(Clone, Copy)]
 pub struct Figures {
+    /// Deliveries per second during the burst.
     pub rate: f64,
+    /// The time from the write of an event to its request during the even load.
     pub p99_ms: f64,
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
-        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(all()),
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
+        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(all()),
     }
 }
 
@@ -78,7 +81,7 @@ async fn faults() {
     }
 }
 
-/// The ratios of the medians, and what they are made of.
+/// Prints the ratios of the medians, and then the figures of each round.
 pub fn report(name: &str, with: &[Figures], without: &[Figures]) {
     let of = |runs: &[Figures], figure: fn(&Figures) -> f64| median(&mut runs.iter().map(figure).collect::<Vec<_>>());
     let ratio = |figure| of(with, figure) / of(without, figure);
@@ -109,9 +112,9 @@ async fn run(tenth: &str) -> Figures {
     measure(&world, at, &mut worker).await
 }
 
-/// First an even load, for latency; then a burst, for throughput.
+/// Measures the latency under an even load, and then the throughput of a burst.
 pub async fn measure(world: &World, at: SocketAddr, worker: &mut Process) -> Figures {
-    // First some that don't count: by then the group has met, and the broker has begun the files of what it writes.
+    // The warm-up doesn't count. After it, the consumer group is stable, and the broker has created its files.
     let warm_up = WARM_UP_S * EVEN_PER_SECOND;
     world.emit_evenly(EventType::TaskCompleted, warm_up, EVEN_PER_SECOND).await;
     until(at, warm_up * GOOD, worker).await;
@@ -130,7 +133,7 @@ pub async fn measure(world: &World, at: SocketAddr, worker: &mut Process) -> Fig
     Figures { rate: (burst * GOOD) as f64 / began.elapsed().as_secs_f64(), p99_ms }
 }
 
-/// Waits until the nine have got so many together.
+/// Waits until the nine good endpoints have received `count` requests in total.
 pub async fn until(at: SocketAddr, count: usize, worker: &mut Process) {
     let good = good_paths();
     let arrived = || {

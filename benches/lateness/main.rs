@@ -1,7 +1,7 @@
-//! How late retries come: the time from one attempt's answer to the next attempt, less the delay of its tier.
+//! The lateness of retries: the time from the answer of an attempt to the next attempt, minus the delay of the tier.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench lateness`.
-//! Environment variables: `EVENTS` (1000), `PER_SECOND` of them (50).
+//! Environment variables and their defaults: `EVENTS` (1000) and `PER_SECOND`, the rate of events (50).
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -14,14 +14,14 @@ use rig::process::Process;
 use rig::receiver;
 use rig::world::World;
 
-/// Of every tier, without jitter: whatever comes later than this is late.
+/// The delay of every tier. There is no jitter, so every longer wait counts as late.
 const DELAY: Duration = Duration::from_secs(2);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
-        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(measure()),
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
+        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
     }
 }
 
@@ -32,7 +32,7 @@ async fn measure() {
         ("delivery.retry.initial", &delay),
         ("delivery.retry.multiplier", "1"),
         ("delivery.retry.jitter", "0"),
-        // Every first attempt fails, and the endpoint is to be asked all the same.
+        // Every first attempt fails, and the circuit must stay closed.
         ("delivery.breaker.attempts_min", "100000"),
     ])
     .await;

@@ -1,7 +1,8 @@
-//! What the pages cost with a full delivery log: any page of it, and its memory in Redis.
+//! The cost of a full delivery log: the response time of its pages, and its memory in Redis.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench pages`.
-//! Environment variables: `WEBHOOKS` (1000), `ENTRIES` of each log (100), `ASKED` requests of each kind (200).
+//! Environment variables and their defaults: `WEBHOOKS` (1000); `ENTRIES`, the entries of each log (100); `ASKED`, the
+//! number of requests of each kind (200).
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -9,8 +10,9 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate, Source};
-use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
+use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate};
+use optio_webhooks::event::{Decoded, EventType, Limits, decode, sample};
+use optio_webhooks::position::{RecordPosition, TimestampMs};
 use optio_webhooks::store::log::{self, Logged};
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::webhook::WebhookId;
@@ -20,10 +22,10 @@ use rig::process::Process;
 use rig::world::World;
 use rig::{receiver, setting};
 
-const TOKEN: &str = "a token of the benchmark's own";
+const TOKEN: &str = "a token of the benchmark";
 
 fn main() {
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(measure());
+    tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure());
 }
 
 async fn measure() {
@@ -42,7 +44,7 @@ async fn measure() {
         grown / count as u64
     );
 
-    let _admin: Process = world.call(&["run", "--only", "admin"]);
+    let _admin: Process = world.start(&["run", "--only", "admin"]);
     let client = client(at).await;
     let log = |id: WebhookId| format!("/api/webhooks/{id}/deliveries");
     let page = |id: WebhookId| format!("/settings/webhooks/{id}/deliveries");
@@ -59,9 +61,9 @@ async fn measure() {
         for number in 0..setting("ASKED", 200) {
             let began = Instant::now();
             let answer = client.get(format!("http://{at}{}", path(ids[number * 7 % ids.len()]))).send().await;
-            let answer = answer.expect("an answer");
+            let answer = answer.expect("the server answers");
             assert_eq!(answer.status(), 200);
-            answer.bytes().await.expect("a body");
+            answer.bytes().await.expect("the answer has a body");
             took.push(began.elapsed());
         }
         took.sort();
@@ -70,10 +72,10 @@ async fn measure() {
     }
 }
 
-/// Signed in both ways: by token for the API, by cookie for the pages.
+/// A client that is signed in to the API by its token and to the pages by a cookie.
 async fn client(at: std::net::SocketAddr) -> reqwest::Client {
     let plain = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    let plain = plain.build().expect("a client");
+    let plain = plain.build().expect("the client can be built");
     let signed_in = loop {
         let form = format!("token={}", TOKEN.replace(' ', "+").replace('\'', "%27"));
         let request = plain.post(format!("http://{at}/sign-in")).body(form);
@@ -82,24 +84,29 @@ async fn client(at: std::net::SocketAddr) -> reqwest::Client {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let cookie =
-        signed_in.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a value").to_owned();
+    let cookie = signed_in.headers()["set-cookie"]
+        .to_str()
+        .expect("the cookie is text")
+        .split(';')
+        .next()
+        .expect("a cookie has a value")
+        .to_owned();
     let mut headers = reqwest::header::HeaderMap::new();
-    headers.insert("cookie", cookie.parse().expect("a cookie"));
-    headers.insert("authorization", format!("Bearer {TOKEN}").parse().expect("a token"));
-    reqwest::Client::builder().default_headers(headers).no_proxy().build().expect("a client")
+    headers.insert("cookie", cookie.parse().expect("the cookie is a valid header"));
+    headers.insert("authorization", format!("Bearer {TOKEN}").parse().expect("the token is a valid header"));
+    reqwest::Client::builder().default_headers(headers).no_proxy().build().expect("the client can be built")
 }
 
 async fn memory(world: &World) -> u64 {
-    let mut redis = connection::open(&world.config.redis).expect("a URL").1;
-    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.expect("redis");
-    let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a figure");
-    line.trim().parse().expect("a number")
+    let mut redis = connection::open(&world.config.redis).expect("the URL is valid").1;
+    let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.expect("Redis answers");
+    let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("INFO has this field");
+    line.trim().parse().expect("the field is a number")
 }
 
-/// As the worker writes it: every tenth attempt failed, with an answer of some length.
+/// Fills the logs as a worker does. Every tenth attempt is a failure, with a longer answer.
 async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
-    let mut redis = connection::open(&world.config.redis).expect("a URL").1;
+    let mut redis = connection::open(&world.config.redis).expect("the URL is valid").1;
     let keys = Keys::new(&world.config.redis.prefix);
     for webhook in webhooks {
         let mut pipe = redis::pipe();
@@ -126,16 +133,16 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
             log::append(&mut pipe, &keys, *webhook, &meta, &delivery.body, &world.config.log);
             pipe.ignore();
         }
-        pipe.query_async::<()>(&mut redis).await.expect("redis");
+        pipe.query_async::<()>(&mut redis).await.expect("Redis answers");
     }
 }
 
 fn delivery(webhook_id: WebhookId, event_type: EventType) -> Delivery {
     let value =
         sample::transition(event_type, Uuid::now_v7(), "Fix login redirect after checkout", now_ms()).to_string();
-    let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: 0 };
-    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), at, Limits::NONE) else {
-        panic!("a sample is read")
+    let at = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
+    let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), &at, TimestampMs(0), Limits::NONE) else {
+        panic!("a sample is a valid event")
     };
     Delivery {
         id: DeliveryId::of(&event.id, webhook_id),
@@ -147,7 +154,7 @@ fn delivery(webhook_id: WebhookId, event_type: EventType) -> Delivery {
         attempts: 0,
         deferrals: 0,
         first_seen_at_ms: now_ms(),
-        source: Source { topic: "task-events".into(), partition: 3, offset: 123_456 },
+        source: RecordPosition { topic: "task-events".into(), partition: 3, offset: 123_456 },
         replays: 0,
         traceparent: None,
         by_hand: false,

@@ -1,7 +1,8 @@
-//! What a replay costs: a dry run against a bare consumer of the same topic, memory, and how a rate is held.
+//! The cost of a replay: a dry run against a bare consumer of the same topic, the peak of memory, and the actual rate.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench replay`.
-//! Environment variables: `LETTERS` (1000000), `ROUNDS` (3), `RATE` a second (2000), `RATED` letters (20000).
+//! Environment variables and their defaults: `LETTERS`, the number of dead letters (1000000); `ROUNDS` (3); `RATE`, a
+//! limit per second (2000); `RATED`, the number of dead letters that are replayed at this rate (20000).
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
-use optio_webhooks::event::{Decoded, EventType, Limits, Position, decode, sample};
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
+use optio_webhooks::event::{Decoded, EventType, Limits, decode, sample};
 use optio_webhooks::kafka::clients;
+use optio_webhooks::position::{RecordPosition, TimestampMs};
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::topics::Names;
 use optio_webhooks::webhook::WebhookId;
@@ -28,16 +30,16 @@ use rig::{median, receiver, setting};
 
 const WEBHOOKS: usize = 10;
 
-/// The floor allocates as the worker does: what differs is the work.
+/// The bare consumer uses the same allocator as the worker, so that only the work differs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("an address")),
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
         Some("role=floor") => floor(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("a runtime").block_on(measure()),
+        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
     }
 }
 
@@ -57,7 +59,7 @@ async fn measure() {
         };
         bare.push(letters as f64 / run(Process::role("floor", &arguments("records"))).0);
         bare_with_headers.push(letters as f64 / run(Process::role("floor", &arguments("headers"))).0);
-        let (seconds, peak) = run(world.call(&["replay", "--all", "--dry-run", "--json"]));
+        let (seconds, peak) = run(world.start(&["replay", "--all", "--dry-run", "--json"]));
         dry.push(letters as f64 / seconds);
         memory = memory.max(peak);
     }
@@ -72,21 +74,21 @@ async fn measure() {
     let (rate, rated) = (setting("RATE", 2_000), setting("RATED", 20_000));
     let limits = [rate.to_string(), rated.to_string()];
     let began_ms = now_ms();
-    let (_, peak) = run(world.call(&["replay", "--reason", "exhausted", "--rate", &limits[0], "--limit", &limits[1]]));
+    let (_, peak) = run(world.start(&["replay", "--reason", "exhausted", "--rate", &limits[0], "--limit", &limits[1]]));
     let (first_ms, last_ms, written) = span(&world, began_ms);
     assert_eq!(written, rated as u64);
-    // From the first batch to the last lie all of them but the last batch, a tenth of a second.
+    // The time from the first batch to the last covers all batches but one. A batch is a tenth of a second.
     let held = (rated as f64 - rate as f64 / 10.0) / ((last_ms - first_ms) as f64 / 1_000.0);
     println!("rate asked for: {rate}/s, held: {held:.0}/s ({:.3})", held / rate as f64);
     println!("peak memory with {letters} dead letters: {:.0} MiB", memory.max(peak));
 
-    let (seconds, peak) = run(world.call(&["replay", "--reason", "exhausted"]));
+    let (seconds, peak) = run(world.start(&["replay", "--reason", "exhausted"]));
     println!("all of them replayed: {:.0}/s, peak memory {peak:.0} MiB", (letters - rated) as f64 / seconds);
-    let (seconds, peak) = run(world.call(&["replay", "--all", "--dry-run", "--json"]));
+    let (seconds, peak) = run(world.start(&["replay", "--all", "--dry-run", "--json"]));
     println!("a dry run when all are replayed: {:.0}/s, peak memory {peak:.0} MiB", letters as f64 / seconds);
 }
 
-/// Waits for its end: how many seconds it took, and its peak of memory in MiB.
+/// Waits for the end of `process`. Returns its duration in seconds and its peak of memory in MiB.
 fn run(mut process: Process) -> (f64, f64) {
     let began = Instant::now();
     let mut peak = 0.0;
@@ -99,7 +101,7 @@ fn run(mut process: Process) -> (f64, f64) {
 
 async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
     let producer: FutureProducer =
-        clients::producer(&world.config).set("linger.ms", "20").create().expect("a producer");
+        clients::producer(&world.config).set("linger.ms", "20").create().expect("the producer starts");
     let topic = Names::new(&world.config).dead_letters();
     let mut sent = Vec::new();
     for number in 0..count {
@@ -114,7 +116,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
             attempts: 8,
             deferrals: 0,
             first_seen_at_ms: now_ms(),
-            source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+            source: RecordPosition { topic: Arc::from("events"), partition: 0, offset: number as i64 },
             replays: 0,
             traceparent: None,
             by_hand: false,
@@ -125,26 +127,26 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
         let partition = (number / webhooks.len()) as i32 % world.config.topics.partitions;
         let record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&delivery.body).headers(headers);
         let record = record.partition(partition);
-        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("the queue has room"));
         if sent.len() == 20_000 || number + 1 == count {
             for sent in sent.drain(..) {
-                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
             }
         }
     }
 }
 
-/// As a worker makes it: what compresses badly in it are its ids.
+/// A body as a worker writes it. Only its ids compress badly.
 fn body() -> bytes::Bytes {
     let value = sample::transition(EventType::TaskFailed, Uuid::now_v7(), "Fix login redirect", now_ms()).to_string();
-    let at = Position { topic: "", partition: 0, offset: 0, timestamp_ms: 0 };
-    match decode(Some(value.as_bytes()), at, Limits::NONE) {
+    let at = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
+    match decode(Some(value.as_bytes()), &at, TimestampMs(0), Limits::NONE) {
         Ok(Decoded::Event(event)) => event.body,
         other => panic!("{other:?}"),
     }
 }
 
-/// The role `floor`: a consumer as librdkafka has it by default reads a topic to its end.
+/// The role `floor`: a consumer with librdkafka's default settings reads a topic to its end.
 fn floor(arguments: &[String]) {
     let [brokers, topic, what] = arguments else { panic!("three arguments") };
     let consumer: BaseConsumer = rdkafka::ClientConfig::new()
@@ -152,7 +154,7 @@ fn floor(arguments: &[String]) {
         .set("group.id", "floor")
         .set("enable.auto.commit", "false")
         .create()
-        .expect("a consumer");
+        .expect("the consumer starts");
     let left = assign(&consumer, topic);
     let with_headers = what == "headers";
     read(&consumer, left, |record| {
@@ -163,9 +165,11 @@ fn floor(arguments: &[String]) {
     });
 }
 
-/// When the first and the last record of the replay topic were written since `since_ms`, and how many.
+/// The timestamps of the first and the last record of the replay topic, and the number of records. All of them must be
+/// later than `since_ms`.
 fn span(world: &World, since_ms: i64) -> (i64, i64, u64) {
-    let consumer: BaseConsumer = clients::consumer(&world.config, "bench-observer").create().expect("a consumer");
+    let consumer: BaseConsumer =
+        clients::consumer(&world.config, "bench-observer").create().expect("the consumer starts");
     let left = assign(&consumer, &Names::new(&world.config).replays());
     let (mut first, mut last, mut count) = (i64::MAX, i64::MIN, 0);
     read(&consumer, left, |record| {
@@ -179,22 +183,23 @@ fn span(world: &World, since_ms: i64) -> (i64, i64, u64) {
 }
 
 fn assign(consumer: &BaseConsumer, topic: &str) -> i64 {
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("a broker");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("the broker answers");
     let mut assignment = TopicPartitionList::new();
     let mut left = 0;
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("a broker");
+        let (low, high) =
+            consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(10)).expect("the broker answers");
         left += high - low;
-        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("an offset");
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("the offset is valid");
     }
-    consumer.assign(&assignment).expect("assigned");
+    consumer.assign(&assignment).expect("the assignment is valid");
     left
 }
 
 fn read(consumer: &BaseConsumer, mut left: i64, mut each: impl FnMut(&BorrowedMessage<'_>)) {
     while left > 0 {
         if let Some(record) = consumer.poll(Duration::from_secs(10)) {
-            each(&record.expect("a record"));
+            each(&record.expect("the consumer gets a record"));
             left -= 1;
         }
     }

@@ -1,9 +1,9 @@
-//! A process of the benchmark: this very program with another role, or the worker.
+//! A child process of the benchmark: the benchmark itself in another role, or the worker.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Linux counts processor time in these, whatever the kernel's own tick (`man 7 time`, USER_HZ).
+/// The unit of processor time in `/proc` (USER_HZ in `man 7 time`). It is independent of the kernel's own tick.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub struct Process {
@@ -11,7 +11,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// This program, as `role`.
+    /// Starts this benchmark in the role `role`.
     pub fn role(role: &str, arguments: &[String]) -> Self {
         let program = std::env::current_exe().expect("a running program has a path");
         Self::start(Command::new(program).arg(format!("role={role}")).args(arguments))
@@ -21,30 +21,30 @@ impl Process {
         Self { child: command.stdin(Stdio::null()).spawn().expect("the program starts") }
     }
 
-    /// Processor time so far, of user and system.
+    /// The user and system time that the process has used so far.
     pub fn processor_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process lives");
-        // The name before it may contain spaces; what follows its bracket doesn't.
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a bracket").split_whitespace().collect();
-        let ticks: f64 = [11, 12].iter().map(|at| fields[*at].parse::<f64>().expect("a number")).sum();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process runs");
+        // The second field, the name, may contain spaces, so the fields are counted from its closing bracket.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("the name is in brackets").split_whitespace().collect();
+        let ticks: f64 = [11, 12].iter().map(|at| fields[*at].parse::<f64>().expect("the field is a number")).sum();
         Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
     }
 
-    /// Panics if it ended by itself: what is waited for would never come.
+    /// Panics if the process has ended. Otherwise the benchmark would wait forever for its requests.
     pub fn assert_alive(&mut self) {
-        if let Some(exit) = self.child.try_wait().expect("our own child") {
+        if let Some(exit) = self.child.try_wait().expect("the process is our child") {
             panic!("the process ended: {exit}");
         }
     }
 
-    /// Whether it ended; panics if that was a failure.
+    /// Whether the process has ended. Panics if it failed.
     pub fn has_ended(&mut self) -> bool {
-        let exit = self.child.try_wait().expect("our own child");
+        let exit = self.child.try_wait().expect("the process is our child");
         assert!(exit.is_none_or(|exit| exit.success()), "the process failed");
         exit.is_some()
     }
 
-    /// None once it has ended.
+    /// The peak of the resident memory. Returns `None` once the process has ended.
     pub fn memory_peak_mib(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmHWM"))?;

@@ -1,7 +1,8 @@
-//! A receiver as cheap as can be, so that what is measured is the sender: HTTP/1.1 with keep-alive, answers 200.
+//! A receiver that costs as little as possible, so that a benchmark measures the sender. It speaks HTTP/1.1 with
+//! keep-alive.
 //!
-//! `GET /count` answers how many requests succeeded, by path; `GET /latencies` how long after their events they came;
-//! `GET /waits` how long after the attempt before it each later attempt came.
+//! `GET /count` answers the number of successful requests by path, `GET /latencies` the times from events to their
+//! requests, and `GET /waits` the times from the answer of an attempt to the next attempt of the same delivery.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read as _, Write as _};
@@ -12,23 +13,23 @@ use std::time::{Duration, Instant};
 use optio_webhooks::clock::now_ms;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// What came, and how long after its event was written or the attempt before it.
+/// The counts and times of the received requests.
 #[derive(Default)]
 struct Seen {
     counts: BTreeMap<String, u64>,
     latencies_ms: Vec<i64>,
-    /// When a delivery that will come again was answered, by its id.
+    /// The time of the last answer to a delivery that will be tried again, by its id.
     answered: HashMap<String, Instant>,
     waits_ms: Vec<i64>,
 }
 
-/// The role `receiver`: listens at `address` until it is killed. Requests to `/hang` are never answered, to `/500`
-/// with 500, to `/slow` after nine seconds, to `/third` with 500 but for third attempts; all others with 200, and only
-/// these are measured.
+/// The role `receiver`: listens at `address` until it is killed. It never answers requests to `/hang`, answers `/500`
+/// with 500, `/slow` after nine seconds, and `/third` with 500 until the third attempt. It answers all other requests
+/// with 200, and measures the latency of only those.
 pub fn run(address: SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(address).await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind(address).await.expect("a port is free");
         let seen = Arc::new(Mutex::new(Seen::default()));
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve(stream, seen.clone()));
@@ -54,17 +55,17 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
         let line = buffer.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
         let path = String::from_utf8_lossy(line).into_owned();
         let answer = match path.as_str() {
-            "/count" => page(&seen.lock().expect("nobody panics with it").counts),
-            "/latencies" => page(&std::mem::take(&mut seen.lock().expect("nobody panics with it").latencies_ms)),
+            "/count" => page(&seen.lock().expect("the lock is not poisoned").counts),
+            "/latencies" => page(&std::mem::take(&mut seen.lock().expect("the lock is not poisoned").latencies_ms)),
             "/hang" => std::future::pending().await,
             "/500" => "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned(),
             "/slow" => {
                 tokio::time::sleep(Duration::from_secs(9)).await;
                 "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()
             }
-            "/waits" => page(&std::mem::take(&mut seen.lock().expect("nobody panics with it").waits_ms)),
+            "/waits" => page(&std::mem::take(&mut seen.lock().expect("the lock is not poisoned").waits_ms)),
             "/third" => {
-                let mut seen = seen.lock().expect("nobody panics with it");
+                let mut seen = seen.lock().expect("the lock is not poisoned");
                 let id = header(&buffer[..head], "x-optio-delivery:");
                 if let Some(before) = seen.answered.insert(id, Instant::now()) {
                     seen.waits_ms.push(before.elapsed().as_millis() as i64);
@@ -78,7 +79,7 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
             }
             _ => {
                 let latency_ms = written_at_ms(&buffer[head..head + length]).map(|at| now_ms() - at);
-                let mut seen = seen.lock().expect("nobody panics with it");
+                let mut seen = seen.lock().expect("the lock is not poisoned");
                 *seen.counts.entry(path).or_default() += 1;
                 seen.latencies_ms.extend(latency_ms);
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned()
@@ -92,11 +93,11 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
 }
 
 fn page(value: &impl serde::Serialize) -> String {
-    let body = serde_json::to_string(value).expect("strings and numbers");
+    let body = serde_json::to_string(value).expect("strings and numbers always serialize");
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// The benchmark writes it into the task's title.
+/// The time at which the benchmark wrote the event, which is the title of its task.
 fn written_at_ms(body: &[u8]) -> Option<i64> {
     const BEFORE: &[u8] = b"\"title\":\"";
     let at = body.windows(BEFORE.len()).position(|window| window == BEFORE)? + BEFORE.len();
@@ -104,49 +105,50 @@ fn written_at_ms(body: &[u8]) -> Option<i64> {
     std::str::from_utf8(&body[at..at + digits]).ok()?.parse().ok()
 }
 
-/// Where the head ends, and how long the body is.
+/// The length of the head with its empty line, and the length of the body.
 fn find_head(buffer: &[u8]) -> Option<(usize, usize)> {
     let end = buffer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     Some((end, header(&buffer[..end], "content-length:").parse().unwrap_or(0)))
 }
 
-/// The value of a header whose name with its colon is `name`, in small letters; empty where there is none.
+/// The value of a header in lower case, or an empty text if it is missing. `name` is in lower case and ends with a
+/// colon.
 fn header(head: &[u8], name: &str) -> String {
     let head = String::from_utf8_lossy(head).to_lowercase();
     head.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned()
 }
 
-/// Asks the receiver; waits for it to listen.
-fn ask<T: serde::de::DeserializeOwned>(address: SocketAddr, path: &str) -> T {
+/// Gets a page of the receiver. Waits until the receiver listens.
+fn get<T: serde::de::DeserializeOwned>(address: SocketAddr, path: &str) -> T {
     let mut stream = loop {
         match TcpStream::connect(address) {
             Ok(stream) => break stream,
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").expect("the receiver lives");
-    stream.shutdown(std::net::Shutdown::Write).expect("the receiver lives");
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").expect("the receiver runs");
+    stream.shutdown(std::net::Shutdown::Write).expect("the receiver runs");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the receiver lives");
-    let body = answer.split("\r\n\r\n").nth(1).expect("a body");
-    serde_json::from_str(body).expect("JSON")
+    stream.read_to_string(&mut answer).expect("the receiver runs");
+    let body = answer.split("\r\n\r\n").nth(1).expect("the answer has a body");
+    serde_json::from_str(body).expect("the receiver answers JSON")
 }
 
-/// How many requests came, by path.
+/// The number of successful requests, by path.
 pub fn counts(address: SocketAddr) -> BTreeMap<String, u64> {
-    ask(address, "/count")
+    get(address, "/count")
 }
 
-/// How long after its event each request came since the last call, sorted.
+/// The sorted times from events to their requests, for all requests since the last call.
 pub fn latencies_ms(address: SocketAddr) -> Vec<i64> {
-    let mut latencies: Vec<i64> = ask(address, "/latencies");
+    let mut latencies: Vec<i64> = get(address, "/latencies");
     latencies.sort_unstable();
     latencies
 }
 
-/// How long after the attempt before it each later attempt came since the last call, sorted.
+/// The sorted times from an answer to the next attempt, for all later attempts since the last call.
 pub fn waits_ms(address: SocketAddr) -> Vec<i64> {
-    let mut waits: Vec<i64> = ask(address, "/waits");
+    let mut waits: Vec<i64> = get(address, "/waits");
     waits.sort_unstable();
     waits
 }
@@ -156,5 +158,5 @@ pub fn total(address: SocketAddr) -> u64 {
 }
 
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address")
+    TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("a bound socket has an address")
 }

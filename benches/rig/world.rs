@@ -1,4 +1,4 @@
-//! Topics, groups and keys of one run, on the Kafka and Redis of `KAFKA_BROKERS` and `REDIS_URL`.
+//! The topics, consumer groups and Redis keys of one run. `KAFKA_BROKERS` and `REDIS_URL` name the services.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::process::Process;
 
-pub const SECRET: &str = "a secret of the benchmark's own";
+pub const SECRET: &str = "a secret of the benchmarks";
 
 pub struct World {
     pub config: Arc<Config>,
@@ -27,16 +27,16 @@ pub struct World {
 }
 
 impl World {
-    /// With `settings` beside the defaults.
+    /// Uses the default settings and `settings`.
     pub async fn new(settings: &[(&str, &str)]) -> Self {
-        let own = |name: &str| {
+        let required = |name: &str| {
             std::env::var(name)
                 .unwrap_or_else(|_| panic!("{name} is not set; `make bench` brings up what benchmarks need"))
         };
         let name = Uuid::now_v7().simple().to_string();
         let mut environment = BTreeMap::from([
-            ("kafka.brokers", own("KAFKA_BROKERS")),
-            ("redis.url", own("REDIS_URL")),
+            ("kafka.brokers", required("KAFKA_BROKERS")),
+            ("redis.url", required("REDIS_URL")),
             ("kafka.topic", format!("bench-{name}")),
             ("kafka.group", format!("bench-{name}")),
             ("redis.prefix", format!("bench-{name}:")),
@@ -44,21 +44,21 @@ impl World {
             ("delivery.allow_networks", r#"["127.0.0.0/8"]"#.to_owned()),
         ]);
         environment.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
-        let config =
-            Config::with(environment.iter().map(|(key, value)| (*key, value.as_str()))).expect("good settings");
+        let config = Config::with(environment.iter().map(|(key, value)| (*key, value.as_str())))
+            .expect("the settings are valid");
         let config = Arc::new(config);
         let environment = environment.into_iter().map(|(key, value)| (variable(key), value)).collect();
-        admin::Topics::new(&config).expect("a client").create().await.expect("topics");
+        admin::Topics::new(&config).expect("the client can be built").create().await.expect("the topics are created");
         Self { config, environment }
     }
 
-    /// The worker, at work from now on.
+    /// Starts a worker of this build.
     pub fn worker(&self) -> Process {
-        self.worker_of(env!("CARGO_BIN_EXE_optio-webhooks"))
+        self.worker_from(env!("CARGO_BIN_EXE_optio-webhooks"))
     }
 
-    /// Another build of the worker.
-    pub fn worker_of(&self, program: impl AsRef<OsStr>) -> Process {
+    /// Starts a worker of another build, `program`.
+    pub fn worker_from(&self, program: impl AsRef<OsStr>) -> Process {
         let mut command = Command::new(program);
         let admin = super::receiver::free_address();
         command
@@ -68,33 +68,33 @@ impl World {
         Process::start(command.env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned())))
     }
 
-    /// The program with other arguments.
-    pub fn call(&self, arguments: &[&str]) -> Process {
+    /// Starts the program with `arguments`.
+    pub fn start(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_optio-webhooks"));
         command.args(arguments).envs(self.environment.iter().cloned()).stdout(std::process::Stdio::null());
         Process::start(&mut command)
     }
 
-    /// A webhook for each path, for `events`.
+    /// Stores a webhook for `events` at each path of the receiver at `at`.
     pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) -> Vec<WebhookId> {
         let mut ids = Vec::new();
         let store = WebhookStore::new(
-            connection::open(&self.config.redis).expect("a URL").1,
+            connection::open(&self.config.redis).expect("the URL is valid").1,
             Keys::new(&self.config.redis.prefix),
         );
         for path in paths {
-            let url = format!("http://{at}{path}").parse().expect("a URL");
+            let url = format!("http://{at}{path}").parse().expect("the URL is valid");
             let mut webhook = Webhook::new(url, events.to_vec(), now_ms());
             webhook.secret = Some(SECRET.to_owned());
-            store.put(&webhook).await.expect("redis");
+            store.put(&webhook).await.expect("Redis answers");
             ids.push(webhook.id);
         }
         ids
     }
 
-    /// Writes `count` transitions that lead to `event`, each of another task, `per_second` of them at an even pace.
+    /// Writes `count` transitions that lead to `event`, each of a different task, at an even rate of `per_second`.
     pub async fn emit_evenly(&self, event: EventType, count: usize, per_second: usize) {
-        let producer: FutureProducer = clients::producer(&self.config).create().expect("a producer");
+        let producer: FutureProducer = clients::producer(&self.config).create().expect("the producer starts");
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
         let mut sent = Vec::with_capacity(count);
         let began = std::time::Instant::now();
@@ -104,19 +104,19 @@ impl World {
             while sent.len() < due.min(count) {
                 let (key, value) = transition(event);
                 let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
-                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("the queue has room"));
             }
         }
-        // A record that was not written would leave the measurement waiting for it.
+        // The benchmark would wait forever for the delivery of a record that was not written.
         for sent in sent {
-            sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+            sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
         }
     }
 
-    /// Writes `count` transitions that lead to `event`, each of another task.
+    /// Writes `count` transitions that lead to `event`, each of a different task, as fast as possible.
     pub async fn emit(&self, event: EventType, count: usize) {
         let producer: FutureProducer =
-            clients::producer(&self.config).set("linger.ms", "20").create().expect("a producer");
+            clients::producer(&self.config).set("linger.ms", "20").create().expect("the producer starts");
         let mut left = count;
         while left > 0 {
             let window = left.min(20_000);
@@ -124,17 +124,17 @@ impl World {
             for _ in 0..window {
                 let (key, value) = transition(event);
                 let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
-                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("room in the queue"));
+                sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("the queue has room"));
             }
             for sent in sent {
-                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("written");
+                sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
             }
             left -= window;
         }
     }
 }
 
-/// Its title says when it was written, so that the receiver can tell how long it took.
+/// The key and the value of a transition. Its title is the current time, from which the receiver computes the latency.
 fn transition(event: EventType) -> (String, String) {
     let (task, now) = (Uuid::now_v7(), now_ms());
     (task.to_string(), sample::transition(event, task, &now.to_string(), now).to_string())

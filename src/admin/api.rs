@@ -70,15 +70,15 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/api/{*path}", axum::routing::any(unknown))
         .method_not_allowed_fallback(not_allowed)
         .route_layer(middleware::from_fn(known_parameters))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), with_bearer_token))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), require_token))
         .with_state(admin.clone())
 }
 
 /// The calls that take query parameters. They check their parameters themselves.
 const WITH_PARAMETERS: [&str; 2] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters"];
 
-/// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the whole
-/// list for the matching part.
+/// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the
+/// whole list for the matching part.
 async fn known_parameters(request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let query = request.uri().query().filter(|query| !query.is_empty());
@@ -92,7 +92,7 @@ async fn known_parameters(request: Request, next: Next) -> Response {
 }
 
 /// Lets a request with the bearer token through.
-async fn with_bearer_token(State(admin): State<Shared>, request: Request, next: Next) -> Response {
+async fn require_token(State(admin): State<Shared>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     let token = authorization

@@ -1,8 +1,8 @@
 //! Who may use the admin server: a program with the bearer token, a person with a session in a cookie.
 //!
-//! A session is a value that only a holder of the token can make: the time at which it ends, a random number, and an HMAC
-//! of both. Every admin server with the same token accepts it, and nothing is stored. Forms carry an HMAC of the session,
-//! which a page of another origin can't know.
+//! A session is a value that only a holder of the token can make: the time at which it ends, a random number, and an
+//! HMAC of both. Every admin server with the same token accepts it, and nothing is stored. Forms carry an HMAC of the
+//! session, which a page of another origin can't know.
 
 use axum::http::HeaderMap;
 use axum_extra::extract::cookie::{Cookie, SameSite};

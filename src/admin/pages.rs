@@ -51,7 +51,7 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/dead-letters/{partition}/{offset}", get(dead_letters::show))
         .route("/status", get(status::show))
         .route("/sign-out", post(sign_in::sign_out))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), signed_in));
+        .route_layer(middleware::from_fn_with_state(admin.clone(), require_session));
     Router::new()
         .merge(signed_in)
         .route(auth::SIGN_IN, get(sign_in::show).post(sign_in::sign_in))
@@ -65,7 +65,7 @@ pub fn routes(admin: &Shared) -> Router {
 }
 
 /// Lets a request with a session through, and sends a person without one to the sign-in page.
-async fn signed_in(State(admin): State<Shared>, jar: CookieJar, mut request: Request, next: Next) -> Response {
+async fn require_session(State(admin): State<Shared>, jar: CookieJar, mut request: Request, next: Next) -> Response {
     let session = jar.get(auth::COOKIE).and_then(|cookie| admin.guard.session(cookie.value(), auth::now_s()));
     if let Some(session) = session {
         request.extensions_mut().insert(session);

@@ -31,7 +31,7 @@ const REMEMBERED_MAX: usize = 20;
 
 /// The time that the end of the process waits for running replays.
 const END_MAX: Duration = Duration::from_secs(10);
-/// The time between two looks at whether they have ended.
+/// The time between two checks whether they have ended.
 const END_STEP: Duration = Duration::from_millis(20);
 
 /// The choice of dead letters to replay, and how to replay them. The filters narrow each other.
@@ -77,7 +77,7 @@ impl ReplayRequest {
             Some((partition.parse().ok()?, offset.parse().ok()?))
         });
         let at = match at {
-            Some(None) => return Err(Problem::field("letter", "isn't the id of a dead letter, like 3/1042")),
+            Some(None) => return Err(Problem::field("letter", "isn't the id of a dead letter, such as 3/1042")),
             Some(at) => at,
             None => None,
         };

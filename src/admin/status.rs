@@ -86,8 +86,9 @@ impl Admin {
     pub async fn status(&self) -> Result<Status, Problem> {
         let reports = self.reports.all().await?;
         let names = Names::new(&self.config);
-        let events = reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
-        let blocked = events.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
+        let read_partitions =
+            reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
+        let blocked = read_partitions.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
         let lags = self.lags.now(blocked).await?;
         let reader =
             |lag: &Lag| reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
@@ -144,11 +145,11 @@ fn worker(report: &Report) -> WorkerStatus {
 }
 
 fn endpoints(reports: &[Report]) -> Vec<EndpointStatus> {
-    let of = |report: &Report| {
+    let of_report = |report: &Report| {
         let worker = report.worker.clone();
         report.endpoints.clone().into_iter().map(move |endpoint| EndpointStatus { worker: worker.clone(), endpoint })
     };
-    let mut all: Vec<EndpointStatus> = reports.iter().flat_map(of).collect();
+    let mut all: Vec<EndpointStatus> = reports.iter().flat_map(of_report).collect();
     all.sort_by_key(|one| (one.endpoint.breaker, std::cmp::Reverse(one.endpoint.waiting), one.endpoint.webhook_id));
     all
 }

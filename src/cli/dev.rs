@@ -1,4 +1,4 @@
-//! `dev`: the whole system on embedded defaults, and the story of a few deliveries.
+//! `dev`: runs the whole system on this machine, and shows a few deliveries from start to end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::dev::receiver::Receiver;
 use crate::dev::redis_server::RedisServer;
 use crate::topics::{MESSAGE_MAX, needed};
 
-use story::{SECRET, Story};
+use demo::{Demo, SECRET};
 
+mod demo;
 mod observation;
-mod story;
 
 /// `optio-webhooks dev`
 #[derive(clap::Args)]
 pub struct Dev {
-    /// Exit after the story: with 0 if all came out as it should, else with 1.
+    /// Exit after the sample events: with 0 if every delivery went as expected, else with 1.
     #[arg(long)]
     once: bool,
 }
 
-/// Signs in to the page; this system is gone when it ends.
+/// The admin token. It need not be secret: the server listens on this machine only, and ends with this process.
 const TOKEN: &str = "dev";
 const BROKERS: i32 = 1;
 const PARTITIONS: i32 = 4;
 
-/// Short waits, so that the story takes seconds.
+/// The configuration of the demo. Its waits are short, so that the demo takes seconds.
 fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
     let mut config = Config::built_in();
     config.kafka.brokers = brokers;
@@ -52,28 +52,28 @@ fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
 }
 
 impl Dev {
-    /// Until Ctrl-C, or the story's end with `--once`.
+    /// Runs until Ctrl-C; with `--once`, until the sample events are done.
     pub async fn run(self) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let redis_server = tokio::task::spawn_blocking(RedisServer::start).await.context("redis-server")??;
         let broker = MockCluster::new(BROKERS).context("in-process broker")?;
         let config = Arc::new(settings(broker.bootstrap_servers(), redis_server.url.clone())?);
         create_topics(&broker, &config)?;
-        let story = tokio::select! {
-            story = Story::begin(&config) => story?,
+        let demo = tokio::select! {
+            demo = Demo::start(&config) => demo?,
             () = signals.next() => return Ok(()),
         };
-        let done = tokio::select! {
-            done = story.tell() => done,
-            () = signals.next() => { story.end().await; return Ok(()) }
+        let outcome = tokio::select! {
+            outcome = demo.run() => outcome,
+            () = signals.next() => { demo.end().await; return Ok(()) }
         };
-        if !self.once && done.is_ok() {
-            say(&invitation(&config, &story.receiver, story.page));
-            story.watch(&mut signals).await;
+        if !self.once && outcome.is_ok() {
+            say(&next_steps(&config, &demo.receiver, demo.page));
+            demo.watch(&mut signals).await;
         }
-        story.end().await;
+        demo.end().await;
         drop(redis_server);
-        done.map_err(Failure::Run)
+        outcome.map_err(Failure::Run)
     }
 }
 
@@ -84,7 +84,8 @@ fn create_topics(broker: &MockCluster<'_, DefaultProducerContext>, config: &Conf
     Ok(())
 }
 
-fn invitation(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) -> String {
+/// What to try in another terminal.
+fn next_steps(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) -> String {
     format!(
         "
 It stays up until Ctrl-C. In another terminal:
@@ -95,7 +96,7 @@ It stays up until Ctrl-C. In another terminal:
   optio-webhooks emit --event task.completed
   optio-webhooks listen --secret s3cret
 
-The receiver is http://{}/, its secret {SECRET}. The settings page is http://{page}/, its token {TOKEN}.
+The receiver is http://{}/, and its secret is {SECRET}. The settings page is http://{page}/, and its token is {TOKEN}.
 ",
         config.kafka.brokers, config.redis.url, receiver.address
     )

@@ -12,9 +12,10 @@ use uuid::Uuid;
 use super::{Failure, say};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::event::{Decoded, EventType, Limits, Position, decode, sample};
+use crate::event::{Decoded, EventType, Limits, decode, sample};
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
+use crate::position::{RecordPosition, TimestampMs};
 
 /// `optio-webhooks emit`
 #[derive(clap::Args)]
@@ -116,8 +117,8 @@ impl Emit {
             let unreadable =
                 |why: String| Failure::Usage(format!("transition {number} in the input: {why}; nothing was written"));
             let value = value.map_err(|error| unreadable(error.to_string()))?;
-            let at = Position { topic: &config.kafka.topic, partition: 0, offset: 0, timestamp_ms: now_ms() };
-            let decoded = decode(Some(value.to_string().as_bytes()), at, Limits::new(config));
+            let at = RecordPosition { topic: config.kafka.topic.as_str().into(), partition: 0, offset: 0 };
+            let decoded = decode(Some(value.to_string().as_bytes()), &at, TimestampMs(now_ms()), Limits::new(config));
             match decoded {
                 Err(error) if !self.unchecked => return Err(unreadable(error.to_string())),
                 Ok(Decoded::Nothing(_)) => {

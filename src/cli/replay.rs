@@ -1,4 +1,4 @@
-//! `replay`: dead letters back into delivery, and the past to one webhook.
+//! `replay`: sends dead letters again, or with `--from-log` past events to one webhook.
 
 mod progress;
 
@@ -26,69 +26,69 @@ use crate::store::{Keys, connection};
 use crate::webhook::{Webhook, WebhookId};
 
 const EXAMPLES: &str = "Examples:
-  optio-webhooks replay --all --dry-run                                what is there, by webhook and reason
-  optio-webhooks replay --webhook 0190… --since 2h                     those of one webhook since its outage
+  optio-webhooks replay --all --dry-run                                count the dead letters by webhook and reason
+  optio-webhooks replay --webhook 0190… --since 2h                     those of one webhook from the last two hours
   optio-webhooks replay --reason exhausted --event task.failed --rate 50
-  optio-webhooks replay --delivery 5f0c…                               one
-  optio-webhooks replay --all                                          every one of them
-  optio-webhooks replay --from-log --webhook 0190… --since 2026-11-01  the past, to a webhook that is new
+  optio-webhooks replay --delivery 5f0c…                               a single delivery
+  optio-webhooks replay --all                                          all dead letters
+  optio-webhooks replay --from-log --webhook 0190… --since 2026-11-01  past events, to a new webhook
 
-Filters narrow each other; several values of one filter, with commas, widen it. It can be interrupted at any time and run
-again: what was replayed is not replayed twice (see --again).";
+Filters narrow each other. Several values of one filter, separated by commas, widen it. A replay can be interrupted at any
+time and run again: nothing is replayed twice (see --again).";
 
 /// `optio-webhooks replay`
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Replay {
-    /// Dead letters of these webhooks.
+    /// Only dead letters of these webhooks.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     webhook: Vec<WebhookId>,
-    /// Of these event types.
+    /// Only these event types.
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     event: Vec<EventType>,
-    /// That died of these.
+    /// Only dead letters with these reasons.
     #[arg(long, value_delimiter = ',')]
     reason: Vec<DeadReason>,
-    /// With these delivery ids.
+    /// Only dead letters with these delivery ids.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     delivery: Vec<DeliveryId>,
-    /// That died then or later: 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days.
+    /// Only those from this time on: 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// That died before.
+    /// Only those from before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
-    /// No more than this many: the first that are found, the oldest of each partition first.
+    /// The highest number to replay. The oldest of each partition come first.
     #[arg(long, value_name = "COUNT")]
     limit: Option<NonZeroU64>,
-    /// All of them.
+    /// Replay all dead letters.
     #[arg(long, conflicts_with_all = ["webhook", "event", "reason", "delivery", "since", "until", "limit", "from_log"])]
     all: bool,
-    /// Put back no more than this many a second.
+    /// The highest number to replay each second.
     #[arg(long, value_name = "PER_SECOND")]
     rate: Option<NonZeroU32>,
-    /// Only count what would go.
+    /// Only count what would be replayed.
     #[arg(long)]
     dry_run: bool,
-    /// Also what was replayed before.
+    /// Also replay what was replayed before.
     #[arg(long)]
     again: bool,
-    /// Don't ask before --all.
+    /// Don't ask for confirmation of --all.
     #[arg(long)]
     yes: bool,
-    /// Tell one webhook the past events of the events' topic instead, even those from before it existed.
+    /// Rewind: send past events from the topic of events to one webhook instead, even events from before it existed.
     #[arg(long, requires = "webhook", requires = "since", conflicts_with_all = ["reason", "delivery"])]
     from_log: bool,
-    /// The summary as JSON.
+    /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// How often a replay that another one holds up asks again.
-const WAIT_STEP: Duration = Duration::from_millis(500);
+/// The wait between two tries to get the lease while another replay runs.
+const LEASE_WAIT: Duration = Duration::from_millis(500);
 
 impl Replay {
-    /// Until everything chosen is back in delivery, or a signal.
+    /// Replays until everything that was chosen is replayed, or until a signal.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         if !self.all && !self.from_log && self.limit.is_none() && self.choice().is_everything() {
             return Err(Failure::Usage(format!("nothing is chosen, and nothing was replayed.\n\n{EXAMPLES}")));
@@ -102,15 +102,15 @@ impl Replay {
         let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
         let work = self.work(&webhooks)?;
         let mut signals = Signals::new()?;
-        let lease = if self.dry_run { None } else { Some(Lease::new(redis, &keys, &who())) };
+        let lease = if self.dry_run { None } else { Some(Lease::new(redis, &keys, &lease_holder())) };
         if let Some(lease) = &lease {
             tokio::select! {
-                taken = take(lease) => taken?,
+                acquired = acquire(lease) => acquired?,
                 () = signals.next() => return Err(interrupted()),
             }
         }
-        let (outcome, was_interrupted) = self.work_under(config, work, lease, &mut signals).await?;
-        self.tell(&outcome, &webhooks)?;
+        let (outcome, was_interrupted) = self.run_work(config, work, lease, &mut signals).await?;
+        self.print_summary(&outcome, &webhooks)?;
         if was_interrupted { Err(interrupted()) } else { Ok(()) }
     }
 
@@ -132,7 +132,9 @@ impl Replay {
             return Ok(Work::DeadLetters { choice: self.choice(), active });
         }
         let [id] = self.webhook[..] else {
-            return Err(Failure::Usage("--from-log tells one webhook: --webhook takes one id with it".to_owned()));
+            return Err(Failure::Usage(
+                "--from-log sends events to one webhook: give --webhook exactly one id".to_owned(),
+            ));
         };
         let Some(webhook) = webhooks.get(&id) else {
             return Err(anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into());
@@ -148,11 +150,12 @@ impl Replay {
             until_ms: self.until.map(|moment| moment.0),
             events: self.event.clone(),
         };
-        Ok(Work::Past { webhook: Box::new(webhook.clone()), past })
+        Ok(Work::Rewind { webhook: Box::new(webhook.clone()), past })
     }
 
-    /// Runs on a thread of its own, since reading and writing block; signals end it after its batch.
-    async fn work_under(
+    /// Runs `work` on its own thread, because reading and writing block. The first signal ends it after its current
+    /// batch.
+    async fn run_work(
         &self,
         config: &Config,
         work: Work,
@@ -170,7 +173,7 @@ impl Replay {
         let replay = session::run(lease, stop.clone(), {
             let (config, stop) = (config.clone(), stop.clone());
             move |still_ours| {
-                let mut watch = Watch { progress: &mut |now| progress.tell(now), stop: &stop, still_ours };
+                let mut watch = Watch { progress: &mut |now| progress.show(now), stop: &stop, still_ours };
                 let outcome = work.run(&config, &manner, &mut watch);
                 progress.end();
                 outcome
@@ -178,27 +181,27 @@ impl Replay {
         });
         let stopping = async {
             signals.next().await;
-            eprintln!("stopping after the batch that is on its way; a second signal stops at once");
+            eprintln!("stopping after the current batch; a second signal stops at once");
             stop.cancel();
             signals.next().await;
         };
         tokio::select! {
             outcome = replay => Ok((outcome?, stop.is_cancelled())),
             () = stopping => Err(anyhow::anyhow!(
-                "stopped at once: of the batch that was on its way some may be replayed. Run again with the same choice to go on"
+                "stopped at once: a part of the current batch may be replayed. Run it again with the same filters to go on"
             )
             .into()),
         }
     }
 
-    fn tell(&self, outcome: &Outcome, webhooks: &HashMap<WebhookId, Webhook>) -> Result<(), Failure> {
+    fn print_summary(&self, outcome: &Outcome, webhooks: &HashMap<WebhookId, Webhook>) -> Result<(), Failure> {
         match outcome {
-            Outcome::DeadLetters(summary) => self.tell_dead_letters(summary, webhooks),
-            Outcome::Past(summary) => self.tell_past(summary),
+            Outcome::DeadLetters(summary) => self.print_dead_letters(summary, webhooks),
+            Outcome::Rewind(summary) => self.print_rewind(summary),
         }
     }
 
-    fn tell_dead_letters(
+    fn print_dead_letters(
         &self,
         summary: &dead_letters::Summary,
         webhooks: &HashMap<WebhookId, Webhook>,
@@ -217,28 +220,28 @@ impl Replay {
             }));
         }
         for ((webhook, reason), count) in &summary.replayed {
-            let whom = match webhook {
+            let target = match webhook {
                 Some(id) => {
                     let url = webhooks.get(id).map_or(String::new(), |webhook| format!("  {}", webhook.url));
                     format!("{id}{url}")
                 }
                 None => "(records that couldn't be read)".to_owned(),
             };
-            say(&format!("{count:>9}  {:<10} {whom}", reason.as_str()));
+            say(&format!("{count:>9}  {:<10} {target}", reason.as_str()));
         }
         for (id, count) in &summary.gone {
             let state = if webhooks.contains_key(id) { "inactive" } else { "deleted" };
-            say(&format!("{count:>9}  left alone: webhook {id} is {state}"));
+            say(&format!("{count:>9}  skipped: webhook {id} is {state}"));
         }
         if summary.before > 0 {
-            say(&format!("{:>9}  left alone: replayed before (--again replays them)", summary.before));
+            say(&format!("{:>9}  skipped: replayed before (--again replays them)", summary.before));
         }
         if summary.shortened > 0 {
-            let where_to = "cut to what the topic took; the original stands where the dead letter says";
-            say(&format!("{:>9}  left alone: {where_to}", summary.shortened));
+            let reason = "shortened; each dead letter says where the original record is";
+            say(&format!("{:>9}  skipped: {reason}", summary.shortened));
         }
         if summary.foreign > 0 {
-            say(&format!("{:>9}  left alone: not dead letters of ours", summary.foreign));
+            say(&format!("{:>9}  skipped: not dead letters of this program", summary.foreign));
         }
         let verb = if self.dry_run { "would be replayed" } else { "replayed" };
         say(&format!(
@@ -250,7 +253,7 @@ impl Replay {
         Ok(())
     }
 
-    fn tell_past(&self, summary: &from_log::Summary) -> Result<(), Failure> {
+    fn print_rewind(&self, summary: &from_log::Summary) -> Result<(), Failure> {
         if self.json {
             let by_event: BTreeMap<&str, u64> =
                 summary.replayed.iter().map(|(event, count)| (event.as_str(), *count)).collect();
@@ -264,26 +267,26 @@ impl Replay {
             say(&format!("{count:>9}  {}", event.as_str()));
         }
         if summary.before > 0 {
-            say(&format!("{:>9}  left alone: told by an earlier rewind (--again tells them again)", summary.before));
+            say(&format!("{:>9}  skipped: sent by an earlier rewind (--again sends them again)", summary.before));
         }
         if summary.unreadable > 0 {
-            say(&format!("{:>9}  left alone: can't be read as transitions", summary.unreadable));
+            say(&format!("{:>9}  skipped: can't be read as transitions", summary.unreadable));
         }
-        let verb = if self.dry_run { "would be told" } else { "told" };
+        let verb = if self.dry_run { "would be sent" } else { "sent" };
         say(&format!("{} {verb}, of {} records looked at", summary.total(), summary.looked_at));
         Ok(())
     }
 }
 
-/// What is replayed.
+/// The work of a replay: dead letters, or the past events of a rewind.
 enum Work {
     DeadLetters { choice: Choice, active: HashSet<WebhookId> },
-    Past { webhook: Box<Webhook>, past: Past },
+    Rewind { webhook: Box<Webhook>, past: Past },
 }
 
 enum Outcome {
     DeadLetters(dead_letters::Summary),
-    Past(from_log::Summary),
+    Rewind(from_log::Summary),
 }
 
 impl Work {
@@ -292,46 +295,49 @@ impl Work {
             Self::DeadLetters { choice, active } => {
                 dead_letters::replay(config, &choice, manner, &active, watch).map(Outcome::DeadLetters)
             }
-            Self::Past { webhook, past } => from_log::rewind(config, &webhook, &past, manner, watch).map(Outcome::Past),
+            Self::Rewind { webhook, past } => {
+                from_log::rewind(config, &webhook, &past, manner, watch).map(Outcome::Rewind)
+            }
         }
     }
 }
 
 fn interrupted() -> Failure {
-    anyhow::anyhow!("interrupted; run again with the same choice to go on: nothing is replayed twice").into()
+    anyhow::anyhow!("interrupted; run it again with the same filters to go on: nothing is replayed twice").into()
 }
 
-/// For whoever waits for us.
-fn who() -> String {
+/// The holder of the lease, as a replay that waits for it shows it.
+fn lease_holder() -> String {
     format!("process {} on {}", std::process::id(), crate::worker::hostname())
 }
 
 /// Waits until no other replay runs. Cancel safe.
-async fn take(lease: &Lease) -> Result<(), Failure> {
-    let mut told = false;
+async fn acquire(lease: &Lease) -> Result<(), Failure> {
+    let mut is_announced = false;
     loop {
         match lease.ask().await? {
             LeaseAnswer::Ours => return Ok(()),
-            LeaseAnswer::Theirs(who) if !told => {
-                eprintln!("another replay runs ({who}); waiting for its end");
-                told = true;
+            LeaseAnswer::Theirs(who) if !is_announced => {
+                eprintln!("another replay runs ({who}); waiting until it has ended");
+                is_announced = true;
             }
             LeaseAnswer::Theirs(_) => {}
         }
-        tokio::time::sleep(WAIT_STEP).await;
+        tokio::time::sleep(LEASE_WAIT).await;
     }
 }
 
-/// On a terminal a question; elsewhere `--yes` is the answer.
+/// Asks for confirmation on a terminal. Where there is no terminal, `--yes` is needed.
 fn confirm() -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage(
-            "--all replays every dead letter: say --yes where nobody can be asked; nothing was replayed".to_owned(),
+            "--all replays every dead letter and needs --yes where there is no terminal; nothing was replayed"
+                .to_owned(),
         ));
     }
     eprint!("Replay every dead letter of every webhook? [y/N] ");
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context("no answer")?;
+    std::io::stdin().lock().read_line(&mut answer).context("the answer can't be read")?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `run`: the life of the worker's process.
+//! `run`: the process of the worker and the admin server, from its start to its drain.
 
 use std::sync::Arc;
 
@@ -24,24 +24,24 @@ use crate::worker::{Prepared, Worker};
 
 /// `optio-webhooks run`
 #[derive(clap::Args)]
-#[command(after_help = "SIGTERM or Ctrl-C drains: nothing new is started, what is in flight is finished within \
-worker.drain_timeout, offsets are committed. A second signal stops at once.")]
+#[command(after_help = "SIGTERM or Ctrl-C drains: no delivery is started, those in flight may finish within \
+worker.drain_timeout, and offsets are committed. A second signal stops at once.")]
 pub struct Run {
-    /// Run only this part; both by default.
+    /// Run only this part; by default both run.
     #[arg(long, value_enum)]
     only: Option<Part>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// Deliveries, with /healthz, /readyz and /metrics.
+    /// The worker, with /healthz, /readyz and /metrics.
     Worker,
-    /// The settings page and the API, with the same.
+    /// The settings page and the API, with the same three paths.
     Admin,
 }
 
 impl Run {
-    /// Until a signal, or until a part of it fails.
+    /// Runs until a signal arrives or the worker ends by itself.
     pub async fn run(self, config: Config) -> Result<(), Failure> {
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
@@ -51,11 +51,11 @@ impl Run {
         tracing::info!(address = %serving.address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
         if self.only == Some(Part::Admin) {
             tokio::select! {
-                fit = redis_fits(&config, &readiness.conditions) => fit?,
+                checked = check_redis(&config, &readiness.conditions) => checked?,
                 () = signals.next() => return Ok(()),
             }
             let watching = CancellationToken::new();
-            readiness.started(watch(&config, &readiness.conditions, watching.clone())?);
+            readiness.started(watch_webhooks(&config, &readiness.conditions, watching.clone())?);
             signals.next().await;
             watching.cancel();
             serving.end().await;
@@ -73,16 +73,16 @@ impl Run {
         };
         readiness.draining();
         tracing::info!(timeout_s = config.worker.drain_timeout.as_secs(), "draining");
-        let left = tokio::select! {
-            (left, ()) = async { tokio::join!(worker.drain(&config), serving.end()) } => left,
-            () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal: what was in flight may be repeated").into()),
+        let unfinished = tokio::select! {
+            (unfinished, ()) = async { tokio::join!(worker.drain(&config), serving.end()) } => unfinished,
+            () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal; deliveries in flight may be repeated").into()),
         };
         if failed {
             return Err(anyhow::anyhow!("the worker ended by itself; the log says why").into());
         }
-        if left > 0 {
+        if unfinished > 0 {
             return Err(anyhow::anyhow!(
-                "{left} deliveries were still in flight after worker.drain_timeout; they may be repeated"
+                "{unfinished} deliveries were still in flight after worker.drain_timeout; they may be repeated"
             )
             .into());
         }
@@ -91,16 +91,17 @@ impl Run {
     }
 }
 
-/// Each endpoint keeps a connection or more: the usual soft limit of 1,024 open files is soon reached.
+/// Raises the limit of open files. Each endpoint keeps one connection or more, so the usual soft limit of 1,024 is soon
+/// reached.
 fn raise_open_files() {
     match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) => tracing::debug!(limit, "open files"),
+        Ok(limit) => tracing::debug!(limit, "the limit of open files is raised"),
         Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
 }
 
-/// Waits for Redis; one that is too old is refused, and one that may lose what it is given is warned of.
-async fn redis_fits(config: &Config, conditions: &Conditions) -> Result<(), Failure> {
+/// Waits until Redis answers. One that is too old is an error. One whose settings may lose data is logged as a warning.
+async fn check_redis(config: &Config, conditions: &Conditions) -> Result<(), Failure> {
     let (_, redis) = connection::open(&config.redis).context("redis.url")?;
     let mut outage = conditions.outage("redis: its version", Severity::NotReady);
     loop {
@@ -118,8 +119,13 @@ async fn redis_fits(config: &Config, conditions: &Conditions) -> Result<(), Fail
     }
 }
 
-/// An admin server shows what workers would say of the store, and stays ready: that is where it can be mended.
-fn watch(config: &Arc<Config>, conditions: &Conditions, stop: CancellationToken) -> Result<Snapshots, Failure> {
+/// Keeps a snapshot of the webhooks for the admin server, so that its page shows problems with them. They are only
+/// warnings here: the admin server must stay ready, because people use it to repair the webhooks.
+fn watch_webhooks(
+    config: &Arc<Config>,
+    conditions: &Conditions,
+    stop: CancellationToken,
+) -> Result<Snapshots, Failure> {
     let (client, connection) = connection::open(&config.redis).context("redis.url")?;
     let setup = snapshot::Setup {
         client,
@@ -134,12 +140,12 @@ fn watch(config: &Arc<Config>, conditions: &Conditions, stop: CancellationToken)
     Ok(snapshot::keep(setup, stop))
 }
 
-/// Waits for both, and finds out where the groups stand.
+/// Waits until Kafka and Redis answer, and checks the committed offsets of the groups.
 async fn prepare(config: &Arc<Config>, conditions: &Conditions) -> Result<Prepared, Failure> {
-    let (mut prepared, ()) = tokio::try_join!(topics(config), redis_fits(config, conditions))?;
+    let (mut prepared, ()) = tokio::try_join!(check_topics(config), check_redis(config, conditions))?;
     let mut outage = conditions.outage("kafka: offsets of the groups", Severity::NotReady);
     loop {
-        match offsets(config).await {
+        match check_offsets(config).await {
             Ok(committed) => {
                 prepared.committed = Some(committed);
                 return Ok(prepared);
@@ -152,8 +158,9 @@ async fn prepare(config: &Arc<Config>, conditions: &Conditions) -> Result<Prepar
 }
 
 enum OffsetsProblem {
+    /// Kafka or Redis does not answer.
     Away(anyhow::Error),
-    /// `kafka.offsets_lost = "refuse"`
+    /// Offsets are lost, and `kafka.offsets_lost` is `refuse`.
     Refused(String),
 }
 
@@ -163,14 +170,14 @@ impl From<anyhow::Error> for OffsetsProblem {
     }
 }
 
-/// Says where offsets are gone, and does what `kafka.offsets_lost` asks for. The name of a group that has commits.
-async fn offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem> {
+/// Logs lost offsets and applies `kafka.offsets_lost`. Returns the name of a group that has commits.
+async fn check_offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem> {
     let (_, redis) = connection::open(&config.redis).context("redis.url")?;
     let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
     let webhooks = store.peek().await.context("the webhooks can't be counted")?.found;
     let blocking = config.clone();
     let groups = tokio::task::spawn_blocking(move || offsets_lost::look(&blocking)).await;
-    let groups = groups.context("the question was given up")??;
+    let groups = groups.context("the task that reads the committed offsets failed")??;
     for group in &groups {
         for (position, extent) in group.outside() {
             tracing::warn!(
@@ -180,7 +187,7 @@ async fn offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem>
                 committed = position.committed,
                 low = extent.low,
                 high = extent.high,
-                "a committed offset is outside of its partition's records: reading begins at the oldest of them"
+                "a committed offset is outside the records of its partition; reading begins at the oldest record"
             );
         }
         if !group.is_lost() || webhooks == 0 {
@@ -204,15 +211,15 @@ async fn offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem>
                     group = name,
                     records,
                     webhooks,
-                    "{lost}: it skips them and begins with what is written from now on (kafka.offsets_lost = \"latest\")"
+                    "{lost}: it skips them and begins with records written from now on (kafka.offsets_lost = \"latest\")"
                 );
                 let (blocking, group) = (config.clone(), group.clone());
                 let skipped = tokio::task::spawn_blocking(move || offsets_lost::skip_to_end(&blocking, &group)).await;
-                skipped.context("the commit was given up")??;
+                skipped.context("the task that commits the ends of the partitions failed")??;
             }
             OffsetsLost::Refuse => {
                 return Err(OffsetsProblem::Refused(format!(
-                    "{lost}; kafka.offsets_lost = refuse: allowed is earliest (deliver them; what is older than delivery.age_max isn't sent) or latest (skip them)"
+                    "{lost}; kafka.offsets_lost = refuse: allowed is earliest (deliver them, except events older than delivery.age_max) or latest (skip them)"
                 )));
             }
         }
@@ -220,8 +227,8 @@ async fn offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem>
     Ok(groups.into_iter().find(offsets_lost::AtStart::has_commits).map(|group| group.group))
 }
 
-/// Waits for the broker; topics that would lose data are refused.
-async fn topics(config: &Config) -> Result<Prepared, Failure> {
+/// Waits until the broker answers. A topic that would lose data is an error.
+async fn check_topics(config: &Config) -> Result<Prepared, Failure> {
     let mut reconnect = Reconnect::default();
     loop {
         match Worker::prepare(config).await {
@@ -230,7 +237,7 @@ async fn topics(config: &Config) -> Result<Prepared, Failure> {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     brokers = config.kafka.brokers,
-                    "kafka is away: tried again"
+                    "kafka is away; trying again"
                 );
                 reconnect.wait().await;
             }
@@ -253,7 +260,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Cancel safe.
+    /// Waits for the next signal. Cancel safe.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

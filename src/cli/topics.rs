@@ -7,8 +7,8 @@ use crate::kafka::admin;
 /// `optio-webhooks topics`
 #[derive(clap::Subcommand)]
 pub enum Topics {
-    /// Show for each topic whether it exists and whether its settings would lose data. Exits with 78 if a topic is missing
-    /// or would lose data.
+    /// Show for each topic whether it exists and whether its settings would lose data. Exits with 78 if a topic is
+    /// missing, would lose data, or can't hold the largest records.
     Check {
         /// Print JSON.
         #[arg(long)]

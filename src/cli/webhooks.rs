@@ -1,4 +1,4 @@
-//! `webhooks …`: subscriptions, without the web page.
+//! `webhooks …`: manages webhooks without the settings page.
 
 use std::io::Read as _;
 use std::num::NonZeroU32;
@@ -27,35 +27,35 @@ use crate::webhook::{Shown, Webhook, WebhookId};
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
 pub enum Webhooks {
-    /// All of them, oldest first.
+    /// List all webhooks, oldest first.
     List {
         #[command(flatten)]
         output: Output,
     },
-    /// Add one; it gets every event from now on.
+    /// Add a webhook. It gets every event from now on.
     Add(Add),
-    /// Declare that the webhooks in Redis are all that there should be. Workers that miss some wait for this, or for the
-    /// others to come back.
+    /// Declare that the webhooks in Redis are all that there should be. Workers that miss some of them send nothing
+    /// until this is declared or the missing ones are back.
     Init,
-    /// One of them.
+    /// Show one webhook.
     Show {
-        /// Its id.
+        /// The id of the webhook.
         id: WebhookId,
         #[command(flatten)]
         output: Output,
     },
-    /// Change one; what isn't given stays.
+    /// Change a webhook. Options that are left out change nothing.
     Update(Update),
-    /// Remove one: nothing more is sent to it, pending retries included. Its delivery log goes with it.
+    /// Remove a webhook and its delivery log. Nothing more is sent to it, not even pending retries.
     Remove {
-        /// Its id.
+        /// The id of the webhook.
         id: WebhookId,
     },
-    /// Send it a sample event now and show the result; exits with 1 where the endpoint didn't take it.
+    /// Send a sample event at once and show the result. Exits with 1 if the endpoint did not accept it.
     Test {
-        /// Its id.
+        /// The id of the webhook.
         id: WebhookId,
-        /// What to send; by default the first that it subscribes to.
+        /// The event type; by default the first that the webhook subscribes to.
         #[arg(long)]
         event: Option<EventType>,
         #[command(flatten)]
@@ -63,10 +63,10 @@ pub enum Webhooks {
     },
 }
 
-/// How results look.
+/// The format of the result.
 #[derive(clap::Args)]
 pub struct Output {
-    /// As JSON, in the API's shapes.
+    /// Print JSON in the shapes of the API.
     #[arg(long)]
     json: bool,
 }
@@ -74,21 +74,21 @@ pub struct Output {
 /// `webhooks add`
 #[derive(clap::Args)]
 pub struct Add {
-    /// Where requests go; https:// unless delivery.allow_http is true.
+    /// The URL that requests go to. It must be https:// unless delivery.allow_http is true.
     #[arg(long)]
     url: Url,
-    /// What to be told of, separated by commas.
+    /// The event types to subscribe to, separated by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     events: Vec<EventType>,
     #[command(flatten)]
     secret: Secret,
-    /// For people.
+    /// A description for people.
     #[arg(long)]
     description: Option<String>,
-    /// Requests a second at the most.
+    /// The highest number of requests per second.
     #[arg(long)]
     rate_per_second: Option<NonZeroU32>,
-    /// What the body looks like; slack by default where the URL is Slack's.
+    /// The format of the body. By default it is slack for Slack's URLs, else optio.
     #[arg(long)]
     format: Option<PayloadFormat>,
     #[command(flatten)]
@@ -98,29 +98,29 @@ pub struct Add {
 /// `webhooks update`
 #[derive(clap::Args)]
 pub struct Update {
-    /// Its id.
+    /// The id of the webhook.
     id: WebhookId,
-    /// Where requests go.
+    /// The URL that requests go to.
     #[arg(long)]
     url: Option<Url>,
-    /// What to be told of, separated by commas.
+    /// The event types to subscribe to, separated by commas.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<EventType>>,
     #[command(flatten)]
     secret: Secret,
-    /// Requests are not signed any more.
+    /// Remove the secret: requests are no longer signed.
     #[arg(long, conflicts_with_all = ["secret", "secret_stdin"])]
     no_secret: bool,
-    /// For people.
+    /// A description for people.
     #[arg(long)]
     description: Option<String>,
-    /// false: nothing is sent, and what waits is dropped. true: send again.
+    /// false pauses the webhook: nothing is sent, and deliveries that wait are dropped. true resumes it.
     #[arg(long)]
     active: Option<bool>,
-    /// Requests a second at the most; 0 for no limit.
+    /// The highest number of requests per second; 0 for no limit.
     #[arg(long)]
     rate_per_second: Option<u32>,
-    /// What the body looks like.
+    /// The format of the body.
     #[arg(long)]
     format: Option<PayloadFormat>,
     #[command(flatten)]
@@ -129,10 +129,10 @@ pub struct Update {
 
 #[derive(clap::Args)]
 struct Secret {
-    /// Signs every request. Other users of this machine can see arguments: see --secret-stdin.
+    /// The secret that signs every request. Other users of this machine can see arguments: consider --secret-stdin.
     #[arg(long, conflicts_with = "secret_stdin")]
     secret: Option<String>,
-    /// Read the secret from standard input, up to the first line's end.
+    /// Read the secret from the first line of standard input.
     #[arg(long)]
     secret_stdin: bool,
 }
@@ -152,7 +152,7 @@ impl Secret {
 }
 
 impl Webhooks {
-    /// Asks Redis.
+    /// Runs the verb against Redis.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
@@ -166,7 +166,7 @@ impl Webhooks {
             Self::Update(update) => update.run(&store, config).await,
             Self::Remove { id } => {
                 if !store.remove(id).await? {
-                    return Err(unknown(id));
+                    return Err(not_found(id));
                 }
                 say(&format!("removed {id}: nothing more is sent to it"));
                 Ok(())
@@ -183,7 +183,7 @@ impl Add {
     async fn run(self, store: &WebhookStore, reports: &Reports, config: &Config) -> Result<(), Failure> {
         let draft = Draft {
             url: Some(self.url.into()),
-            events: Some(names(&self.events)),
+            events: Some(event_names(&self.events)),
             secret: self.secret.read()?.map(Some),
             description: self.description.map(Some),
             active: None,
@@ -207,7 +207,7 @@ impl Update {
         let secret = if self.no_secret { Some(None) } else { self.secret.read()?.map(Some) };
         let draft = Draft {
             url: self.url.map(String::from),
-            events: self.events.as_deref().map(names),
+            events: self.events.as_deref().map(event_names),
             secret,
             description: self.description.map(Some),
             active: self.active,
@@ -223,28 +223,28 @@ impl Update {
         let changed = store
             .change(self.id, |webhook| draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy)))
             .await?
-            .ok_or_else(|| unknown(self.id))?;
+            .ok_or_else(|| not_found(self.id))?;
         let webhook = changed.map_err(|problem| Failure::Usage(problem.to_string()))?;
         show(&webhook, &self.output)
     }
 }
 
-fn names(events: &[EventType]) -> Vec<String> {
+fn event_names(events: &[EventType]) -> Vec<String> {
     events.iter().map(|event| event.as_str().to_owned()).collect()
 }
 
 async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
     let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
     let count = store.declare(seen, now_ms()).await?;
-    say(&format!("{count} webhooks are in Redis, and that is right from now on: workers go on"));
+    say(&format!("declared that the {count} webhooks in Redis are all that there should be; workers go on"));
     Ok(())
 }
 
 async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
-    store.get(id).await?.ok_or_else(|| unknown(id))
+    store.get(id).await?.ok_or_else(|| not_found(id))
 }
 
-fn unknown(id: WebhookId) -> Failure {
+fn not_found(id: WebhookId) -> Failure {
     anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into()
 }
 
@@ -265,10 +265,7 @@ async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
         say(&line(webhook));
     }
     for unsupported in &unsupported {
-        say(&format!(
-            "{}  can't be read by this version, what is for it waits: {}",
-            unsupported.id, unsupported.problem
-        ));
+        say(&format!("{}  can't be read by this version, events for it wait: {}", unsupported.id, unsupported.problem));
     }
     if shown.is_empty() && unsupported.is_empty() {
         say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");
@@ -309,19 +306,19 @@ async fn test(
             .await?;
     let entry = trial.entry();
     let logged = &entry.logged;
-    let mut came_to = match (logged.error, logged.status_code) {
+    let mut result = match (logged.error, logged.status_code) {
         (None, Some(status)) => format!("delivered: {status}"),
         (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
         (Some(code), None) => format!("failed: {}", code.as_str()),
         (None, None) => unreachable!("an attempt without a failure has a status"),
     };
     if let Some(detail) = &logged.error_detail {
-        came_to = format!("{came_to} ({detail})");
+        result = format!("{result} ({detail})");
     }
     if output.json {
         say_json(&json!({ "delivery": entry.shown() }))?;
     } else {
-        say(&format!("{event} to {}: {came_to} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
+        say(&format!("{event} to {}: {result} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
     }
-    if logged.success { Ok(()) } else { Err(anyhow::anyhow!("the endpoint didn't take it: {came_to}").into()) }
+    if logged.success { Ok(()) } else { Err(anyhow::anyhow!("the endpoint did not accept it: {result}").into()) }
 }

@@ -1,4 +1,4 @@
-//! The bounds of settings, as `config/default.toml` names them.
+//! The bounds of the settings.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use super::masked::{masked_brokers, masked_url, must_be_percent_encoded};
 use super::{BadConfig, Config};
 use crate::http::tunnel::Proxy;
 
-/// How long the hand-off after a request may take within a drain: a request that begins right before a rebalance or
-/// SIGTERM and lasts for all of `delivery.timeout` must still be handed off or recorded before `worker.drain_timeout`
-/// is over, or the next owner repeats it.
+/// The time reserved within a drain for the hand-off after a request. A request may begin right before a rebalance or
+/// SIGTERM and take all of `delivery.timeout`. Its outcome must still be recorded or handed off within
+/// `worker.drain_timeout`; otherwise the next owner of the partition repeats the request.
 pub const HAND_OFF_MAX: Duration = Duration::from_secs(2);
 
 impl Config {
-    /// Holds every bound that a type can't.
+    /// Checks the bounds that types can't express.
     ///
     /// # Errors
-    /// One line for each key out of bounds.
+    /// [`BadConfig`] has one line for each key that is out of bounds.
     pub fn check(&self) -> Result<(), BadConfig> {
         let second = Duration::from_secs(1);
         let millisecond = Duration::from_millis(1);
         let mut bad = Vec::new();
-        let mut require = |holds: bool, key: &str, value: String, allowed: &str| {
-            if !holds {
+        let mut require = |is_allowed: bool, key: &str, value: String, allowed: &str| {
+            if !is_allowed {
                 bad.push(format!("{key} = {value}: allowed is {allowed}"));
             }
         };
-        let named = |name: &str| {
+        let is_name = |name: &str| {
             !name.is_empty()
                 && name.len() <= 200
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -36,18 +36,18 @@ impl Config {
             !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
             "kafka.brokers",
             format!("{:?}", masked_brokers(&kafka.brokers)),
-            "host:port, several with commas; a user's name and password belong in kafka.properties",
+            "host:port, separated by commas; a user name and password belong in kafka.properties",
         );
         for key in ["bootstrap.servers", "metadata.broker.list"] {
             require(
                 kafka.properties.get(key).is_none_or(|brokers| !brokers.contains('@')),
                 &format!("kafka.properties.{key:?}"),
                 format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", String::as_str))),
-                "host:port, several with commas; a user's name and password belong in properties of their own",
+                "host:port, separated by commas; a user name and password belong in sasl.username and sasl.password",
             );
         }
-        require(named(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
-        require(named(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
+        require(is_name(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
+        require(is_name(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
         require(
             (millisecond * 10..=second * 60).contains(&kafka.commit_interval),
             "kafka.commit_interval",
@@ -70,7 +70,7 @@ impl Config {
             self.events.bytes_max == 0 || (1_024..=100_000_000).contains(&self.events.bytes_max),
             "events.bytes_max",
             self.events.bytes_max.to_string(),
-            "0 (as the topic's own max.message.bytes allows) or 1024 to 100000000 (bytes)",
+            "0 (the limit is the topic's max.message.bytes) or 1024 to 100000000 (bytes)",
         );
         require(
             (1..=10_000).contains(&self.topics.partitions),
@@ -82,10 +82,10 @@ impl Config {
             self.topics.replication_factor == -1 || self.topics.replication_factor >= 1,
             "topics.replication_factor",
             self.topics.replication_factor.to_string(),
-            "-1 (the broker's default) or 1 and more",
+            "-1 (the broker's default), or 1 or more",
         );
         require(
-            redis_url(&self.redis.url),
+            is_redis_url(&self.redis.url),
             "redis.url",
             format!("{:?}", masked_url(&self.redis.url)),
             &format!(
@@ -140,7 +140,7 @@ impl Config {
             worker.retry_share.saturating_add(worker.wide_share) <= 90,
             "worker.retry_share + worker.wide_share",
             format!("{} + {}", worker.retry_share, worker.wide_share),
-            "90 (percent) together at most: first attempts of all other events have the rest",
+            "90 (percent) together at most: the rest is reserved for first attempts of all other events",
         );
         require(
             (1..=90).contains(&worker.slow_share),
@@ -186,8 +186,8 @@ impl Config {
             "delivery.timeout",
             time(delivery.timeout),
             &format!(
-                "up to {}, which is worker.drain_timeout = {} less the {} that a hand-off may take: a drain would \
-                 give up requests that are under way, and they would be repeated",
+                "up to {}, which is worker.drain_timeout = {} minus {} for the hand-off that may follow: a drain would \
+                 abandon longer requests, and they would be repeated",
                 time(worker.drain_timeout.saturating_sub(HAND_OFF_MAX)),
                 time(worker.drain_timeout),
                 time(HAND_OFF_MAX),
@@ -278,7 +278,7 @@ impl Config {
             "1024 to 900000 (bytes)",
         );
         require(
-            delivery.proxy.is_empty() || proxy_url(&delivery.proxy),
+            delivery.proxy.is_empty() || is_proxy_url(&delivery.proxy),
             "delivery.proxy",
             format!("{:?}", masked_url(&delivery.proxy)),
             &format!(
@@ -359,18 +359,18 @@ impl Config {
     }
 }
 
-/// Said of a URL whose password ends it too early.
+/// Advice for a URL whose user name or password contains characters that must be percent-encoded.
 const PERCENT_ENCODE: &str =
-    "; percent-encode what stands before the last @: / is written %2F, # %23, ? %3F, @ %40, % %25";
+    "; percent-encode the user name and password: / is written %2F, # is %23, ? is %3F, @ is %40, % is %25";
 
-fn redis_url(url: &str) -> bool {
+fn is_redis_url(url: &str) -> bool {
     let schemes = ["redis", "rediss", "valkey", "valkeys", "unix", "redis+unix", "valkey+unix"];
     !must_be_percent_encoded(url)
         && url::Url::parse(url).is_ok_and(|parsed| schemes.contains(&parsed.scheme()))
         && redis::Client::open(url).is_ok()
 }
 
-fn proxy_url(url: &str) -> bool {
+fn is_proxy_url(url: &str) -> bool {
     !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
 }
 
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_and_wide_events_leave_places_to_other_first_attempts_however_they_are_shared() {
+    fn retry_share_and_wide_share_leave_permits_to_other_first_attempts() {
         let mut config = Config::built_in();
         (config.worker.retry_share, config.worker.wide_share) = (45, 46);
         let error = config.check().unwrap_err().to_string();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_bounds_is_refused_with_key_value_and_what_is_allowed() {
+    fn a_value_out_of_bounds_is_refused_with_key_value_and_bounds() {
         let mut config = Config::built_in();
         config.delivery.attempts_max = 0;
         let error = config.check().unwrap_err().to_string();

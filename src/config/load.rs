@@ -1,4 +1,4 @@
-//! Where settings come from: the built-in defaults, then a file, then the environment.
+//! Loads the settings: the built-in defaults, overridden by a file, overridden by the environment.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,19 +10,19 @@ use figment::{Figment, Profile};
 
 use super::{BadConfig, Config};
 
-/// The defaults, as shipped.
+/// The built-in defaults.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
-/// Environment variables that override settings begin with this.
+/// The prefix of environment variables that override settings.
 pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
-/// Settings that are a text of any kind: an environment variable's value is taken as it stands. All others are read as
-/// TOML, or as a duration, an address or a name.
+/// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
+/// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
 const TEXTS: [&str; 7] =
     ["kafka.brokers", "kafka.topic", "kafka.group", "redis.url", "redis.prefix", "admin.token", "delivery.proxy"];
-/// Below this every setting is a text.
+/// The prefix of the librdkafka properties, which are all free text.
 const PROPERTIES: &str = "kafka.properties.";
 
-/// The environment variable that sets `key` (`section.key`).
+/// Returns the environment variable that sets `key` (`section.key`).
 #[must_use]
 pub fn variable(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.to_uppercase().replace('.', "__"))
@@ -33,11 +33,11 @@ fn is_text(key: &str) -> bool {
 }
 
 impl Config {
-    /// Defaults, then `file`, then the environment; checked.
+    /// Loads the defaults, then `file`, then the environment, and checks the bounds of all settings.
     ///
     /// # Errors
-    /// [`BadConfig`] names the first key that can't be read, or all keys that are out of bounds. No value of a setting
-    /// that may be secret is in it.
+    /// [`BadConfig`] names the keys that can't be read, or else all keys that are out of bounds. It never contains a
+    /// value that may be secret.
     pub fn load(file: Option<&Path>) -> Result<Self, BadConfig> {
         let mut figment = Figment::from(Toml::string(DEFAULT));
         if let Some(path) = file {
@@ -49,27 +49,29 @@ impl Config {
         extract(&figment)
     }
 
-    /// The defaults alone.
+    /// Returns the built-in defaults.
     #[must_use]
     pub fn built_in() -> Self {
-        Figment::from(Toml::string(DEFAULT)).extract().expect("the built-in defaults are read by a test")
+        Figment::from(Toml::string(DEFAULT)).extract().expect("a test reads the built-in defaults")
     }
 
-    /// The defaults with other values for some keys (`section.key`), written as in environment variables.
+    /// Returns the defaults with other values for some keys (`section.key`). The values are written as in environment
+    /// variables.
     ///
     /// # Errors
-    /// [`BadConfig`] as [`Config::load`].
+    /// [`BadConfig`], as for [`Config::load`].
     pub fn with<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, BadConfig> {
         let defaults = Figment::from(Toml::string(DEFAULT));
         extract(&values.into_iter().fold(defaults, |figment, (key, value)| set(figment, key, value)))
     }
 }
 
-/// A file's text, if that is TOML. What is wrong with it is said without the line: that may hold a secret.
+/// Reads a TOML file and returns its text. An error gives the number of the bad line but not its text, which may
+/// contain a secret.
 fn read(path: &Path) -> Result<String, BadConfig> {
     let bad = |problem: String| BadConfig(format!("--config {}: {problem}", path.display()));
     if !path.is_file() {
-        return Err(bad("there is no such file; a TOML file is expected".to_owned()));
+        return Err(bad("no such file; a TOML file is expected".to_owned()));
     }
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("can't be read: {error}")))?;
     match toml::from_str::<toml::Table>(&text) {
@@ -79,12 +81,12 @@ fn read(path: &Path) -> Result<String, BadConfig> {
                 .span()
                 .and_then(|span| text.get(..span.start))
                 .map_or(1, |before| before.bytes().filter(|byte| *byte == b'\n').count() + 1);
-            Err(bad(format!("line {line} isn't TOML; allowed are lines like key = \"text\", key = 5 and [section]")))
+            Err(bad(format!("line {line} isn't valid TOML; lines look like key = \"text\", key = 5 or [section]")))
         }
     }
 }
 
-/// The settings among environment variables, in the order of their names.
+/// Picks the settings out of environment variables and sorts them by key.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, BadConfig> {
     let mut settings = Vec::new();
     for (name, value) in variables {
@@ -94,7 +96,7 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<
             continue;
         }
         let Ok(value) = value.into_string() else {
-            return Err(BadConfig(format!("{name} isn't UTF-8, so that it can't be used as it stands")));
+            return Err(BadConfig(format!("{name} isn't UTF-8")));
         };
         settings.push((name[ENV_PREFIX.len()..].to_lowercase().replace("__", "."), value));
     }
@@ -102,19 +104,19 @@ fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<
     Ok(settings)
 }
 
-/// One more setting. A text is taken as it stands, whatever it looks like.
+/// Overrides one setting. Free text is taken exactly as it is, whatever it looks like.
 fn set(figment: Figment, key: &str, value: &str) -> Figment {
     let value = if is_text(key) { Value::from(value) } else { value.parse().unwrap_or_else(|never| match never {}) };
-    figment.merge(One { key: key.to_owned(), value })
+    figment.merge(SingleSetting { key: key.to_owned(), value })
 }
 
-/// A single setting as a provider, that knows its name.
-struct One {
+/// A provider of one setting. Errors about the setting name its environment variable.
+struct SingleSetting {
     key: String,
     value: Value,
 }
 
-impl figment::Provider for One {
+impl figment::Provider for SingleSetting {
     fn metadata(&self) -> figment::Metadata {
         figment::Metadata::named(format!("environment variable {}", variable(&self.key)))
     }
@@ -127,19 +129,19 @@ impl figment::Provider for One {
 }
 
 fn extract(figment: &Figment) -> Result<Config, BadConfig> {
-    let config: Config = figment.extract().map_err(|error| BadConfig(unreadable(error)))?;
+    let config: Config = figment.extract().map_err(|error| BadConfig(describe(error)))?;
     config.check()?;
     Ok(config)
 }
 
-/// Each key that can't be read: what is expected, and where it comes from. What it holds is said only of settings that
-/// are no text: anything else may be a secret in the wrong place.
-fn unreadable(errors: figment::Error) -> String {
+/// Describes each key that can't be read, with the expected value and its source. The actual value is shown only for
+/// known settings that aren't free text, because any other value may be a misplaced secret.
+fn describe(errors: figment::Error) -> String {
     let line = |error: figment::Error| {
         let key = error.path.join(".").to_lowercase();
         let source = error.metadata.as_ref().map_or("", |metadata| &metadata.name);
         let problem = match &error.kind {
-            Kind::InvalidType(..) | Kind::InvalidValue(..) | Kind::Message(_) if !may_be_said(&key) => {
+            Kind::InvalidType(..) | Kind::InvalidValue(..) | Kind::Message(_) if !may_be_shown(&key) => {
                 let expected = match &error.kind {
                     Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => expected.clone(),
                     _ => "another value".to_owned(),
@@ -153,14 +155,14 @@ fn unreadable(errors: figment::Error) -> String {
     errors.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a key is a setting whose value is no text.
-fn may_be_said(key: &str) -> bool {
-    let defaults: toml::Table = toml::from_str(DEFAULT).expect("the built-in defaults are read by a test");
-    let mut at = Some(&toml::Value::Table(defaults)).cloned();
+/// Whether the value of `key` may be shown: the key is a known setting and isn't free text.
+fn may_be_shown(key: &str) -> bool {
+    let defaults: toml::Table = toml::from_str(DEFAULT).expect("a test reads the built-in defaults");
+    let mut value = Some(&toml::Value::Table(defaults)).cloned();
     for part in key.split('.') {
-        at = at.and_then(|value| value.get(part).cloned());
+        value = value.and_then(|value| value.get(part).cloned());
     }
-    !is_text(key) && at.is_some_and(|value| !value.is_table())
+    !is_text(key) && value.is_some_and(|value| !value.is_table())
 }
 
 #[cfg(test)]
@@ -169,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// What would become something else if it was read as TOML.
+    /// Texts that would change if they were parsed as TOML.
     const VERBATIM: [&str; 18] = [
         "00123456",
         "+5551234",
@@ -192,7 +194,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_text_from_the_environment_is_taken_as_it_stands() {
+    fn a_text_from_the_environment_is_taken_exactly_as_it_is() {
         for value in VERBATIM {
             let config = Config::with([("admin.token", value), ("kafka.properties.sasl_password", value)]).unwrap();
             assert_eq!(config.admin.token, value);
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_read_as_before() {
+    fn values_of_settings_that_are_not_free_text_are_parsed() {
         let config = Config::with([
             ("delivery.timeout", "5s"),
             ("delivery.attempts_max", "3"),
@@ -221,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_either_a_text_or_something_that_can_be_checked() {
+    fn every_setting_is_either_free_text_or_has_a_checkable_form() {
         let defaults: toml::Table = toml::from_str(DEFAULT).unwrap();
         let checked = ["admin.listen", "delivery.ordering", "kafka.offsets_lost"];
-        let mut open: Vec<(String, toml::Value)> = defaults.into_iter().collect();
-        while let Some((key, value)) = open.pop() {
+        let mut remaining: Vec<(String, toml::Value)> = defaults.into_iter().collect();
+        while let Some((key, value)) = remaining.pop() {
             match value {
                 toml::Value::Table(table) => {
-                    open.extend(table.into_iter().map(|(name, v)| (format!("{key}.{name}"), v)))
+                    remaining.extend(table.into_iter().map(|(name, v)| (format!("{key}.{name}"), v)))
                 }
                 toml::Value::String(text) => {
                     let is_checked = checked.contains(&key.as_str()) || humantime::parse_duration(&text).is_ok();
-                    assert!(is_text(&key) != is_checked, "{key}: decide whether its value is taken as it stands");
+                    assert!(is_text(&key) != is_checked, "{key}: add it to TEXTS, or to `checked` in this test");
                 }
                 _ => assert!(!is_text(&key), "{key}"),
             }

@@ -1,14 +1,14 @@
-//! Settings as they may be shown: masked unless they are known to be harmless.
+//! Masks secrets in settings that are shown or logged. Values are masked unless they are known to be harmless.
 
 use std::fmt;
 
 use super::{Admin, Config, Delivery, Kafka, Redis};
 
-/// Stands for every secret that is shown.
+/// Replaces every secret that is shown.
 pub const MASK: &str = "••••••";
 
-/// librdkafka's properties whose values are shown. All others are masked, misspelled ones as well: which of them holds a
-/// secret can't be told from its name.
+/// The librdkafka properties whose values are shown. All others are masked, including misspelled ones, because a name
+/// doesn't tell whether its value is secret.
 const HARMLESS: [&str; 76] = [
     "acks",
     "allow.auto.create.topics",
@@ -88,14 +88,14 @@ const HARMLESS: [&str; 76] = [
     "topic.metadata.refresh.interval.ms",
 ];
 
-/// Whether the value of a property of librdkafka's may be shown.
+/// Whether the value of a librdkafka property may be shown.
 #[must_use]
 pub fn is_harmless(property: &str) -> bool {
     HARMLESS.contains(&property)
 }
 
 impl Config {
-    /// The same with secrets masked, for showing.
+    /// Returns a copy with masked secrets.
     #[must_use]
     pub fn masked(&self) -> Self {
         let mut shown = self.clone();
@@ -116,7 +116,8 @@ impl Config {
     }
 }
 
-/// Brokers without what stands before an `@`, which has no meaning here but may be a password all the same.
+/// Masks everything before the last `@`. Kafka brokers have no credentials in their addresses, but somebody may have
+/// written a password there by mistake.
 #[must_use]
 pub fn masked_brokers(brokers: &str) -> String {
     match brokers.rsplit_once('@') {
@@ -125,16 +126,17 @@ pub fn masked_brokers(brokers: &str) -> String {
     }
 }
 
-/// A URL, or what was meant to be one, without a user's name and password and without the values of its query.
+/// Masks the user name and password of a URL, and the values of its query. The text may also be a failed attempt at a
+/// URL.
 ///
-/// A password with `/`, `@`, `?` or `#` in it that isn't percent-encoded may stand on either side of any of them, so
-/// everything up to the last `@` is masked. Without an `@` a port that is no number may be a password.
+/// A password may contain `/`, `@`, `?` or `#` that should have been percent-encoded, so everything up to the last `@`
+/// is masked. Without an `@`, a port that isn't a number may be a password and is masked.
 #[must_use]
 pub fn masked_url(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
         _ if url.is_empty() => return String::new(),
-        // Not even a scheme: nothing says which part of it is harmless.
+        // Without a scheme, nothing says which part is harmless.
         _ => return MASK.to_owned(),
     };
     let (user, rest) = match rest.rsplit_once('@') {
@@ -148,13 +150,13 @@ pub fn masked_url(url: &str) -> String {
         Some((_, port)) if port.parse::<u16>().is_err() && !host.ends_with(']') => MASK,
         _ => host,
     };
-    let values = |query: &str| {
+    let masked_query = |query: &str| {
         let pairs = query
             .split('&')
             .map(|pair| pair.split_once('=').map_or(MASK.to_owned(), |(name, _)| format!("{name}={MASK}")));
         format!("?{}", pairs.collect::<Vec<_>>().join("&"))
     };
-    format!("{scheme}://{user}{host}{path}{}", query.map(values).unwrap_or_default())
+    format!("{scheme}://{user}{host}{path}{}", query.map(masked_query).unwrap_or_default())
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -162,8 +164,8 @@ fn is_scheme(text: &str) -> bool {
         && text.chars().all(|character| character.is_ascii_alphanumeric() || "+-.".contains(character))
 }
 
-/// Why a URL with a user's name or password in it can't be read as it was meant: a character there that ends that part
-/// of a URL. None if there is nothing to say.
+/// Whether the user name or password in a URL contains a character that must be percent-encoded. Unencoded, it ends
+/// that part of the URL too early.
 #[must_use]
 pub fn must_be_percent_encoded(url: &str) -> bool {
     let Some((_, rest)) = url.split_once("://") else { return false };
@@ -171,7 +173,7 @@ pub fn must_be_percent_encoded(url: &str) -> bool {
     rest[..at].contains(['@', '/', '?', '#', '[', ']', '\\', ' ']) || is_badly_encoded(&rest[..at])
 }
 
-/// Whether a `%` stands for itself.
+/// Whether a `%` isn't followed by two hexadecimal digits.
 fn is_badly_encoded(text: &str) -> bool {
     text.split('%').skip(1).any(|after| {
         let digits = after.as_bytes().get(..2);
@@ -179,11 +181,11 @@ fn is_badly_encoded(text: &str) -> bool {
     })
 }
 
-/// `error` without the value of a setting, where it has one that may be secret.
+/// Masks every occurrence of the secrets in `text`.
 #[must_use]
-pub fn without(error: &str, secrets: &[&str]) -> String {
+pub fn mask_secrets(text: &str, secrets: &[&str]) -> String {
     let secrets = secrets.iter().filter(|secret| !secret.is_empty());
-    secrets.fold(error.to_owned(), |error, secret| error.replace(secret, MASK))
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
 }
 
 impl fmt::Debug for Kafka {
@@ -227,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_masked_when_shown() {
+    fn secrets_are_masked_in_shown_and_debug_output() {
         let mut config = Config::built_in();
         config.admin.token = "hunter2".into();
         config.redis.url = "redis://me:hunter2@redis:6379/".into();
@@ -250,12 +252,12 @@ mod tests {
         config.kafka.properties.insert("client.id".into(), "worker-1".into());
         let shown = toml::to_string(&config.masked()).unwrap();
         assert!(!shown.contains("hunter2") && shown.contains("worker-1"), "{shown}");
-        let debugged = format!("{config:?}");
-        assert!(!debugged.contains("hunter2"), "{debugged}");
+        let debug = format!("{config:?}");
+        assert!(!debug.contains("hunter2"), "{debug}");
     }
 
     #[test]
-    fn a_url_is_shown_without_its_password_however_it_is_written() {
+    fn a_url_is_shown_without_its_password_in_every_spelling() {
         for (url, shown) in [
             ("redis://127.0.0.1:6379/", "redis://127.0.0.1:6379/"),
             ("rediss://me:hunter2@redis:6379/0", "rediss://••••••@redis:6379/0"),

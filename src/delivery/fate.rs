@@ -66,6 +66,17 @@ pub enum Fate {
     Dropped,
 }
 
+impl Fate {
+    /// When the next attempt is due, in Unix milliseconds; None if there is none.
+    #[must_use]
+    pub fn due_at_ms(self) -> Option<i64> {
+        match self {
+            Self::Retry { due_at_ms, .. } => Some(due_at_ms),
+            Self::Delivered | Self::Dead(_) | Self::Dropped => None,
+        }
+    }
+}
+
 /// Why a delivery is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {

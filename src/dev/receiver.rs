@@ -1,4 +1,5 @@
-//! A receiver as the seed page asks its readers to write one: verify first, then answer.
+//! A receiver of webhook requests that verifies the signature before it answers (`docs/reference.md`, section
+//! "Signature").
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,32 +15,32 @@ use tokio::sync::mpsc;
 
 use crate::signature;
 
-/// Bytes of a request's body that are taken.
+/// The largest body that is accepted, in bytes.
 const BODY_MAX: usize = 4 << 20;
-/// Arrivals that nobody has looked at yet; beyond that, requests wait.
+/// The number of arrivals that may wait to be read. Beyond it, requests get no answer until one is read.
 const ARRIVALS_MAX: usize = 10_000;
 
 /// One request that arrived.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// The path that was asked for.
+    /// The path of the request.
     pub path: String,
-    /// `X-Optio-Event`
+    /// The value of `X-Optio-Event`.
     pub event: String,
-    /// `X-Optio-Delivery`
+    /// The value of `X-Optio-Delivery`.
     pub delivery: String,
-    /// `X-Optio-Attempt`
+    /// The value of `X-Optio-Attempt`; 0 if it is missing or not a number.
     pub attempt: u32,
-    /// Whether the signature is right; None where there is no secret to check it with.
+    /// Whether the signature is right; None if the receiver has no secret.
     pub verified: Option<bool>,
-    /// What it was answered with.
+    /// The status of the answer.
     pub status: u16,
-    /// As it came.
+    /// The raw body.
     pub body: Bytes,
 }
 
 impl Arrival {
-    /// For people.
+    /// A line for people.
     #[must_use]
     pub fn line(&self) -> String {
         let signature = match self.verified {
@@ -52,12 +53,12 @@ impl Arrival {
     }
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Answer(StatusCode);
 
 impl Answer {
-    /// With that status; 500 where it isn't one.
+    /// An answer with `status`, or with 500 if that is not a valid status.
     #[must_use]
     pub fn status(status: u16) -> Self {
         Self(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
@@ -66,7 +67,7 @@ impl Answer {
 
 /// A receiver that listens until the process ends.
 pub struct Receiver {
-    /// Where.
+    /// The address that it listens on.
     pub address: SocketAddr,
 }
 
@@ -77,10 +78,10 @@ struct Shared {
 }
 
 impl Receiver {
-    /// Listens at `address`; each request is verified with `secret` and answered by `answer`, or 401.
+    /// Listens on `address`. A request whose signature is wrong is answered with 401, any other by `answer`.
     ///
     /// # Errors
-    /// Where `address` can't be listened on.
+    /// `address` can't be listened on.
     pub async fn start(
         address: SocketAddr,
         secret: Option<String>,
@@ -90,13 +91,14 @@ impl Receiver {
         let address = listener.local_addr()?;
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let shared = Shared { secret, answer: Box::new(answer), arrivals: sender };
-        let router = Router::new().fallback(take).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(Arc::new(shared));
+        let router =
+            Router::new().fallback(receive).layer(DefaultBodyLimit::max(BODY_MAX)).with_state(Arc::new(shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Ok((Self { address }, arrivals))
     }
 }
 
-async fn take(State(shared): State<Arc<Shared>>, request: Request) -> impl IntoResponse {
+async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> impl IntoResponse {
     let (head, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, BODY_MAX).await else { return StatusCode::PAYLOAD_TOO_LARGE };
     let header = |name: &str| text(&head.headers, name);
@@ -112,7 +114,7 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> impl IntoR
     };
     let status = if arrival.verified == Some(false) { StatusCode::UNAUTHORIZED } else { (shared.answer)(&arrival).0 };
     arrival.status = status.as_u16();
-    // Nobody looks any more: the request is answered all the same.
+    // An error means that nobody reads arrivals any more. The request is answered all the same.
     let _ = shared.arrivals.send(arrival).await;
     status
 }

@@ -1,4 +1,4 @@
-//! A private `redis-server` on a free port that is gone when this process is.
+//! A private `redis-server` on a free port. It ends with this process.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-/// How long it may take to answer.
+/// The time that the server has to answer its first connection.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// Ends with the process, even if that is killed: the shell around the server reads from a pipe that only we
-/// hold, and removes the server and its folder when the pipe closes.
+/// A shell script that runs the server. It ends with this process even if that is killed: it reads from a pipe that
+/// only this process holds open, and removes the server and its folder when the pipe closes.
 const KEEPER: &str = r#"
 dir=$(mktemp -d) || exit 1
 redis-server --port "$1" --bind 127.0.0.1 --dir "$dir" --save '' --appendonly no >/dev/null 2>&1 </dev/null &
@@ -24,27 +24,28 @@ rm -rf "$dir"
 
 /// A running server.
 pub struct RedisServer {
-    /// For `redis.url`.
+    /// The value for `redis.url`.
     pub url: String,
     keeper: Child,
 }
 
 impl RedisServer {
-    /// Starts one.
+    /// Starts a server, and blocks until it answers.
     ///
     /// # Errors
-    /// Where there is no `redis-server`, or it doesn't answer.
+    /// `redis-server` is not installed, or it does not answer within 10 s.
     pub fn start() -> anyhow::Result<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             bail!("redis-server isn't installed; on Debian: apt-get install redis-server");
         }
-        // Free a moment ago; should another process take it, the server doesn't answer as ours and the start fails.
+        // Another process may take the port first. Then the server can't bind it, and the start fails.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, "redis-keeper", &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            // A group of its own: Ctrl-C in the terminal is for us, and the worker drains before Redis goes.
+            // In its own process group Ctrl-C does not reach the server, so the worker can drain while Redis still
+            // runs.
             .process_group(0)
             .spawn()
             .context("a shell for redis-server")?;

@@ -44,15 +44,16 @@ pub fn transition(event: EventType, task_id: Uuid, title: &str, now_ms: i64) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Decoded, Limits, Position, decode};
+    use super::super::{Decoded, Limits, decode};
     use super::*;
+    use crate::position::{RecordPosition, TimestampMs};
 
     #[test]
     fn every_sample_is_read_as_the_event_that_it_is_made_for() {
         for event in EventType::ALL {
             let value = transition(event, Uuid::from_u128(7), "Fix it", 1_700_000_000_000).to_string();
-            let at = Position { topic: "t", partition: 0, offset: 0, timestamp_ms: 0 };
-            let Ok(Decoded::Event(read)) = decode(Some(value.as_bytes()), at, Limits::NONE) else {
+            let at = RecordPosition { topic: "t".into(), partition: 0, offset: 0 };
+            let Ok(Decoded::Event(read)) = decode(Some(value.as_bytes()), &at, TimestampMs(0), Limits::NONE) else {
                 panic!("{event:?}")
             };
             assert_eq!((read.event_type, read.task_id), (event, Uuid::from_u128(7).to_string()));

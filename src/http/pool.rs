@@ -41,7 +41,7 @@ struct Origin {
     is_http1: bool,
 }
 
-/// The result of [`Pool::checkout`]. The text is the origin.
+/// The result of [`Pool::checkout`]. The `Arc<str>` is the origin.
 pub enum Checkout {
     /// An idle HTTP/1 connection.
     Idle(Arc<str>, Http1),

@@ -102,8 +102,11 @@ impl Topics {
         let names = needed.iter().map(|needed| needed.name.as_str()).filter(|name| existing.contains_key(*name));
         let mut settings = self.settings(names.collect()).await;
         let found = needed.iter().map(|needed| {
-            let mut found =
-                Found { topic: needed.name.clone(), partitions: existing.get(&needed.name).copied(), ..Found::default() };
+            let mut found = Found {
+                topic: needed.name.clone(),
+                partitions: existing.get(&needed.name).copied(),
+                ..Found::default()
+            };
             match settings.remove(&needed.name) {
                 Some(Ok(settings)) => {
                     found.objection = needed.objection(|key| settings.get(key).cloned());
@@ -199,7 +202,11 @@ impl Topics {
                 tracing::warn!(topic = found.topic, why, "topic settings can't be checked");
             }
             if let Some(why) = &found.too_small {
-                tracing::warn!(topic = found.topic, why, "records too large for this topic are dead-lettered or shortened");
+                tracing::warn!(
+                    topic = found.topic,
+                    why,
+                    "records too large for this topic are dead-lettered or shortened"
+                );
             }
         }
         // A topic that was just created may not be in the metadata yet. With `create`, no topic can be missing.

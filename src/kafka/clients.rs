@@ -7,7 +7,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::logging;
-use crate::config::{BadConfig, Config, MASK, is_harmless, without};
+use crate::config::{BadConfig, Config, MASK, is_harmless, mask_secrets};
 
 /// The read-ahead of a consumer, in KiB. It is small because pausing a partition drops what was read ahead of it, which
 /// is fetched again later.
@@ -126,5 +126,5 @@ pub fn explained(error: &KafkaError, config: &Config) -> String {
         error => error.to_string(),
     };
     let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.as_str());
-    without(&reason, &secrets.collect::<Vec<_>>())
+    mask_secrets(&reason, &secrets.collect::<Vec<_>>())
 }

@@ -81,8 +81,9 @@ pub fn look(config: &Config) -> anyhow::Result<[AtStart; 2]> {
 /// # Errors
 /// Fails if the broker refuses. It refuses if another member is active in the group, which then has commits already.
 pub fn skip_to_end(config: &Config, group: &AtStart) -> anyhow::Result<()> {
-    let consumer: BaseConsumer<Logging> =
-        clients::consumer(config, &group.group).create_with_context(Logging).context("the Kafka client can't be made")?;
+    let consumer: BaseConsumer<Logging> = clients::consumer(config, &group.group)
+        .create_with_context(Logging)
+        .context("the Kafka client can't be made")?;
     let mut ends = TopicPartitionList::new();
     for (position, extent) in &group.partitions {
         let mut element = ends.add_partition(&position.topic, position.partition);

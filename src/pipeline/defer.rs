@@ -1,6 +1,7 @@
 //! Deferral: a delivery goes to a retry tier without an attempt, because its endpoint can't take it now.
 
 use crate::metrics;
+use crate::store::marks::Settled;
 use std::sync::Arc;
 
 use super::dispatch::{Dispatcher, Open};
@@ -31,7 +32,7 @@ impl Dispatcher {
         let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
         let last = LastError { code: Some(deferral.why), status: last.status };
         if self.hand_over(&delivery, fate, last, &mut handling).await == HandedOff::Written {
-            self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+            self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
         }
     }
 }

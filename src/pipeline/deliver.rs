@@ -1,6 +1,7 @@
 //! One attempt and what follows from it: send, hand off, settle.
 
 use crate::metrics;
+use crate::store::marks::Settled;
 use std::sync::Arc;
 
 use super::announce::Announcement;
@@ -89,7 +90,7 @@ impl Dispatcher {
     pub(super) async fn drop_silently(&self, delivery: &Delivery, handling: Handling, why: Dropped) {
         tracing::debug!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = why.as_str(), "dropped");
         metrics::DROPPED.increment(why.as_str());
-        self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+        self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
     }
 
     /// Dead-letters a delivery without an attempt. Not cancel safe.
@@ -102,7 +103,7 @@ impl Dispatcher {
     ) {
         let last = LastError::default();
         if self.hand_off.dead(&delivery, reason, &detail, last, &mut handling).await == HandedOff::Written {
-            self.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+            self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a queued delivery to the endpoint's next step: what may start, what is deferred, when to look again.
+//! Carries out the next steps of endpoints: it queues deliveries, starts them, defers them, and looks again later.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Open {
     pub permits: Permits,
     /// Deliveries with the same key go to their endpoint one after another.
     pub order_key: Option<u64>,
-    /// How often handling it has panicked.
+    /// The number of times that handling it has panicked.
     pub panics: u8,
 }
 
@@ -56,12 +56,12 @@ impl Queued for Open {
         self.order_key
     }
 
-    fn is_by_hand(&self) -> bool {
+    fn is_redelivery(&self) -> bool {
         self.delivery.by_hand
     }
 }
 
-/// What the dispatcher is made of.
+/// The parts that a dispatcher needs.
 #[allow(missing_docs, reason = "each field is what its type says")]
 pub struct Parts {
     pub config: Arc<Config>,
@@ -94,7 +94,7 @@ pub struct Dispatcher {
     parked: ParkedByGroup,
 }
 
-/// Deliveries that wait for something that may take very long, per consumer group: a full one doesn't stop the other.
+/// The parked deliveries of each consumer group. A group whose parking is full doesn't stop the other group.
 struct ParkedByGroup {
     events: Arc<Parking>,
     retries: Arc<Parking>,
@@ -128,8 +128,8 @@ impl Dispatcher {
         }
     }
 
-    /// Loads, once, which endpoints were backing off under the workers before this one. Waits while Redis is away. Cancel
-    /// safe.
+    /// Loads, once, which endpoints were backing off under the workers before this one. Waits while Redis is away.
+    /// Cancel safe.
     pub async fn load_backoffs(&self) {
         let load = async || {
             let mut outage = self.conditions.outage("redis: endpoints with an open circuit", Severity::NotReady);
@@ -149,7 +149,7 @@ impl Dispatcher {
         self.backoffs_loaded.get_or_init(load).await;
     }
 
-    /// Where the deliveries of a consumer group are parked.
+    /// The parked deliveries of a consumer group: of the one that reads events if `of_events`, else of the other.
     #[must_use]
     pub fn parking(&self, of_events: bool) -> Arc<Parking> {
         if of_events { self.parked.events.clone() } else { self.parked.retries.clone() }
@@ -160,13 +160,13 @@ impl Dispatcher {
         self.endpoints.set_workers(workers);
     }
 
-    /// How many more deliveries could be open.
+    /// The number of further deliveries that could be open now.
     #[must_use]
     pub fn permits_left(&self) -> usize {
         self.permits.available()
     }
 
-    /// The webhooks as this worker last confirmed them: their version and their number.
+    /// The version and the number of the webhooks that this worker confirmed last.
     #[must_use]
     pub fn webhooks_seen(&self) -> Option<(u64, u64)> {
         self.snapshots.seen()
@@ -190,8 +190,8 @@ impl Dispatcher {
         (self.config.delivery.ordering == Ordering::Task && is_first).then(|| task_key(&delivery.task_id))
     }
 
-    /// Begins to handle one part of a record. Returns None if its partition drains or is no longer ours: then nothing may
-    /// be started.
+    /// Begins to handle one part of a record. Returns None if its partition drains or is no longer ours: then nothing
+    /// may be started.
     pub(super) fn handle(&self, receipt: Arc<Receipt>, permits: Permits) -> Option<Handling> {
         let parking = self.parking(!self.names.is_waiting(&receipt.partition.topic));
         Handling::start(receipt, permits, parking)

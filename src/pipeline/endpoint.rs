@@ -21,8 +21,8 @@ use crate::webhook::WebhookId;
 use capacity::Capacity;
 use rate::Rate;
 
-/// Redeliveries that wait at one endpoint. More of them are treated like all other deliveries.
-const BY_HAND_MAX: usize = 16;
+/// The most redeliveries that wait at one endpoint. Further ones are treated like all other deliveries.
+const REDELIVERIES_MAX: usize = 16;
 
 /// The limits of each endpoint.
 #[derive(Debug, Clone)]
@@ -52,28 +52,28 @@ impl EndpointLimits {
         }
     }
 
-    /// The longest that a delivery waits in a lane. It blocks the commit of its partition, so it waits no longer than the
-    /// attempt that it waits for may take.
+    /// The longest that a delivery waits in a lane. It blocks the commit of its partition, so it waits no longer than
+    /// the attempt that it waits for may take.
     fn longest_wait(&self) -> Duration {
         self.attempt_max.max(self.wait_max)
     }
 }
 
-/// An endpoint's deliveries, and what is known of its health.
+/// One endpoint: its deliveries and its health.
 #[derive(Debug)]
 pub struct Endpoint<T> {
     limits: Arc<EndpointLimits>,
     lane: Lane<T>,
-    /// Redeliveries, each with the time since when it waits. They go first, and are never deferred because the endpoint
-    /// backs off: they are its probes.
-    by_hand: VecDeque<(Instant, T)>,
+    /// Redeliveries, each with the time when it was queued. They go first. They are not deferred when the endpoint
+    /// backs off, because they are its probes.
+    redeliveries: VecDeque<(Instant, T)>,
     pace: Pace,
     latency: Latency,
     breaker: Breaker,
     rate: Option<Rate>,
-    /// Until then it cools down, as its `Retry-After` asked.
+    /// The end of the pause that its `Retry-After` asked for.
     cooling_until: Option<Instant>,
-    /// Raised when the endpoint moves: outcomes of requests to the old URL say nothing of the new one.
+    /// The number of times that the endpoint moved. Outcomes of requests to the old URL say nothing about the new one.
     moves: u32,
 }
 
@@ -84,7 +84,7 @@ pub enum Next<T> {
     Start(T, Started),
     /// Defer them.
     Defer(Vec<T>, Deferral),
-    /// Ask again then.
+    /// Ask again at this time.
     Later(Instant),
     /// There is nothing to do until something changes.
     Nothing,
@@ -104,7 +104,7 @@ impl<T: Queued> Endpoint<T> {
     pub fn new(limits: &Arc<EndpointLimits>, now: Instant) -> Self {
         Self {
             lane: Lane::default(),
-            by_hand: VecDeque::new(),
+            redeliveries: VecDeque::new(),
             pace: Pace::new(limits.in_flight_max),
             latency: Latency::default(),
             breaker: Breaker::new(now),
@@ -121,7 +121,7 @@ impl<T: Queued> Endpoint<T> {
         Self { breaker: Breaker::opened(wait, now, &limits.breaker), ..Self::new(limits, now) }
     }
 
-    /// Its webhook has another URL: the history of the old one no longer counts. Deliveries that wait go to the new one.
+    /// Forgets the history of the old URL, because the webhook has a new one. Deliveries that wait go to the new URL.
     pub fn moved(&mut self, now: Instant) {
         self.pace = Pace::new(self.limits.in_flight_max);
         self.latency = Latency::default();
@@ -130,7 +130,7 @@ impl<T: Queued> Endpoint<T> {
         self.moves += 1;
     }
 
-    /// Sets the webhook's `ratePerSecond`, which so many `workers` keep together.
+    /// Sets the webhook's `ratePerSecond`, which is divided among `workers` workers.
     pub fn set_rate(&mut self, per_second: Option<NonZeroU32>, workers: u32, now: Instant) {
         let period = per_second.map(|per_second| Rate::period_of(per_second, workers));
         if self.rate.as_ref().map(Rate::period) != period {
@@ -141,15 +141,15 @@ impl<T: Queued> Endpoint<T> {
 
     /// Queues a delivery.
     pub fn admit(&mut self, item: T, now: Instant) {
-        if item.is_by_hand() && self.by_hand.len() < BY_HAND_MAX {
-            self.by_hand.push_back((now, item));
+        if item.is_redelivery() && self.redeliveries.len() < REDELIVERIES_MAX {
+            self.redeliveries.push_back((now, item));
         } else {
             self.lane.admit(item, now);
         }
     }
 
-    /// A test or another worker's probe has succeeded: the circuit closes, and the endpoint no longer cools down. Returns
-    /// whether it was backing off until now.
+    /// Closes the circuit and ends the cool-down, because a test or another worker's probe has succeeded. Returns
+    /// whether the endpoint was backing off until now.
     pub fn recovered(&mut self, now: Instant) -> bool {
         let was_cooling = self.cools_for(now).is_some();
         self.cooling_until = None;
@@ -161,15 +161,15 @@ impl<T: Queued> Endpoint<T> {
         was_cooling || was_open
     }
 
-    /// A person asks for the endpoint to be tried: an open circuit lets one request through now. While it cools down, only
-    /// the redelivery that the person asked for goes.
+    /// Lets one request through an open circuit, because a person asked to try the endpoint now. While the endpoint
+    /// cools down, only the redelivery that the person asked for goes.
     pub fn try_now(&mut self) {
         self.breaker.try_now(false, &self.limits.breaker);
     }
 
-    /// The next step with a redelivery; None if there is none, or if it waits.
-    fn next_by_hand(&mut self, now: Instant) -> Option<Next<T>> {
-        if self.by_hand.is_empty() || self.breaker.is_probing() {
+    /// The next step with a redelivery. None if there is no redelivery, or if it has to wait.
+    fn next_redelivery(&mut self, now: Instant) -> Option<Next<T>> {
+        if self.redeliveries.is_empty() || self.breaker.is_probing() {
             return None;
         }
         let is_cooling = self.cools_for(now).is_some();
@@ -183,8 +183,8 @@ impl<T: Queued> Endpoint<T> {
         }
         self.breaker.try_now(is_cooling, &self.limits.breaker);
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
-        let (_, item) = self.by_hand.pop_front()?;
-        self.lane.start_by_hand();
+        let (_, item) = self.redeliveries.pop_front()?;
+        self.lane.start_redelivery();
         Some(Next::Start(item, Started { at: now, is_probe, moves: self.moves }))
     }
 
@@ -192,10 +192,10 @@ impl<T: Queued> Endpoint<T> {
         self.rate.as_mut().map_or(Ok(()), |rate| rate.take(now))
     }
 
-    /// The next step, if the endpoint may hold `slow_part` of the permits that endpoints may hold for long. Call it again
-    /// until it returns [`Next::Later`] or [`Next::Nothing`].
+    /// The next step, if the endpoint may hold `slow_part` of the permits that endpoints may hold for long. Call it
+    /// again until it returns [`Next::Later`] or [`Next::Nothing`].
     pub fn next(&mut self, now: Instant, slow_part: usize) -> Next<T> {
-        if let Some(next) = self.next_by_hand(now) {
+        if let Some(next) = self.next_redelivery(now) {
             return next;
         }
         if self.lane.waiting() == 0 {
@@ -219,7 +219,7 @@ impl<T: Queued> Endpoint<T> {
         if let Some(wait) = cooling {
             return Next::Later(now + wait);
         }
-        // Any request to an endpoint that hasn't answered yet may take long. One is tried in any case.
+        // Any request to an endpoint that hasn't answered yet may take long. At least one request is always tried.
         let at_once = if self.pulse() == Pulse::Unknown { slow_part.max(1) } else { may_hold };
         let limit = self.limit().min(at_once);
         if !self.lane.has_next(limit) || self.breaker.is_probing() {
@@ -229,7 +229,7 @@ impl<T: Queued> Endpoint<T> {
             return Next::Later(at);
         }
         let is_probe = self.breaker.ask(now) == Verdict::Probe;
-        let item = self.lane.next(limit).expect("has_next said that there is one");
+        let item = self.lane.next(limit).expect("has_next returned true above");
         Next::Start(item, Started { at: now, is_probe, moves: self.moves })
     }
 
@@ -237,7 +237,7 @@ impl<T: Queued> Endpoint<T> {
         self.latency.pulse(self.limits.wait_max / 2)
     }
 
-    /// How many requests it may have in flight.
+    /// The number of requests that it may have in flight.
     fn limit(&self) -> usize {
         self.pace.limit().min(self.limits.in_flight_max)
     }
@@ -260,14 +260,14 @@ impl<T: Queued> Endpoint<T> {
         self.capacity().holds_long()
     }
 
-    /// Another `by` has passed.
+    /// Notes that `by` more time has passed with no answer to the requests in flight.
     pub fn waited(&mut self, by: Duration) {
         if self.lane.in_flight() > 0 {
             self.latency.waited(by);
         }
     }
 
-    /// How much longer it cools down.
+    /// The rest of its cool-down, or None if it doesn't cool down.
     fn cools_for(&self, now: Instant) -> Option<Duration> {
         self.cooling_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
@@ -276,13 +276,13 @@ impl<T: Queued> Endpoint<T> {
     pub fn take_overdue(&mut self, now: Instant) -> Vec<T> {
         let Some(before) = now.checked_sub(self.limits.longest_wait()) else { return Vec::new() };
         let mut overdue = self.lane.evict_older(before);
-        while self.by_hand.front().is_some_and(|(since, _)| *since <= before) {
-            overdue.extend(self.by_hand.pop_front().map(|(_, item)| item));
+        while self.redeliveries.front().is_some_and(|(since, _)| *since <= before) {
+            overdue.extend(self.redeliveries.pop_front().map(|(_, item)| item));
         }
         overdue
     }
 
-    /// How much longer it backs off.
+    /// The time for which it still backs off, or None if it doesn't back off.
     #[must_use]
     pub fn backs_off_for(&self, now: Instant) -> Option<Duration> {
         self.breaker.refuses_for(now).max(self.cools_for(now))
@@ -297,11 +297,11 @@ impl<T: Queued> Endpoint<T> {
             backs_off_ms: self.backs_off_for(now).map(|left| left.as_millis() as u64),
             in_flight: self.lane.in_flight(),
             limit: self.pace.limit(),
-            waiting: self.lane.waiting() + self.by_hand.len(),
+            waiting: self.lane.waiting() + self.redeliveries.len(),
         }
     }
 
-    /// A request has ended; `outcome` is None if it ended without a result.
+    /// Ends a request. `outcome` is None if the request ended without a result. Returns a change of the circuit.
     pub fn finished(
         &mut self,
         order_key: Option<u64>,
@@ -340,7 +340,7 @@ impl<T: Queued> Endpoint<T> {
         change
     }
 
-    /// Whether nothing waits and the history says nothing against it: then it can be forgotten.
+    /// Whether the endpoint can be forgotten: nothing waits, and a new endpoint would be treated in the same way.
     #[must_use]
     pub fn is_forgettable(&self, now: Instant) -> bool {
         self.is_idle()
@@ -353,7 +353,7 @@ impl<T: Queued> Endpoint<T> {
     /// Whether nothing waits and nothing is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.lane.is_idle() && self.by_hand.is_empty()
+        self.lane.is_idle() && self.redeliveries.is_empty()
     }
 }
 
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// The part of the permits that an endpoint may hold for long.
+    /// The permits that the endpoint may hold for long.
     const SLOW_PART: usize = 100;
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -373,15 +373,15 @@ mod tests {
             None
         }
 
-        fn is_by_hand(&self) -> bool {
-            self.0 >= BY_HAND
+        fn is_redelivery(&self) -> bool {
+            self.0 >= REDELIVERY
         }
     }
 
-    /// Items from this number on are what a person asked for.
-    const BY_HAND: usize = 1_000_000;
+    /// Items from this number on are redeliveries.
+    const REDELIVERY: usize = 1_000_000;
 
-    fn answered(status: u16) -> Outcome {
+    fn outcome(status: u16) -> Outcome {
         let failure = (status != 200).then_some(FailureCode::Status);
         Outcome { failure, status: Some(status), retry_after: None }
     }
@@ -407,19 +407,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_go_at_once_than_the_limit_and_overload_lowers_it() {
+    async fn no_more_requests_are_in_flight_than_the_limit_and_overload_lowers_it() {
         let (mut endpoint, _) = endpoint(10);
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint)).collect();
         assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing);
-        endpoint.finished(None, started[0], Some(answered(503)), Instant::now());
-        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "three are in flight, two are allowed");
+        endpoint.finished(None, started[0], Some(outcome(503)), Instant::now());
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "three requests are in flight, and two are allowed");
         endpoint.finished(None, started[1], None, Instant::now());
         endpoint.finished(None, started[2], None, Instant::now());
         start(&mut endpoint);
         assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing);
     }
 
-    /// Everything that is put off now; what may start does.
+    /// Takes all steps that are possible now, and returns the items that were deferred.
     fn defer(endpoint: &mut Endpoint<Item>, part: usize) -> Vec<usize> {
         let mut all = Vec::new();
         loop {
@@ -435,34 +435,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_falls_silent_keeps_a_short_queue_and_no_more_than_its_part() {
+    async fn a_silent_endpoint_keeps_a_short_queue_within_its_part() {
         let (mut endpoint, _) = endpoint(1_000);
-        assert!(defer(&mut endpoint, 2).is_empty(), "nothing is known of it yet");
-        assert_eq!(endpoint.lane.in_flight(), 2, "and it gets no more than its part");
+        assert!(defer(&mut endpoint, 2).is_empty(), "it is new");
+        assert_eq!(endpoint.lane.in_flight(), 2, "it gets no more than its part");
         assert_eq!(endpoint.holds_long(), 2);
         assert!(defer(&mut endpoint, SLOW_PART).is_empty());
         for _ in 0..4 {
             endpoint.waited(SECOND / 10);
         }
-        let left = defer(&mut endpoint, SLOW_PART).len();
-        assert_eq!((left, endpoint.lane.in_flight(), endpoint.lane.waiting()), (994, 4, 2));
+        let deferred = defer(&mut endpoint, SLOW_PART).len();
+        assert_eq!((deferred, endpoint.lane.in_flight(), endpoint.lane.waiting()), (994, 4, 2));
         assert_eq!(endpoint.holds_long(), 6);
-        assert_eq!(defer(&mut endpoint, 3).len(), 2, "none may wait where its part is in flight");
+        assert_eq!(defer(&mut endpoint, 3).len(), 2, "nothing may wait while its whole part is in flight");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_nothing_is_known_of_is_tried_in_any_case() {
+    async fn a_new_endpoint_always_gets_one_request() {
         let (mut endpoint, _) = endpoint(2);
         assert!(defer(&mut endpoint, 0).is_empty());
         assert_eq!((endpoint.lane.in_flight(), endpoint.lane.waiting()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_is_slow_starts_no_more_than_its_part() {
+    async fn a_slow_endpoint_holds_no_more_than_its_part() {
         let (mut endpoint, _) = endpoint(1);
         let started = start(&mut endpoint);
         tokio::time::advance(9 * SECOND).await;
-        endpoint.finished(None, started, Some(answered(200)), Instant::now());
+        endpoint.finished(None, started, Some(outcome(200)), Instant::now());
         for item in 1..=8 {
             endpoint.admit(Item(item), Instant::now());
         }
@@ -472,32 +472,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_is_fast_keeps_what_it_takes_soon() {
+    async fn a_fast_endpoint_keeps_what_it_takes_soon() {
         let (mut endpoint, _) = endpoint(1);
         let started = start(&mut endpoint);
         tokio::time::advance(SECOND / 100).await;
-        endpoint.finished(None, started, Some(answered(200)), Instant::now());
+        endpoint.finished(None, started, Some(outcome(200)), Instant::now());
         for item in 1..=300 {
             endpoint.admit(Item(item), Instant::now());
         }
-        // Four at once, each 10 ms: 200 within half a second; beside them four that go now, and two behind those.
+        // Four requests at a time, 10 ms each, make 200 within half a second. In addition four go now, and two wait.
         assert_eq!(defer(&mut endpoint, SLOW_PART).len(), 300 - 206);
         assert_eq!(endpoint.holds_long(), 6);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_a_low_rate_no_more_wait_than_it_lets_through() {
+    async fn no_more_deliveries_wait_than_a_low_rate_lets_through() {
         let (mut endpoint, _) = endpoint(50);
         Arc::make_mut(&mut endpoint.limits).queue_max = 30;
         endpoint.set_rate(NonZeroU32::new(2), 1, Instant::now());
-        // At two a second: 1 within half a second; beside it one that goes now, and 20 within the time of an attempt.
+        // At two a second one goes within half a second. In addition one goes now, and 20 go within the time of an
+        // attempt.
         assert_eq!(defer(&mut endpoint, SLOW_PART).len(), 50 - 22);
         endpoint.set_rate(NonZeroU32::new(2), 4, Instant::now());
         assert_eq!(defer(&mut endpoint, SLOW_PART).len(), 21 - 7, "four workers share it");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_waited_for_as_long_as_an_attempt_may_take_leaves() {
+    async fn a_delivery_that_has_waited_as_long_as_an_attempt_leaves() {
         let (mut endpoint, limits) = endpoint(6);
         for _ in 0..4 {
             start(&mut endpoint);
@@ -510,23 +511,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_webhook_that_moves_is_tried_at_once_and_what_comes_from_where_it_was_says_nothing() {
+    async fn outcomes_at_the_old_url_say_nothing_about_the_new_one() {
         let (mut endpoint, _) = endpoint(4);
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint)).collect();
         for started in &started[..3] {
-            endpoint.finished(None, *started, Some(answered(500)), Instant::now());
+            endpoint.finished(None, *started, Some(outcome(500)), Instant::now());
         }
         assert!(endpoint.backs_off_for(Instant::now()).is_some());
         endpoint.moved(Instant::now());
         endpoint.admit(Item(4), Instant::now());
         start(&mut endpoint);
-        let asked = Outcome { retry_after: Some(SECOND * 60), ..answered(503) };
-        endpoint.finished(None, started[3], Some(asked), Instant::now());
+        let busy = Outcome { retry_after: Some(SECOND * 60), ..outcome(503) };
+        endpoint.finished(None, started[3], Some(busy), Instant::now());
         assert_eq!((endpoint.backs_off_for(Instant::now()), endpoint.limit()), (None, 4));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_worker_before_knew_is_kept_to() {
+    async fn a_back_off_that_another_worker_found_is_kept() {
         let (_, limits) = endpoint(0);
         let mut endpoint = Endpoint::backing_off(SECOND * 60, &limits, Instant::now());
         endpoint.admit(Item(0), Instant::now());
@@ -538,11 +539,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_open_breaker_puts_all_off_and_a_probe_that_succeeds_lets_them_in_one_by_one() {
+    async fn an_open_circuit_defers_all_and_a_successful_probe_restarts_slowly() {
         let (mut endpoint, limits) = endpoint(5);
         let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint)).collect();
         for started in started {
-            endpoint.finished(None, started, Some(answered(500)), Instant::now());
+            endpoint.finished(None, started, Some(outcome(500)), Instant::now());
         }
         let open = limits.breaker.open_initial;
         let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(open) };
@@ -556,81 +557,81 @@ mod tests {
         assert_eq!(
             endpoint.next(Instant::now(), SLOW_PART),
             Next::Nothing,
-            "one probe at a time; the other waits for it"
+            "the other delivery waits for the probe"
         );
-        assert_eq!(endpoint.finished(None, probe, Some(answered(200)), Instant::now()), Some(Change::Closed));
+        assert_eq!(endpoint.finished(None, probe, Some(outcome(200)), Instant::now()), Some(Change::Closed));
         endpoint.admit(Item(7), Instant::now());
         start(&mut endpoint);
-        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "at its own pace");
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "the pace starts at one");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_person_asks_for_goes_at_once_as_the_probe_of_an_open_circuit() {
+    async fn a_redelivery_is_the_probe_of_an_open_circuit() {
         let (mut endpoint, limits) = endpoint(5);
         let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint)).collect();
         for started in started {
-            endpoint.finished(None, started, Some(answered(500)), Instant::now());
+            endpoint.finished(None, started, Some(outcome(500)), Instant::now());
         }
-        endpoint.admit(Item(BY_HAND), Instant::now());
-        endpoint.admit(Item(BY_HAND + 1), Instant::now());
-        let Next::Start(Item(BY_HAND), probe) = endpoint.next(Instant::now(), SLOW_PART) else {
-            panic!("it goes first")
+        endpoint.admit(Item(REDELIVERY), Instant::now());
+        endpoint.admit(Item(REDELIVERY + 1), Instant::now());
+        let Next::Start(Item(REDELIVERY), probe) = endpoint.next(Instant::now(), SLOW_PART) else {
+            panic!("the redelivery goes first")
         };
         assert!(probe.is_probe);
-        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "all others wait for its answer");
-        let opened = endpoint.finished(None, probe, Some(answered(500)), Instant::now());
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "all others wait for the probe");
+        let opened = endpoint.finished(None, probe, Some(outcome(500)), Instant::now());
         assert_eq!(opened, Some(Change::Opened(limits.breaker.open_initial * 2)));
         let Next::Start(Item(next), probe) = endpoint.next(Instant::now(), SLOW_PART) else {
-            panic!("the circuit is open, and the next that a person asked for is a probe as well")
+            panic!("the next redelivery is a probe as well")
         };
-        assert_eq!((next, probe.is_probe), (BY_HAND + 1, true));
-        let closed = endpoint.finished(None, probe, Some(answered(200)), Instant::now());
+        assert_eq!((next, probe.is_probe), (REDELIVERY + 1, true));
+        let closed = endpoint.finished(None, probe, Some(outcome(200)), Instant::now());
         assert_eq!((closed, endpoint.backs_off_for(Instant::now())), (Some(Change::Closed), None));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_person_asks_for_does_not_wait_for_a_retry_after_and_its_success_ends_that() {
+    async fn a_redelivery_goes_despite_retry_after_and_its_success_ends_it() {
         let (mut endpoint, _) = endpoint(1);
         let started = start(&mut endpoint);
-        let asked = Outcome { retry_after: Some(SECOND * 3_600), ..answered(429) };
-        endpoint.finished(None, started, Some(asked), Instant::now());
+        let busy = Outcome { retry_after: Some(SECOND * 3_600), ..outcome(429) };
+        endpoint.finished(None, started, Some(busy), Instant::now());
         endpoint.try_now();
         endpoint.admit(Item(1), Instant::now());
-        endpoint.admit(Item(BY_HAND), Instant::now());
+        endpoint.admit(Item(REDELIVERY), Instant::now());
         let probe = start(&mut endpoint);
         assert!(probe.is_probe);
         assert!(
             matches!(endpoint.next(Instant::now(), SLOW_PART), Next::Defer(..)),
-            "others keep to what it asked for"
+            "other deliveries respect the Retry-After"
         );
-        endpoint.finished(None, probe, Some(answered(200)), Instant::now());
+        endpoint.finished(None, probe, Some(outcome(200)), Instant::now());
         assert_eq!(endpoint.backs_off_for(Instant::now()), None);
         endpoint.admit(Item(2), Instant::now());
         start(&mut endpoint);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_is_known_to_work_is_left_alone_no_more() {
+    async fn a_recovery_ends_the_back_off() {
         let (mut endpoint, _) = endpoint(3);
-        let asked = Outcome { retry_after: Some(SECOND * 3_600), ..answered(503) };
+        let busy = Outcome { retry_after: Some(SECOND * 3_600), ..outcome(503) };
         let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint)).collect();
         for started in started {
-            endpoint.finished(None, started, Some(asked), Instant::now());
+            endpoint.finished(None, started, Some(busy), Instant::now());
         }
         assert!(endpoint.recovered(Instant::now()));
         assert_eq!(endpoint.backs_off_for(Instant::now()), None);
-        assert!(!endpoint.recovered(Instant::now()), "now it is no news");
+        assert!(!endpoint.recovered(Instant::now()), "it is not backing off any more");
         endpoint.admit(Item(3), Instant::now());
         start(&mut endpoint);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_retry_after_holds_the_endpoints_other_deliveries() {
+    async fn a_retry_after_defers_the_endpoints_other_deliveries() {
         let (mut endpoint, _) = endpoint(2);
         let started = start(&mut endpoint);
         let minute = Duration::from_secs(60);
-        let asked = Outcome { retry_after: Some(minute), ..answered(429) };
-        endpoint.finished(None, started, Some(asked), Instant::now());
+        let busy = Outcome { retry_after: Some(minute), ..outcome(429) };
+        endpoint.finished(None, started, Some(busy), Instant::now());
         let deferral = Deferral { why: FailureCode::Saturated, backs_off_for: Some(minute) };
         assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Defer(vec![Item(1)], deferral));
         tokio::time::advance(minute).await;
@@ -639,44 +640,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rate_limit_spaces_requests_out() {
+    async fn a_rate_spaces_requests_evenly() {
         let (mut endpoint, _) = endpoint(2);
         endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         start(&mut endpoint);
-        let Next::Later(at) = endpoint.next(Instant::now(), SLOW_PART) else { panic!("the second may not go yet") };
+        let Next::Later(at) = endpoint.next(Instant::now(), SLOW_PART) else { panic!("the second request may not go yet") };
         assert!(at <= Instant::now() + Duration::from_millis(100));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_endpoint_with_a_rate_is_not_forgotten_before_its_next_request_may_go() {
+    async fn an_endpoint_is_remembered_until_its_rate_allows_the_next_request() {
         let (mut endpoint, _) = endpoint(1);
         endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         let started = start(&mut endpoint);
-        endpoint.finished(None, started, Some(answered(200)), Instant::now());
-        assert!(!endpoint.is_forgettable(Instant::now()), "a new one would let the next go at once");
+        endpoint.finished(None, started, Some(outcome(200)), Instant::now());
+        assert!(!endpoint.is_forgettable(Instant::now()), "a new endpoint would start a request at once");
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(endpoint.is_forgettable(Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hold_that_is_longer_than_the_breakers_time_counts() {
+    async fn a_cool_down_that_outlasts_the_open_circuit_counts() {
         let (mut endpoint, limits) = endpoint(5);
-        let hold = limits.breaker.open_initial * 10;
-        let asked = Outcome { retry_after: Some(hold), ..answered(503) };
+        let cool_down = limits.breaker.open_initial * 10;
+        let busy = Outcome { retry_after: Some(cool_down), ..outcome(503) };
         let started: Vec<Started> = (0..3).map(|_| start(&mut endpoint)).collect();
         for started in started {
-            endpoint.finished(None, started, Some(asked), Instant::now());
+            endpoint.finished(None, started, Some(busy), Instant::now());
         }
-        let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(hold) };
+        let deferral = Deferral { why: FailureCode::CircuitOpen, backs_off_for: Some(cool_down) };
         assert!(matches!(endpoint.next(Instant::now(), SLOW_PART), Next::Defer(_, why) if why == deferral));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_endpoint_with_a_past_is_not_forgotten() {
+    async fn an_endpoint_with_recent_failures_is_not_forgotten() {
         let (mut endpoint, limits) = endpoint(1);
         assert!(!endpoint.is_forgettable(Instant::now()));
         let started = start(&mut endpoint);
-        endpoint.finished(None, started, Some(answered(500)), Instant::now());
+        endpoint.finished(None, started, Some(outcome(500)), Instant::now());
         assert!(!endpoint.is_forgettable(Instant::now()));
         tokio::time::advance(limits.breaker.window).await;
         assert!(endpoint.is_forgettable(Instant::now()));

@@ -1,6 +1,7 @@
 //! From a record to its deliveries: one per webhook that wants the event, as places come free.
 
 use crate::metrics;
+use crate::store::marks::Settled;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,7 +166,7 @@ impl FanOut {
     }
 
     async fn due(&self, delivery: Arc<Delivery>, last: LastError, receipt: Arc<Receipt>) {
-        if self.predecessors.settled(&receipt, delivery.id.0).await {
+        if self.predecessors.settled(&receipt, Settled::Delivery(delivery.id)).await {
             return receipt.settle();
         }
         let order_key = self.dispatcher.order_key(&delivery);
@@ -195,7 +196,7 @@ impl FanOut {
 
     /// Written again into the tier that fits what is left of its wait.
     async fn far(&self, delivery: Arc<Delivery>, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
-        if self.predecessors.settled(&receipt, delivery.id.0).await {
+        if self.predecessors.settled(&receipt, Settled::Delivery(delivery.id)).await {
             return receipt.settle();
         }
         let permits = self.dispatcher.permits.write().await;
@@ -205,7 +206,7 @@ impl FanOut {
             let left_ms = u64::try_from(due_at_ms.saturating_sub(now_ms())).unwrap_or(0);
             let tier = dispatcher.policy.schedule.tier_for(Duration::from_millis(left_ms));
             if dispatcher.hand_off.retry(&delivery, tier, due_at_ms, last, &mut handling).await == HandedOff::Written {
-                dispatcher.settler.settle(Settlement::silent(delivery.id.0, handling)).await;
+                dispatcher.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
             }
         });
     }

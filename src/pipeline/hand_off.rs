@@ -144,5 +144,5 @@ struct Letter<'a> {
     value: Option<&'a [u8]>,
     detail: &'a str,
     /// Where the original stands.
-    at: &'a crate::delivery::Source,
+    at: &'a crate::position::RecordPosition,
 }

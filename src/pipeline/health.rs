@@ -72,7 +72,7 @@ impl Health {
         }
         let failure = self.failing.failed(webhook.id, gap_max).await?;
         self.reported().insert(webhook.id, Instant::now());
-        if failure.lasts < self.disable_after {
+        if failure.duration < self.disable_after {
             return Ok(());
         }
         if self.has_success_since(webhook.id, failure).await? {

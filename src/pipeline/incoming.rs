@@ -20,7 +20,7 @@ pub enum Incoming {
         /// The W3C trace context of the record.
         traceparent: Option<String>,
         /// The position of the record that the event was first read from.
-        source: crate::delivery::Source,
+        source: crate::position::RecordPosition,
         /// How often the event was replayed.
         replays: u32,
     },

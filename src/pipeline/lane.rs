@@ -1,58 +1,61 @@
-//! Whose turn it is at one endpoint: so many requests at once, and first attempts of a task one after another.
+//! The queue of one endpoint. A lane limits the number of requests in flight, and sends the first attempts of one task
+//! one after another.
 
 use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-/// What a lane asks of the things it queues.
+/// A delivery that a lane can queue.
 pub trait Queued {
-    /// First attempts with the same key keep their order; None for those that needn't.
+    /// First attempts with the same key keep their order. None means that the delivery has no order.
     fn order_key(&self) -> Option<u64>;
 
-    /// A person asked for it: it goes before all others, and is the probe of an endpoint that is left alone.
-    fn is_by_hand(&self) -> bool {
+    /// Whether a person asked for this delivery. A redelivery goes before all others, and it is the probe of an
+    /// endpoint that backs off.
+    fn is_redelivery(&self) -> bool {
         false
     }
 }
 
-/// One endpoint's requests in flight and those that wait for their turn.
+/// The requests of one endpoint: those in flight, and the deliveries that wait for their turn.
 #[derive(Debug)]
 pub struct Lane<T> {
     in_flight: usize,
-    /// Ready to go once there is a place, with the time since when they wait.
+    /// Deliveries that may go as soon as there is a free slot, each with the time when it was queued.
     ready: VecDeque<(Instant, T)>,
-    /// For each task with a first attempt ready or in flight: the ones behind it, with the time since when they wait.
-    behind: HashMap<u64, VecDeque<(Instant, T)>>,
+    /// For each task with a first attempt that is ready or in flight: the later first attempts of that task, each with
+    /// the time when it was queued.
+    followers: HashMap<u64, VecDeque<(Instant, T)>>,
     waiting: usize,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { in_flight: 0, ready: VecDeque::new(), behind: HashMap::new(), waiting: 0 }
+        Self { in_flight: 0, ready: VecDeque::new(), followers: HashMap::new(), waiting: 0 }
     }
 }
 
 impl<T: Queued> Lane<T> {
-    /// Queues `item`.
+    /// Queues a delivery.
     pub fn admit(&mut self, item: T, now: Instant) {
         self.waiting += 1;
         if let Some(key) = item.order_key() {
-            if let Some(behind) = self.behind.get_mut(&key) {
-                behind.push_back((now, item));
+            if let Some(followers) = self.followers.get_mut(&key) {
+                followers.push_back((now, item));
                 return;
             }
-            self.behind.insert(key, VecDeque::new());
+            self.followers.insert(key, VecDeque::new());
         }
         self.ready.push_back((now, item));
     }
 
-    /// Whether there is one whose turn it is.
+    /// Whether a delivery may go now.
     #[must_use]
     pub fn has_next(&self, in_flight_max: usize) -> bool {
         self.in_flight < in_flight_max && !self.ready.is_empty()
     }
 
-    /// Takes the next one whose turn it is; its place is held until [`Lane::finished`].
+    /// Takes the next delivery that may go now. Its slot is in use until [`Lane::finished`].
     pub fn next(&mut self, in_flight_max: usize) -> Option<T> {
         if self.in_flight >= in_flight_max {
             return None;
@@ -63,78 +66,81 @@ impl<T: Queued> Lane<T> {
         Some(item)
     }
 
-    /// One that never waited here goes; its place is held until [`Lane::finished`] without a key.
-    pub fn start_by_hand(&mut self) {
+    /// Takes a slot for a redelivery, which doesn't wait in the lane. The slot is in use until [`Lane::finished`] is
+    /// called without a key.
+    pub fn start_redelivery(&mut self) {
         self.in_flight += 1;
     }
 
-    /// The one with that key is done, however it went: the next of its task may go.
+    /// Ends a request, whatever its outcome was. The next first attempt with the same key may go.
     pub fn finished(&mut self, order_key: Option<u64>) {
-        debug_assert!(self.in_flight > 0, "only what was started finishes");
+        debug_assert!(self.in_flight > 0, "only a request that was started can finish");
         self.in_flight -= 1;
         let Some(key) = order_key else { return };
-        match self.behind.get_mut(&key).and_then(VecDeque::pop_front) {
+        match self.followers.get_mut(&key).and_then(VecDeque::pop_front) {
             Some(next) => self.ready.push_back(next),
-            None => drop(self.behind.remove(&key)),
+            None => drop(self.followers.remove(&key)),
         }
     }
 
-    /// Takes the newest until no more than `keep` wait. A task's later attempts leave with its earlier one, oldest
-    /// first, so that none overtakes it here.
+    /// Takes out the newest deliveries until at most `keep` wait. The later first attempts of a task leave together
+    /// with its earlier one, oldest first, so that none of them overtakes it in this lane.
     pub fn evict(&mut self, keep: usize) -> Vec<T> {
         let mut evicted = Vec::new();
         while self.waiting > keep {
             if let Some((_, item)) = self.ready.pop_back() {
-                let behind = item.order_key().and_then(|key| self.behind.remove(&key)).unwrap_or_default();
-                self.waiting -= 1 + behind.len();
+                let followers = item.order_key().and_then(|key| self.followers.remove(&key)).unwrap_or_default();
+                self.waiting -= 1 + followers.len();
                 evicted.push(item);
-                evicted.extend(behind.into_iter().map(|(_, item)| item));
+                evicted.extend(followers.into_iter().map(|(_, item)| item));
                 continue;
             }
-            // All wait behind requests in flight; those tasks stay known, for what is in flight of them.
-            for behind in self.behind.values_mut() {
-                self.waiting -= behind.len();
-                evicted.extend(behind.drain(..).map(|(_, item)| item));
+            // All others wait for a request of their task that is in flight. The entries of these tasks stay, because
+            // `finished` removes them.
+            for followers in self.followers.values_mut() {
+                self.waiting -= followers.len();
+                evicted.extend(followers.drain(..).map(|(_, item)| item));
             }
         }
         evicted
     }
 
-    /// Takes what has waited since `before` or longer, also behind a request of its task, with all that is behind it.
+    /// Takes out the deliveries that were queued at `before` or earlier, also those that wait for a request of their
+    /// task. The later first attempts of their tasks leave with them.
     pub fn evict_older(&mut self, before: Instant) -> Vec<T> {
         let mut evicted = Vec::new();
         for _ in 0..self.ready.len() {
-            let (since, item) = self.ready.pop_front().expect("as many as were counted");
+            let (since, item) = self.ready.pop_front().expect("the loop runs once for each delivery that is ready");
             if since > before {
                 self.ready.push_back((since, item));
                 continue;
             }
-            let behind = item.order_key().and_then(|key| self.behind.remove(&key)).unwrap_or_default();
+            let followers = item.order_key().and_then(|key| self.followers.remove(&key)).unwrap_or_default();
             evicted.push(item);
-            evicted.extend(behind.into_iter().map(|(_, item)| item));
+            evicted.extend(followers.into_iter().map(|(_, item)| item));
         }
-        for behind in self.behind.values_mut() {
-            if behind.front().is_some_and(|(since, _)| *since <= before) {
-                evicted.extend(behind.drain(..).map(|(_, item)| item));
+        for followers in self.followers.values_mut() {
+            if followers.front().is_some_and(|(since, _)| *since <= before) {
+                evicted.extend(followers.drain(..).map(|(_, item)| item));
             }
         }
         self.waiting -= evicted.len();
         evicted
     }
 
-    /// How many are in flight.
+    /// The number of requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many wait.
+    /// The number of deliveries that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Nothing in flight, nothing waiting: the lane can be forgotten.
+    /// Whether nothing is in flight and nothing waits. Such a lane can be forgotten.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.waiting == 0
@@ -156,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_waited_too_long_leaves_with_what_is_behind_it() {
+    fn overdue_deliveries_leave_with_the_later_ones_of_their_tasks() {
         let mut lane = Lane::default();
         let began = Instant::now();
         let later = began + Duration::from_secs(9);
@@ -172,16 +178,16 @@ mod tests {
         ] {
             lane.admit(item, at);
         }
-        let left: Vec<usize> = lane.evict_older(began).iter().map(|item| item.1).collect();
-        assert_eq!(left, [3, 4, 6, 1, 2], "a task's later ones don't overtake its earlier one");
+        let evicted: Vec<usize> = lane.evict_older(began).iter().map(|item| item.1).collect();
+        assert_eq!(evicted, [3, 4, 6, 1, 2], "the deliveries of a task leave in their order");
         assert_eq!((lane.waiting(), lane.next(9)), (1, Some(Item(None, 5))));
         lane.finished(Some(1));
         lane.finished(None);
-        assert!(lane.is_idle() && lane.behind.is_empty());
+        assert!(lane.is_idle() && lane.followers.is_empty());
     }
 
     #[test]
-    fn first_attempts_of_a_task_go_one_after_another_and_others_pass_them() {
+    fn first_attempts_of_a_task_go_in_turn_and_others_pass_them() {
         let mut lane = Lane::default();
         for item in [Item(Some(1), 0), Item(Some(1), 1), Item(Some(2), 2), Item(None, 3)] {
             lane.admit(item, Instant::now());
@@ -195,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_evicted_and_a_tasks_later_ones_leave_with_its_earlier_one() {
+    fn the_newest_are_evicted_together_with_the_later_ones_of_their_task() {
         let mut lane = Lane::default();
         for item in [Item(None, 0), Item(Some(1), 1), Item(None, 2), Item(Some(1), 3), Item(Some(1), 4)] {
             lane.admit(item, Instant::now());
@@ -205,11 +211,11 @@ mod tests {
         assert_eq!(lane.evict(3), [Item(Some(1), 1), Item(Some(1), 3), Item(Some(1), 4)]);
         assert_eq!((lane.waiting(), lane.next(9)), (1, Some(Item(None, 0))));
         lane.finished(None);
-        assert!(lane.is_idle() && lane.behind.is_empty());
+        assert!(lane.is_idle() && lane.followers.is_empty());
     }
 
     #[test]
-    fn what_waits_behind_a_request_in_flight_is_evicted_too() {
+    fn deliveries_that_wait_for_a_request_of_their_task_are_evicted_too() {
         let mut lane = Lane::default();
         for at in 0..3 {
             lane.admit(Item(Some(1), at), Instant::now());
@@ -217,13 +223,15 @@ mod tests {
         assert_eq!(lane.next(9), Some(Item(Some(1), 0)));
         assert_eq!(lane.evict(0), [Item(Some(1), 1), Item(Some(1), 2)]);
         lane.finished(Some(1));
-        assert!(lane.is_idle() && lane.behind.is_empty());
+        assert!(lane.is_idle() && lane.followers.is_empty());
     }
 
     proptest! {
         #[test]
-        fn all_go_in_the_order_of_their_task_and_never_more_at_once_than_allowed(
-            keys in prop::collection::vec(prop::option::of(0_u64..4), 1..100), limit in 1_usize..5, picks in prop::collection::vec(any::<prop::sample::Index>(), 100),
+        fn deliveries_of_a_task_keep_their_order_within_the_limit(
+            keys in prop::collection::vec(prop::option::of(0_u64..4), 1..100),
+            limit in 1_usize..5,
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 100),
         ) {
             let mut lane = Lane::default();
             for (at, key) in keys.iter().enumerate() {
@@ -243,7 +251,7 @@ mod tests {
                 done.push(item);
             }
             prop_assert_eq!(done.len(), keys.len());
-            prop_assert!(lane.is_idle() && lane.behind.is_empty());
+            prop_assert!(lane.is_idle() && lane.followers.is_empty());
             for key in 0..4 {
                 let order: Vec<usize> = done.iter().filter(|i| i.0 == Some(key)).map(|i| i.1).collect();
                 prop_assert!(order.is_sorted());

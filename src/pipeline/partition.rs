@@ -14,6 +14,7 @@ use super::receipt::Receipt;
 use super::standstill::Standstill;
 use crate::offsets::OpenOffsets;
 use crate::offsets::commit_note::{self, CommitNote};
+use crate::position::{Offset, TimestampMs};
 use crate::report::Stage;
 use crate::store::marks::{Loaded, MarkEntry};
 use crate::webhook::WebhookId;
@@ -105,14 +106,15 @@ impl Partition {
     }
 
     /// A record was read. None if the note of a predecessor says that it is settled already.
-    pub fn open(self: &Arc<Self>, offset: i64, timestamp_ms: i64) -> Option<Arc<Receipt>> {
+    pub fn open(self: &Arc<Self>, at: Offset, written: TimestampMs) -> Option<Arc<Receipt>> {
+        let (Offset(offset), TimestampMs(timestamp_ms)) = (at, written);
         let mut state = self.state();
-        if !state.offsets.open(offset, timestamp_ms) {
+        if !state.offsets.open(at, written) {
             tracing::warn!(topic = %self.topic, partition = self.number, offset, "the log begins anew: offsets known of it are forgotten");
             state.offsets = OpenOffsets::default();
             state.generation += 1;
             state.note = None;
-            let opened = state.offsets.open(offset, timestamp_ms);
+            let opened = state.offsets.open(at, written);
             debug_assert!(opened, "the first offset always opens");
         }
         // The note speaks of this log only if the record at the watermark, the first one read, is the same.
@@ -129,7 +131,7 @@ impl Partition {
             state.offsets.settle(offset);
             return None;
         }
-        let receipt = Arc::new(Receipt::new(self.clone(), state.generation, offset, timestamp_ms));
+        let receipt = Arc::new(Receipt::new(self.clone(), state.generation, at, written));
         state.receipts.push_back(Arc::downgrade(&receipt));
         Some(receipt)
     }
@@ -308,9 +310,9 @@ mod tests {
     #[test]
     fn entries_of_an_older_log_do_not_keep_newer_ones_from_being_trimmed() {
         let partition = partition(None);
-        let old = partition.open(50, 0).unwrap();
+        let old = partition.open(Offset(50), TimestampMs(0)).unwrap();
         partition.marked(MarkEntry { id: "1-0".into(), highest: 50 });
-        let new = partition.open(0, 9).unwrap();
+        let new = partition.open(Offset(0), TimestampMs(9)).unwrap();
         // Its attempt ended before the log was made anew, and it is recorded only now.
         old.settle();
         partition.marked(MarkEntry { id: "2-0".into(), highest: 50 });
@@ -324,7 +326,7 @@ mod tests {
         let partition = partition(None);
         partition.begins_at(5, None);
         partition.inherited(&[MarkEntry { id: "1-0".into(), highest: 7 }]);
-        partition.open(5, 0).unwrap().settle();
+        partition.open(Offset(5), TimestampMs(0)).unwrap().settle();
         assert_eq!(partition.committed(6, String::new()), None);
         assert_eq!(partition.committed(8, String::new()).as_deref(), Some("1-0"));
     }
@@ -332,7 +334,7 @@ mod tests {
     #[test]
     fn an_offset_is_committed_when_every_part_of_its_record_is_settled() {
         let partition = partition(None);
-        let receipt = partition.open(5, 0).unwrap();
+        let receipt = partition.open(Offset(5), TimestampMs(0)).unwrap();
         receipt.add();
         receipt.settle();
         assert_eq!(commit_of(&partition), Some(5));
@@ -346,7 +348,8 @@ mod tests {
     #[test]
     fn what_holds_the_watermark_is_the_lowest_open_record_and_where_it_is() {
         let partition = partition(None);
-        let (first, second) = (partition.open(5, 70).unwrap(), partition.open(6, 80).unwrap());
+        let (first, second) =
+            (partition.open(Offset(5), TimestampMs(70)).unwrap(), partition.open(Offset(6), TimestampMs(80)).unwrap());
         let webhook = WebhookId(uuid::Uuid::from_u128(1));
         first.note(Stage::Sending, webhook);
         let holding = Blocker { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
@@ -362,7 +365,7 @@ mod tests {
     #[test]
     fn what_finishes_after_a_revoke_is_ignored() {
         let partition = partition(None);
-        let receipt = partition.open(5, 0).unwrap();
+        let receipt = partition.open(Offset(5), TimestampMs(0)).unwrap();
         partition.close();
         receipt.settle();
         assert_eq!(partition.to_commit(), None);
@@ -372,7 +375,7 @@ mod tests {
     #[test]
     fn a_drain_starts_nothing_and_waits_for_what_is_in_flight() {
         let partition = partition(None);
-        let receipt = partition.open(5, 0).unwrap();
+        let receipt = partition.open(Offset(5), TimestampMs(0)).unwrap();
         let in_flight = receipt.start().unwrap();
         partition.drain();
         assert!(receipt.start().is_none());
@@ -385,16 +388,20 @@ mod tests {
     fn a_predecessors_note_is_believed_only_of_the_same_log() {
         let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 7)] };
         let same = partition(Some(note.clone()));
-        assert!(same.open(5, 77).is_some() && same.open(6, 80).is_none() && same.open(8, 90).is_some());
+        assert!(
+            same.open(Offset(5), TimestampMs(77)).is_some()
+                && same.open(Offset(6), TimestampMs(80)).is_none()
+                && same.open(Offset(8), TimestampMs(90)).is_some()
+        );
         let anew = partition(Some(note));
-        assert!(anew.open(5, 78).is_some() && anew.open(6, 80).is_some());
+        assert!(anew.open(Offset(5), TimestampMs(78)).is_some() && anew.open(Offset(6), TimestampMs(80)).is_some());
     }
 
     #[test]
     fn a_log_made_anew_forgets_what_was_known_of_it() {
         let partition = partition(None);
-        let old = partition.open(50, 0).unwrap();
-        let new = partition.open(0, 9).unwrap();
+        let old = partition.open(Offset(50), TimestampMs(0)).unwrap();
+        let new = partition.open(Offset(0), TimestampMs(9)).unwrap();
         old.settle();
         assert_eq!(partition.to_commit().unwrap().0, 0);
         new.settle();

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::partition::Partition;
 use super::receipt::Receipt;
 use crate::conditions::{Conditions, Severity};
+use crate::position::{Offset, TimestampMs};
 use crate::store::is_away;
-use crate::store::marks::{Loaded, Mark, MarkStreams};
+use crate::store::marks::{Loaded, Mark, MarkStreams, Settled};
 
 /// Loads the marks of each partition once.
 #[derive(Clone)]
@@ -21,9 +20,9 @@ pub struct Predecessors {
 
 impl Predecessors {
     /// Whether a predecessor settled this already; waits while Redis is away.
-    pub async fn settled(&self, receipt: &Receipt, id: Uuid) -> bool {
+    pub async fn settled(&self, receipt: &Receipt, what: Settled) -> bool {
         let loaded = receipt.partition.predecessor.get_or_init(async || self.load(&receipt.partition).await).await;
-        loaded.contains(Mark::of(id, receipt.offset, receipt.timestamp_ms))
+        loaded.contains(Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)))
     }
 
     async fn load(&self, partition: &Arc<Partition>) -> Loaded {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::partition::Partition;
+use crate::position::{Offset, TimestampMs};
 use crate::report::Stage;
 use crate::webhook::WebhookId;
 
@@ -26,7 +27,12 @@ pub struct Receipt {
 
 impl Receipt {
     /// A receipt with one open part: the fan-out.
-    pub(super) fn new(partition: Arc<Partition>, generation: u64, offset: i64, timestamp_ms: i64) -> Self {
+    pub(super) fn new(
+        partition: Arc<Partition>,
+        generation: u64,
+        Offset(offset): Offset,
+        TimestampMs(timestamp_ms): TimestampMs,
+    ) -> Self {
         let stage = Mutex::new((Stage::Queued, None));
         Self { partition, generation, offset, timestamp_ms, open: AtomicUsize::new(1), stage }
     }

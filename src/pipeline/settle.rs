@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
-use uuid::Uuid;
 
 use super::handling::Handling;
 use super::partition::Partition;
@@ -21,8 +20,9 @@ use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate};
+use crate::position::{Offset, TimestampMs};
 use crate::store::log::{self, Logged};
-use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry};
+use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry, Settled};
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
@@ -64,18 +64,18 @@ impl Settlement {
         let line = Line {
             number: 0,
             webhook: delivery.webhook_id,
-            meta: Logged::new(delivery, attempt, fate).to_json(),
+            meta: Logged::new(delivery, attempt, fate.due_at_ms()).to_json(),
             body: delivery.body.clone(),
             succeeded: attempt.failure.is_none(),
         };
-        Self { log: Some(line), ..Self::silent(delivery.id.0, handling) }
+        Self { log: Some(line), ..Self::silent(Settled::Delivery(delivery.id), handling) }
     }
 
     /// Without an attempt.
     #[must_use]
-    pub fn silent(id: Uuid, handling: Handling) -> Self {
+    pub fn silent(what: Settled, handling: Handling) -> Self {
         let receipt = &handling.receipt;
-        Self { mark: Mark::of(id, receipt.offset, receipt.timestamp_ms), log: None, handling }
+        Self { mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)), log: None, handling }
     }
 
     fn bytes(&self) -> usize {

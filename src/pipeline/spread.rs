@@ -11,17 +11,24 @@ use super::predecessors::Predecessors;
 use super::receipt::Receipt;
 use super::unreadable::{panicked, unreadable};
 use crate::clock::now_ms;
-use crate::delivery::{DeadReason, Deferral, Delivery, DeliveryId, FirstRead, Source};
+use crate::delivery::{DeadReason, Deferral, Delivery, DeliveryId, FirstRead};
 use crate::event::Event;
 use crate::payload::Bodies;
+use crate::position::RecordPosition;
 use crate::record::LastError;
+use crate::store::marks::Settled;
 use crate::webhook::Webhook;
 
 /// 2015-01-01. A record's timestamp before that comes from a clock that isn't set, or is in seconds.
 const EARLIEST_MS: i64 = 1_420_070_400_000;
 
 /// What all deliveries of an event have in common, for a record that was just read.
-pub(super) fn first_read(source: Source, replays: u32, traceparent: Option<String>, receipt: &Receipt) -> FirstRead {
+pub(super) fn first_read(
+    source: RecordPosition,
+    replays: u32,
+    traceparent: Option<String>,
+    receipt: &Receipt,
+) -> FirstRead {
     FirstRead { source, first_seen_at_ms: first_seen_at_ms(receipt), replays, traceparent }
 }
 
@@ -55,7 +62,7 @@ impl Spread {
         let mut bodies = Bodies::default();
         for webhook in self.webhooks.iter() {
             let id = DeliveryId::of(&self.event.id, webhook.id);
-            if self.predecessors.settled(&self.receipt, id.0).await {
+            if self.predecessors.settled(&self.receipt, Settled::Delivery(id)).await {
                 continue;
             }
             let Ok(delivery) =

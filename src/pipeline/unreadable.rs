@@ -1,10 +1,10 @@
 //! Records that can't be decoded, or whose handling panics: they go to the dead-letter topic.
 
 use crate::metrics;
+use crate::store::marks::Settled;
 use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
-use uuid::Uuid;
 
 use super::dispatch::Dispatcher;
 use super::hand_off::HandedOff;
@@ -13,8 +13,9 @@ use super::panics;
 use super::predecessors::Predecessors;
 use super::receipt::Receipt;
 use super::settle::Settlement;
-use crate::delivery::{DeadReason, Source};
+use crate::delivery::DeadReason;
 use crate::event::Event;
+use crate::position::RecordPosition;
 use crate::record::UnreadOrigin;
 
 /// Gives a record up that can't be read.
@@ -25,7 +26,7 @@ pub(super) async fn unreadable(
     receipt: Arc<Receipt>,
 ) {
     metrics::EVENTS.increment(record.reason.as_str());
-    if predecessors.settled(&receipt, Uuid::nil()).await {
+    if predecessors.settled(&receipt, Settled::Record).await {
         return receipt.settle();
     }
     let permits = dispatcher.permits.write().await;
@@ -33,14 +34,14 @@ pub(super) async fn unreadable(
     let dispatcher = dispatcher.clone();
     tokio::spawn(async move {
         if dispatcher.hand_off.unreadable(&record, &mut handling).await == HandedOff::Written {
-            dispatcher.settler.settle(Settlement::silent(Uuid::nil(), handling)).await;
+            dispatcher.settler.settle(Settlement::silent(Settled::Record, handling)).await;
         }
     });
 }
 
 /// An event whose handling panicked. The record itself is gone by now: the payload that was made of it stands for it, with
 /// where it stood.
-pub(super) fn panicked(event: &Event, source: Source, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
+pub(super) fn panicked(event: &Event, source: RecordPosition, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
     Arc::new(Unreadable {
         key: Some(event.task_id.clone().into_bytes()),
         value: Some(event.body.to_vec()),

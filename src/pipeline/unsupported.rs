@@ -5,6 +5,7 @@
 //! held in memory, and its offset with it, until the webhook can be read or is gone.
 
 use crate::metrics;
+use crate::store::marks::Settled;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ impl UnsupportedEvents {
         first: &FirstRead,
         receipt: &Arc<Receipt>,
     ) {
-        if self.predecessors.settled(receipt, DeliveryId::of(&event.id, held.id).0).await {
+        if self.predecessors.settled(receipt, Settled::Delivery(DeliveryId::of(&event.id, held.id))).await {
             return;
         }
         metrics::UNSUPPORTED_EVENTS.increment();

@@ -1,4 +1,5 @@
-//! The search for the newest wanted records of a topic, from its end backwards: which stretches of offsets to read next.
+//! The search for the newest wanted records of a topic, from its end backwards: which stretches of offsets to read
+//! next.
 //!
 //! This module only does the bookkeeping. [`super::browse`] reads the records.
 //!
@@ -8,9 +9,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// The number of offsets that the first round reads of all partitions together, as a multiple of the limit. With a higher
-/// value, fewer partitions need a second round. Each later round reads twice as many offsets per partition as the round
-/// before, but only of some partitions.
+/// The number of offsets that the first round reads of all partitions together, as a multiple of the limit. With a
+/// higher value, fewer partitions need a second round. Each later round reads twice as many offsets per partition as
+/// the round before, but only of some partitions.
 const FIRST_ROUND: u64 = 2;
 /// The largest number of offsets in a stretch.
 const STRETCH_MAX: u64 = 16_384;
@@ -67,7 +68,8 @@ impl PartitionSearch {
         self.left_over.map_or(self.below, |offset| offset + 1)
     }
 
-    /// The position (time, partition, offset) that the newest unread record may have at most. None if all records were read.
+    /// The position (time, partition, offset) that the newest unread record may have at most. None if all records were
+    /// read.
     fn frontier(&self, partition: i32) -> Option<(i64, i32, i64)> {
         (self.below > self.low).then_some((self.newest_ms, partition, self.below - 1))
     }
@@ -85,8 +87,8 @@ pub struct Backwards<T> {
 }
 
 impl<T> Backwards<T> {
-    /// Creates a search for the newest `limit` wanted records, at least 1. `spans` has the oldest offset of each partition
-    /// and the offset after its last record.
+    /// Creates a search for the newest `limit` wanted records, at least 1. `spans` has the oldest offset of each
+    /// partition and the offset after its last record.
     #[must_use]
     pub fn new(spans: impl IntoIterator<Item = (i32, (i64, i64))>, limit: usize) -> Self {
         let partition = |(low, below)| PartitionSearch { low, below, newest_ms: i64::MAX, left_over: None };
@@ -101,8 +103,9 @@ impl<T> Backwards<T> {
     /// The next stretches to read, by partition: those that may contain newer records than the ones found so far. Empty
     /// once the newest records are found, or if `look_at_max` is 0.
     ///
-    /// The first round covers all partitions. Later rounds cover the partition whose unread records may be the newest, or
-    /// several if their times are equal. The stretches have up to `look_at_max` offsets in all, but at least one each.
+    /// The first round covers all partitions. Later rounds cover the partition whose unread records may be the newest,
+    /// or several if their times are equal. The stretches have up to `look_at_max` offsets in all, but at least one
+    /// each.
     pub fn stretches(&mut self, look_at_max: u64) -> HashMap<i32, (i64, i64)> {
         let oldest = if self.newest.len() < self.limit { None } else { self.newest.keys().next() };
         let frontiers = self.partitions.iter().filter_map(|(number, partition)| partition.frontier(*number));
@@ -145,11 +148,11 @@ impl<T> Backwards<T> {
         }
     }
 
-    /// The records that were found, newest first, and for each partition the offset below which the next page begins. None
-    /// if no records are left.
+    /// The records that were found, newest first, and for each partition the offset below which the next page begins.
+    /// None if no records are left.
     ///
-    /// If the search ended early, records that may be older than an unread record are left to a later page, so that pages
-    /// stay in order. The page is then short.
+    /// If the search ended early, records that may be older than an unread record are left to a later page, so that
+    /// pages stay in order. The page is then short.
     #[must_use]
     pub fn page(mut self) -> (Vec<T>, Option<HashMap<i32, i64>>) {
         let frontier = self.partitions.iter().filter_map(|(number, partition)| partition.frontier(*number)).max();

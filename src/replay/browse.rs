@@ -1,6 +1,5 @@
 //! Browsing of dead letters by page. The memory is bounded, however many dead letters there are.
 
-use crate::record::header_names as names;
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -19,6 +18,7 @@ use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::kafka::headers;
+use crate::record::header_names as names;
 use crate::topics::Names;
 use crate::webhook::WebhookId;
 
@@ -140,7 +140,7 @@ pub fn browse(
         if stretches.is_empty() {
             break;
         }
-        scan.turn_to(stretches.clone())?;
+        scan.read_spans(stretches.clone())?;
         budget = budget.saturating_sub(scan.total());
         let mut found: HashMap<i32, Stretch<ListedDeadLetter>> = HashMap::new();
         while let Some(record) = scan.next(stop)? {
@@ -163,7 +163,8 @@ pub fn browse(
     Ok(DeadLetterPage { dead_letters, next: next.map(Cursor) })
 }
 
-/// The dead letter at this position. None if there is none, or if the topic has already deleted it. Blocks like [`browse`].
+/// The dead letter at this position. None if there is none, or if the topic has already deleted it. Blocks like
+/// [`browse`].
 ///
 /// # Errors
 /// If the topic cannot be read, or `stop` is cancelled.
@@ -178,7 +179,7 @@ pub fn one(
     if !is_there {
         return Ok(None);
     }
-    scan.turn_to(HashMap::from([(partition, (offset, offset + 1))]))?;
+    scan.read_spans(HashMap::from([(partition, (offset, offset + 1))]))?;
     let found = scan.next(stop)?.map(|record| shown(&record, Letter::read(&record)));
     anyhow::ensure!(!stop.is_cancelled(), "reading a dead letter was interrupted");
     Ok(found)

@@ -5,8 +5,8 @@ use crate::event::EventType;
 use crate::replay::letter::Letter;
 use crate::webhook::WebhookId;
 
-/// A selection of dead letters. A dead letter is selected if it matches every filter that is set. It matches a filter with
-/// several values if it has one of them.
+/// A selection of dead letters. A dead letter is selected if it matches every filter that is set. It matches a filter
+/// with several values if it has one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// The webhooks of the deliveries. Empty for all.
@@ -32,8 +32,8 @@ impl Choice {
         *self == Self::default()
     }
 
-    /// Whether a dead letter with this key may be selected. The key is the id of its webhook. Parsing the headers takes most
-    /// of the time for a record, so this check avoids it for records of other webhooks.
+    /// Whether a dead letter with this key may be selected. The key is the id of its webhook. Parsing the headers takes
+    /// most of the time for a record, so this check avoids it for records of other webhooks.
     #[must_use]
     pub fn may_select(&self, key: Option<&[u8]>) -> bool {
         let webhook = || uuid::Uuid::try_parse_ascii(key.unwrap_or_default()).ok().map(WebhookId);

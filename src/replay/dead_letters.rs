@@ -25,15 +25,15 @@ use crate::webhook::WebhookId;
 pub struct Summary {
     /// The number of records that were read.
     pub looked_at: u64,
-    /// The number of dead letters that were replayed, or would be in a dry run, by webhook and reason. The webhook is None
-    /// for records that could not be read.
+    /// The number of dead letters that were replayed, or would be in a dry run, by webhook and reason. The webhook is
+    /// None for records that could not be read.
     pub replayed: BTreeMap<(Option<WebhookId>, DeadReason), u64>,
     /// The number of selected dead letters that were skipped because an earlier run replayed them.
     pub before: u64,
     /// The number of selected dead letters that were skipped because their webhook is deleted or inactive, by webhook.
     pub gone: BTreeMap<WebhookId, u64>,
-    /// The number of selected dead letters that were skipped because they were shortened. Their headers name the position of
-    /// the original.
+    /// The number of selected dead letters that were skipped because they were shortened. Their headers name the
+    /// position of the original.
     pub shortened: u64,
     /// The number of records that this program did not write as dead letters.
     pub foreign: u64,
@@ -54,8 +54,8 @@ const PROGRESS_EVERY: u64 = 1_000;
 
 /// Replays the dead letters that `choice` selects and whose webhooks are in `active`. Blocks.
 ///
-/// A crash at any point is safe, because the record in the replay topic is also the mark: a dead letter that was written
-/// there is never written again, and the next run with the same choice finds the others.
+/// A crash at any point is safe, because the record in the replay topic is also the mark: a dead letter that was
+/// written there is never written again, and the next run with the same choice finds the others.
 ///
 /// # Errors
 /// If Kafka refuses a record, or if [`Watch::still_ours`] returns an error. Nothing is lost or written twice then.
@@ -85,7 +85,7 @@ pub fn replay(
         summary.looked_at += 1;
         if let Some((letter, reason)) = summary.select(&record, choice, manner, &marks, active) {
             if let Some(writer) = &mut writer {
-                if writer.is_at_rest() {
+                if writer.is_between_batches() {
                     (watch.still_ours)()?;
                 }
                 let Some(headers) = headers(&record, &letter) else {
@@ -199,8 +199,8 @@ pub(super) fn origin(record: &BorrowedMessage<'_>) -> ReplayOrigin {
     }
 }
 
-/// The headers of the replay: the same delivery, due now, with attempts starting again. None if this program did not write
-/// the record as a dead letter.
+/// The headers of the replay: the same delivery, due now, with attempts starting again. None if this program did not
+/// write the record as a dead letter.
 fn headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders> {
     let replay_of = origin(record).to_text();
     if letter.is_unread() {

@@ -12,9 +12,10 @@ use super::writer::{Outgoing, Writer};
 use super::{Manner, Progress, Watch};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{self, Delivery, FirstRead};
-use crate::event::{Decoded, Event, EventType, Limits, Position, decode};
+use crate::delivery::{Delivery, FirstRead};
+use crate::event::{Decoded, Event, EventType, Limits, decode};
 use crate::payload::Bodies;
+use crate::position::{RecordPosition, TimestampMs};
 use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::Webhook;
@@ -96,14 +97,14 @@ pub fn rewind(
             && (manner.again || !summary.was_rewound_before(&marks, origin))
         {
             if let Some(writer) = &mut writer {
-                if writer.is_at_rest() {
+                if writer.is_between_batches() {
                     (watch.still_ours)()?;
                 }
                 let delivery = first(&event, webhook, &record, due_at_ms);
                 let headers = record::headers(&delivery, Some(due_at_ms), LastError::default());
                 let headers = record::replay(headers, &origin.to_text());
-                // The key is the task, which keeps all events of a task in one partition and so in order. The webhook would
-                // not do as a key: all events have the same one.
+                // The key is the task, so that the events of a task stay in one partition and in order. With the
+                // webhook as the key, all events would go to one partition.
                 let key = Some(event.task_id.as_bytes());
                 writer.write(Outgoing { key, value: Some(&delivery.body), headers }, watch.stop)?;
             }
@@ -135,13 +136,9 @@ impl Summary {
         if origin.timestamp_ms < past.since_ms || past.until_ms.is_some_and(|until| origin.timestamp_ms >= until) {
             return None;
         }
-        let at = Position {
-            topic: record.topic(),
-            partition: origin.partition,
-            offset: origin.offset,
-            timestamp_ms: origin.timestamp_ms,
-        };
-        match decode(record.payload(), at, Limits::new(config)) {
+        let at = RecordPosition { topic: record.topic().into(), partition: origin.partition, offset: origin.offset };
+        let written = TimestampMs(origin.timestamp_ms);
+        match decode(record.payload(), &at, written, Limits::new(config)) {
             Ok(Decoded::Event(event)) => {
                 let is_selected = past.events.is_empty() || past.events.contains(&event.event_type);
                 (is_selected && webhook.events.contains(&event.event_type)).then_some(event)
@@ -164,11 +161,7 @@ impl Summary {
 /// The delivery of the event to the webhook, before any attempt.
 fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
     let read = FirstRead {
-        source: delivery::Source {
-            topic: record.topic().into(),
-            partition: record.partition(),
-            offset: record.offset(),
-        },
+        source: RecordPosition { topic: record.topic().into(), partition: record.partition(), offset: record.offset() },
         first_seen_at_ms: now_ms,
         replays: 0,
         traceparent: record::traceparent(record.headers()),

@@ -1,6 +1,5 @@
 //! The headers of a dead letter.
 
-use crate::record::header_names as names;
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
@@ -8,6 +7,7 @@ use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::kafka::headers;
 use crate::record;
+use crate::record::header_names as names;
 use crate::webhook::WebhookId;
 
 /// The fields of a dead letter that filters use, from its headers.
@@ -32,8 +32,8 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// Reads the headers of a record. Dead-lettering appends its headers to those of a record that could not be read, so the
-    /// last header of a name counts.
+    /// Reads the headers of a record. Dead-lettering appends its headers to those of a record that could not be read,
+    /// so the last header of a name counts.
     #[must_use]
     pub fn read(record: &BorrowedMessage<'_>) -> Self {
         let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };

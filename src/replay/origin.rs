@@ -55,8 +55,8 @@ impl ReplayOrigin {
         Some(Self { source, partition, offset, timestamp_ms })
     }
 
-    /// A hash of the position, to compare origins of the same source. Among ten million origins, the probability that any
-    /// two have the same fingerprint is 3 in a million.
+    /// A hash of the position, to compare origins of the same source. Among ten million origins, the probability that
+    /// any two have the same fingerprint is 3 in a million.
     #[must_use]
     pub fn fingerprint(self) -> u64 {
         let mut bytes = [0; 20];

@@ -1,6 +1,5 @@
 //! The records that were replayed before, as the replay topic lists them.
 
-use crate::record::header_names as names;
 use std::collections::HashMap;
 
 use rdkafka::Message as _;
@@ -11,6 +10,7 @@ use crate::config::Config;
 use crate::delivery::DeliveryId;
 use crate::kafka::headers;
 use crate::record;
+use crate::record::header_names as names;
 use crate::replay::origin::{ReplayOrigin, ReplaySource};
 use crate::replay::scan::{self, Start};
 use crate::topics::Names;
@@ -20,15 +20,15 @@ use crate::topics::Names;
 pub struct ReplayMarks {
     /// The fingerprints of the replayed records, sorted.
     replayed: Vec<u64>,
-    /// The time of the last redelivery of each delivery, in Unix milliseconds. People request redeliveries one by one, so
-    /// there are few.
+    /// The time of the last redelivery of each delivery, in Unix milliseconds. People request redeliveries one by one,
+    /// so there are few.
     redelivered: HashMap<DeliveryId, i64>,
 }
 
 impl ReplayMarks {
-    /// Reads the marks of records of `source` that were replayed at or after `since_ms` (Unix milliseconds). Earlier marks
-    /// are not needed for records from that time on, because a record is older than its replay. `progress` receives the
-    /// number of offsets read and their total. Returns None if `stop` was cancelled.
+    /// Reads the marks of records of `source` that were replayed at or after `since_ms` (Unix milliseconds). Earlier
+    /// marks are not needed for records from that time on, because a record is older than its replay. `progress`
+    /// receives the number of offsets read and their total. Returns None if `stop` was cancelled.
     ///
     /// # Errors
     /// If the replay topic cannot be read.

@@ -1,5 +1,5 @@
-//! A topic read once through, from a moment on to where it ended when the reading began, or stretch by stretch, in
-//! bounded memory.
+//! A reader of a topic, with bounded memory. It reads from a point in time up to the end that the topic had at the
+//! start, or given spans of offsets.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -18,43 +18,46 @@ use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::topics::Names;
 
-/// How long the broker may take to say where a topic begins and ends.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
-/// Longest wait for a record: how soon a stop is noticed.
+/// How long to wait for the broker to answer where a topic begins and ends.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest wait for a record, and so the longest time until a stop is noticed.
 const POLL_MAX: Duration = Duration::from_millis(100);
 
-/// Where a reading begins.
+/// Where a scan begins.
 #[derive(Debug, Clone)]
 pub enum Start {
     /// At the oldest record.
     Oldest,
-    /// At the first record of that time (Unix milliseconds) or later.
+    /// At the first record written at or after this time, in Unix milliseconds.
     At(i64),
 }
 
-/// What all readers of a topic together read ahead.
+/// How much all readers of a topic together read ahead, in KiB.
 const READ_AHEAD_KIB: usize = 8_192;
+/// How many records all readers of a topic together read ahead.
 const READ_AHEAD_RECORDS: usize = 20_000;
-/// Threads that read one topic at once. What costs most of a record's time is taking its headers apart.
+/// The largest number of threads that read a topic at once. Parsing the headers takes most of the time for a record.
 const READERS_MAX: usize = 4;
-/// How often it is told how far they are.
-const TELL_EVERY: Duration = Duration::from_millis(100);
-/// Records that a reader takes between two words on how far it is.
+/// The interval between progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// The number of records after which a reader updates the shared progress.
 const COUNT_EVERY: u64 = 256;
 
-/// A reader's partitions: every `of`-th one.
+/// The share of a reader: each partition whose number modulo `of` is `number`.
 #[derive(Debug, Clone, Copy)]
 struct Share {
     number: usize,
     of: usize,
 }
 
-/// Reads a topic as a [`Scan`] does, by a reader for each processor: each folds what it `take`s into a state of its
-/// own, made by `new`. The records of one partition come to one reader, in their order. `progress` is told how many
-/// offsets are behind, and of how many. Blocks.
+/// Reads a topic like [`Scan`], with one reader thread for each processor, up to a maximum. Returns the states of the
+/// readers.
+///
+/// Each reader has its own state, which `new` creates and `take` updates with each record. One reader gets all records
+/// of a partition, in their order. `progress` receives the number of offsets read and their total. Blocks.
 ///
 /// # Errors
-/// As [`Scan::open`] and [`Scan::next`].
+/// The same as [`Scan::open`] and [`Scan::next`], or that a reader panicked.
 pub fn read_all<T: Send>(
     config: &Config,
     topic: &str,
@@ -69,88 +72,90 @@ pub fn read_all<T: Send>(
     let reader = |number| -> anyhow::Result<T> {
         let mut scan = Scan::open_share(config, topic, start.clone(), Share { number, of })?;
         total.fetch_add(scan.total(), Ordering::Relaxed);
-        let (mut state, mut told, mut taken) = (new(), 0, 0_u64);
+        let (mut state, mut counted, mut taken) = (new(), 0, 0_u64);
         while let Some(record) = scan.next(stop)? {
             take(&mut state, &record);
             taken += 1;
             if taken % COUNT_EVERY == 0 {
-                read.fetch_add(scan.read() - told, Ordering::Relaxed);
-                told = scan.read();
+                read.fetch_add(scan.read() - counted, Ordering::Relaxed);
+                counted = scan.read();
             }
         }
-        read.fetch_add(scan.read() - told, Ordering::Relaxed);
+        read.fetch_add(scan.read() - counted, Ordering::Relaxed);
         Ok(state)
     };
-    let teller = std::thread::current();
+    let caller = std::thread::current();
     std::thread::scope(|scope| {
-        let (reader, teller) = (&reader, &teller);
+        let (reader, caller) = (&reader, &caller);
         let readers: Vec<_> = (0..of)
             .map(|number| {
                 scope.spawn(move || {
                     let state = reader(number);
-                    teller.unpark();
+                    caller.unpark();
                     state
                 })
             })
             .collect();
         while readers.iter().any(|reader| !reader.is_finished()) {
-            std::thread::park_timeout(TELL_EVERY);
+            std::thread::park_timeout(PROGRESS_INTERVAL);
             progress(read.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
         }
         readers.into_iter().map(|reader| reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?).collect()
     })
 }
 
-/// A reading under way.
+/// A scan of a topic.
 pub struct Scan {
-    consumer: ClosedElsewhere,
+    consumer: ClosedInBackground,
     topic: String,
-    /// By partition: the next offset, and the first one beyond the end.
+    /// The next offset of each partition, and the offset after its last one to read.
     spans: HashMap<i32, (i64, i64)>,
-    /// Partitions that aren't read to their end.
+    /// The number of partitions that are not read to their end.
     open: usize,
+    /// The number of offsets to read.
     total: u64,
-    /// Offsets before `next` of all partitions.
+    /// The number of offsets that were read.
     read: u64,
 }
 
-/// A consumer that is closed on a thread of its own: that takes a tenth of a second and more, and has nothing to say.
-struct ClosedElsewhere(Option<BaseConsumer<Logging>>);
+/// A consumer that is closed on a separate thread, because closing takes a tenth of a second or more and has no result.
+struct ClosedInBackground(Option<BaseConsumer<Logging>>);
 
-impl std::ops::Deref for ClosedElsewhere {
+impl std::ops::Deref for ClosedInBackground {
     type Target = BaseConsumer<Logging>;
     fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("it is taken only when dropped")
+        self.0.as_ref().expect("only drop takes the consumer")
     }
 }
 
-impl Drop for ClosedElsewhere {
+impl Drop for ClosedInBackground {
     fn drop(&mut self) {
         let consumer = self.0.take();
-        // Where no thread can be made, it is closed here.
+        // If no thread can be created, the closure is dropped here, and with it the consumer.
         let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(consumer));
     }
 }
 
 impl Scan {
-    /// Finds out where `topic` begins and ends. Blocks on the network.
+    /// Finds out where `topic` begins and ends, and starts to read all of it from `start` on. Blocks on the network.
     ///
     /// # Errors
-    /// Where the topic is missing or the broker doesn't answer.
+    /// If the topic does not exist, or the broker does not answer.
     pub fn open(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
         Self::open_share(config, topic, start, Share { number: 0, of: 1 })
     }
 
     fn open_share(config: &Config, topic: &str, start: Start, share: Share) -> anyhow::Result<Self> {
         let mut scan = Self::locate_share(config, topic, start, share)?;
-        scan.turn_to(scan.spans.clone())?;
+        scan.read_spans(scan.spans.clone())?;
         Ok(scan)
     }
 
-    /// Finds out where `topic` begins and ends, and reads nothing before [`Scan::turn_to`]. Blocks on the network.
+    /// Finds out where `topic` begins and ends. Reads nothing until [`Scan::read_spans`] is called. Blocks on the
+    /// network.
     ///
     /// # Errors
-    /// As [`Scan::open`].
+    /// The same as [`Scan::open`].
     pub fn locate(config: &Config, topic: &str, start: Start) -> anyhow::Result<Self> {
         Self::locate_share(config, topic, start, Share { number: 0, of: 1 })
     }
@@ -160,36 +165,37 @@ impl Scan {
         let read_ahead_records = (READ_AHEAD_RECORDS / share.of).to_string();
         let consumer: BaseConsumer<Logging> = clients::consumer(config, &Names::new(config).replay_group())
             .set("enable.partition.eof", "true")
-            // One reader of a whole topic: larger answers than a worker asks for, still bounded.
+            // This consumer reads a whole topic, so it asks for larger responses than a worker, but still bounded ones.
             .set("fetch.message.max.bytes", "262144")
-            // At the end of a topic nothing is waited for.
+            // At the end of the topic there is nothing to wait for.
             .set("fetch.wait.max.ms", "10")
             .set("queued.max.messages.kbytes", read_ahead_kib)
             .set("queued.min.messages", read_ahead_records)
             .create_with_context(Logging)
             .context("kafka consumer")?;
-        let consumer = ClosedElsewhere(Some(consumer));
-        let away = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
-        let metadata = consumer.fetch_metadata(Some(topic), ANSWER_MAX).with_context(away)?;
+        let consumer = ClosedInBackground(Some(consumer));
+        let unreachable = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
+        let metadata = consumer.fetch_metadata(Some(topic), BROKER_TIMEOUT).with_context(unreachable)?;
         let found = metadata.topics().first().filter(|topic| topic.error().is_none());
         let partitions = found.map(rdkafka::metadata::MetadataTopic::partitions).unwrap_or_default();
         anyhow::ensure!(
             !partitions.is_empty(),
-            "topic {topic} is missing; `optio-webhooks topics create` or a worker with topics.create = true makes it"
+            "topic {topic} is missing; `optio-webhooks topics create` or a worker with topics.create = true creates it"
         );
         let ids = partitions.iter().map(rdkafka::metadata::MetadataPartition::id);
         let numbers: Vec<i32> = ids.filter(|id| id.unsigned_abs() as usize % share.of == share.number).collect();
-        let starts = starts(&consumer, topic, &numbers, start).with_context(away)?;
+        let starts = starts(&consumer, topic, &numbers, start).with_context(unreachable)?;
         let mut spans = HashMap::new();
         for number in numbers {
-            let (low, high) = consumer.fetch_watermarks(topic, number, ANSWER_MAX).with_context(away)?;
+            let (low, high) = consumer.fetch_watermarks(topic, number, BROKER_TIMEOUT).with_context(unreachable)?;
             let from = starts.get(&number).map_or(low, |from| (*from).clamp(low, high));
             spans.insert(number, (from, high));
         }
         Ok(Self { consumer, topic: topic.to_owned(), spans, open: 0, total: 0, read: 0 })
     }
 
-    /// By partition the next offset, and the first one beyond what is read: at first, where the topic begins and ends.
+    /// The next offset of each partition, and the offset after its last one to read. Before the first read these are
+    /// the beginning and the end of the topic.
     #[must_use]
     pub fn spans(&self) -> &HashMap<i32, (i64, i64)> {
         &self.spans
@@ -198,8 +204,8 @@ impl Scan {
     /// Reads these spans from now on, and nothing else.
     ///
     /// # Errors
-    /// The client's.
-    pub fn turn_to(&mut self, spans: HashMap<i32, (i64, i64)>) -> anyhow::Result<()> {
+    /// Errors of the Kafka client.
+    pub fn read_spans(&mut self, spans: HashMap<i32, (i64, i64)>) -> anyhow::Result<()> {
         let mut assignment = TopicPartitionList::new();
         (self.open, self.total, self.read) = (0, 0, 0);
         for (number, (from, to)) in spans.iter().filter(|(_, (from, to))| from < to) {
@@ -211,30 +217,30 @@ impl Scan {
         self.consumer.assign(&assignment).context("kafka consumer: assign")
     }
 
-    /// Offsets from the start to the end; there may be fewer records.
+    /// The number of offsets to read. There may be fewer records.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// How many of them are behind.
+    /// The number of offsets that were read.
     #[must_use]
     pub fn read(&self) -> u64 {
         self.read
     }
 
-    /// The next record; None at the end, or once `stop` is cancelled. Records of one partition come in their order.
-    /// Blocks; a broker that is away is waited for.
+    /// The next record. None at the end, or once `stop` is cancelled. The records of a partition come in their order.
+    /// Blocks, and waits while the broker is unavailable.
     ///
     /// # Errors
-    /// Where the broker refuses: the topic was deleted, or it may not be read.
+    /// If the broker refuses, because the topic was deleted or an ACL forbids reading it.
     pub fn next(&mut self, stop: &CancellationToken) -> anyhow::Result<Option<BorrowedMessage<'_>>> {
         while self.open > 0 && !stop.is_cancelled() {
             match self.consumer.poll(POLL_MAX) {
                 Some(Ok(record)) => {
                     let Some((next, end)) = self.spans.get_mut(&record.partition()) else { continue };
                     if record.offset() >= *end {
-                        // Written since: not ours to read. Its partition is at its end.
+                        // The record was written after the scan began, so this partition is read to its end.
                         advance(&mut self.read, &mut self.open, next, *end, *end);
                         continue;
                     }
@@ -247,7 +253,7 @@ impl Scan {
                     }
                 }
                 Some(Err(error)) if is_final(&error) => return Err(error).context("kafka consumer"),
-                Some(Err(error)) => tracing::warn!(%error, "kafka is away: reading goes on when it is back"),
+                Some(Err(error)) => tracing::warn!(%error, "kafka is unavailable; reading goes on when it is back"),
                 None => {}
             }
         }
@@ -255,17 +261,17 @@ impl Scan {
     }
 }
 
-/// How the cluster ids of librdkafka's in-process broker begin.
+/// The prefix of the cluster id of the in-process broker of librdkafka.
 const IN_PROCESS_BROKER: &str = "mockCluster";
 
-/// Where each partition's reading begins; the oldest where nothing is said.
+/// The offset at which to begin in each partition. A partition that is absent begins at its oldest record.
 fn starts(
     consumer: &BaseConsumer<Logging>,
     topic: &str,
     numbers: &[i32],
     start: Start,
 ) -> Result<HashMap<i32, i64>, KafkaError> {
-    // A reader of a topic with few partitions may have none of them.
+    // If the topic has few partitions, a reader may have none.
     if numbers.is_empty() {
         return Ok(HashMap::new());
     }
@@ -273,8 +279,8 @@ fn starts(
         Start::Oldest => return Ok(HashMap::new()),
         Start::At(at_ms) => at_ms,
     };
-    // The in-process broker of `dev` answers with the end, whatever it is asked: everything is looked at instead.
-    let cluster = consumer.client().fetch_cluster_id(ANSWER_MAX);
+    // The in-process broker of `dev` answers every time with the end of the partition, so read everything instead.
+    let cluster = consumer.client().fetch_cluster_id(BROKER_TIMEOUT);
     if cluster.is_some_and(|id| id.starts_with(IN_PROCESS_BROKER)) {
         return Ok(HashMap::new());
     }
@@ -282,16 +288,16 @@ fn starts(
     for number in numbers {
         times.add_partition_offset(topic, *number, Offset::Offset(at_ms))?;
     }
-    let found = consumer.offsets_for_times(times, ANSWER_MAX)?;
+    let found = consumer.offsets_for_times(times, BROKER_TIMEOUT)?;
     let offset = |offset| match offset {
         Offset::Offset(offset) => offset,
-        // No record is that young.
+        // No record is that new.
         _ => i64::MAX,
     };
     Ok(found.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect())
 }
 
-/// Moves a partition on to `to`, and counts it out at its end.
+/// Advances a partition to the offset `to`, and decrements `open` when it reaches its end.
 fn advance(read: &mut u64, open: &mut usize, next: &mut i64, end: i64, to: i64) {
     if *next >= end || to <= *next {
         return;
@@ -301,7 +307,7 @@ fn advance(read: &mut u64, open: &mut usize, next: &mut i64, end: i64, to: i64) 
     *open -= usize::from(to >= end);
 }
 
-/// What doesn't go away by itself.
+/// Whether the error does not go away by itself.
 fn is_final(error: &KafkaError) -> bool {
     use rdkafka::types::RDKafkaErrorCode as Code;
     matches!(
@@ -322,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_counts_as_read_once_and_gaps_in_it_count_too() {
+    fn a_partition_ends_once_and_gaps_count_as_read() {
         let (mut read, mut open, mut next) = (0, 1, 10);
         advance(&mut read, &mut open, &mut next, 20, 15);
         assert_eq!((read, open, next), (5, 1, 15));

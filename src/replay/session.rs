@@ -13,8 +13,8 @@ pub type StillOurs<'a> = &'a dyn Fn() -> anyhow::Result<()>;
 
 /// Runs `work`, which may block, on a separate thread. Renews `lease` meanwhile and releases it at the end.
 ///
-/// Cancelling `stop` ends a wait for Redis. `work` must watch `stop` itself to end early. Not cancel safe: if this future
-/// is dropped, the thread continues without the lease.
+/// Cancelling `stop` ends a wait for Redis. `work` must watch `stop` itself to end early. Not cancel safe: if this
+/// future is dropped, the thread continues without the lease.
 ///
 /// # Errors
 /// The errors of `work`, or that it panicked.
@@ -28,7 +28,7 @@ pub async fn run<T: Send + 'static>(
         move || work(&|| runtime.block_on(still_ours(lease.as_ref(), &stop)))
     });
     let outcome = tokio::select! {
-        outcome = thread => outcome.context("the replay panicked").flatten(),
+        outcome = thread => outcome.context("the replay ended unexpectedly").flatten(),
         never = renew(lease.as_ref(), TTL / 3) => match never {},
     };
     if let Some(lease) = &lease
@@ -56,8 +56,8 @@ async fn still_ours(lease: Option<&Lease>, stop: &CancellationToken) -> anyhow::
         match lease.renew().await {
             Ok(true) => return Ok(()),
             Ok(false) => anyhow::bail!(
-                "this replay could not renew its lease for more than {} s, so another replay may have started; run it again with \
-                 the same choice to go on, nothing is replayed twice",
+                "this replay did not renew its lease for more than {} s, so another replay may have started; what it \
+                 has replayed stays replayed, and a run with the same choice goes on from there",
                 TTL.as_secs()
             ),
             Err(error) => {

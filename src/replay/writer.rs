@@ -1,4 +1,4 @@
-//! Writes to the replay topic, in batches that are acknowledged before the next one begins.
+//! The writer of the replay topic. Each batch is acknowledged before the next one begins.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,33 +17,34 @@ use crate::config::Config;
 use crate::kafka::{clients, logging};
 use crate::topics::Names;
 
-/// Records of a batch at the most: what a kill may leave half written.
+/// The largest number of records in a batch. If the process is killed, at most one batch is partly written.
 pub const BATCH_MAX: u64 = 500;
-/// With a rate, a batch for each of these: an even flow.
+/// The time that one batch covers if there is a rate, so that the records flow evenly.
 const RATE_SLICE: Duration = Duration::from_millis(100);
-/// How long an acknowledgement is waited for at a time: a poll lasts for all of it.
+/// The duration of one poll for acknowledgements. A poll always takes this long.
 const POLL_STEP: Duration = Duration::from_millis(1);
+/// The longest sleep for the rate, and so the longest time until a stop is noticed.
 const STOP_STEP: Duration = Duration::from_millis(50);
 
-/// One run's writing.
+/// The writer of one replay.
 pub struct Writer {
     producer: BaseProducer<Refusals>,
     topic: String,
     rate: Option<NonZeroU32>,
     began: Instant,
-    /// Handed to the producer.
+    /// The number of records that were handed to the producer.
     written: u64,
-    /// Of these, in the batch that isn't acknowledged yet.
+    /// The number of these that are in the current batch, which is not acknowledged yet.
     pending: u64,
 }
 
-/// Counts what the broker refused for good.
+/// Counts the records that the broker refused for good.
 #[derive(Default)]
 struct Refusals(AtomicU64);
 
 impl ClientContext for Refusals {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, words: &str) {
-        logging::log(level, facility, words);
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        logging::log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -55,7 +56,7 @@ impl ProducerContext for Refusals {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            tracing::error!(%error, "a replay can't be written");
+            tracing::error!(%error, "a replay record cannot be written");
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -63,22 +64,22 @@ impl ProducerContext for Refusals {
 
 /// A record to write.
 pub struct Outgoing<'a> {
-    /// Chooses the partition.
+    /// The key, which determines the partition.
     pub key: Option<&'a [u8]>,
-    /// The exact body, or the record that couldn't be read.
+    /// The exact body, or the value of the record that could not be read.
     pub value: Option<&'a [u8]>,
-    /// Ours, with what it is a replay of.
+    /// The headers, including `optio-replay-of`.
     pub headers: OwnedHeaders,
 }
 
 impl Writer {
-    /// Nothing written yet.
+    /// Creates a writer with its own producer. `rate` is in records per second; None means no limit.
     ///
     /// # Errors
-    /// Where the producer can't be made.
+    /// If the producer cannot be created.
     pub fn new(config: &Config, rate: Option<NonZeroU32>) -> anyhow::Result<Self> {
         let producer = clients::producer(config)
-            // A batch is waited for: nothing is gained by waiting for more of it.
+            // The writer waits for each batch, so a longer linger would only delay it.
             .set("linger.ms", "1")
             .create_with_context(Refusals::default())
             .context("kafka producer")?;
@@ -88,17 +89,18 @@ impl Writer {
 
     /// Whether the next record begins a batch.
     #[must_use]
-    pub fn is_at_rest(&self) -> bool {
+    pub fn is_between_batches(&self) -> bool {
         self.pending == 0
     }
 
-    /// Adds a record to the batch, and waits for the batch's acknowledgement where that makes it full.
+    /// Adds a record to the batch. If the batch is then full, waits until it is acknowledged. Blocks.
     ///
     /// # Errors
-    /// Where the broker refuses for good. What of the batch was written is marked as replayed, the rest isn't.
+    /// If the broker refuses a record for good. The records of the batch that were written count as replayed, the
+    /// others do not.
     pub fn write(&mut self, outgoing: Outgoing<'_>, stop: &CancellationToken) -> anyhow::Result<()> {
-        if self.is_at_rest() {
-            self.keep_rate(stop);
+        if self.is_between_batches() {
+            self.wait_for_rate(stop);
         }
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).headers(outgoing.headers);
         record.key = outgoing.key;
@@ -106,11 +108,11 @@ impl Writer {
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    record = returned;
                     self.producer.poll(POLL_STEP);
                 }
-                Err((error, _)) => return Err(error).context("a replay can't be written"),
+                Err((error, _)) => return Err(error).context("a replay record cannot be written"),
             }
         }
         self.written += 1;
@@ -118,10 +120,10 @@ impl Writer {
         if self.pending >= self.batch_max() { self.flush() } else { Ok(()) }
     }
 
-    /// Waits until the broker has the batch, however long it is away.
+    /// Waits until the broker has acknowledged the batch, however long the broker is unavailable. Blocks.
     ///
     /// # Errors
-    /// Where it refuses for good.
+    /// If the broker refuses a record for good.
     pub fn flush(&mut self) -> anyhow::Result<()> {
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL_STEP);
@@ -143,8 +145,8 @@ impl Writer {
         })
     }
 
-    /// Waits until the rate allows for a batch.
-    fn keep_rate(&self, stop: &CancellationToken) {
+    /// Waits until the rate allows the next batch.
+    fn wait_for_rate(&self, stop: &CancellationToken) {
         let Some(rate) = self.rate else { return };
         let due = self.began + Duration::from_secs_f64(self.written as f64 / f64::from(rate.get()));
         while let Some(left) = due.checked_duration_since(Instant::now()).filter(|_| !stop.is_cancelled()) {

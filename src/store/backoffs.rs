@@ -17,7 +17,8 @@ use crate::webhook::WebhookId;
 pub struct Backoffs {
     connection: Connection,
     key: String,
-    /// The longest back-off that this configuration allows. Longer ones in Redis are shortened to it when they are read.
+    /// The longest back-off that this configuration allows. Longer ones in Redis are shortened to it when they are
+    /// read.
     wait_max: Duration,
 }
 

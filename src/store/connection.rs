@@ -1,8 +1,8 @@
 //! A multiplexed connection to Redis that opens on first use and is replaced when it no longer works.
 //!
 //! It is replaced in three cases: it breaks; two answers in a row time out, which is how a connection that died without
-//! FIN looks; or the server is the wrong one, as after a failover (`READONLY`). Calls that wait for an answer on the old
-//! connection end with an error of that connection. Later calls use the new one.
+//! FIN looks; or the server is the wrong one, as after a failover (`READONLY`). Calls that wait for an answer on the
+//! old connection end with an error of that connection. Later calls use the new one.
 
 use crate::metrics;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::config;
 
-/// The number of answers in a row that may time out before the connection is replaced.
+/// The number of answers in a row that must time out before the connection is replaced.
 const TIMEOUTS_MAX: u32 = 2;
 /// The number of unanswered keepalive probes after which the kernel closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
@@ -89,7 +89,8 @@ impl Connection {
         self.replace(&self.current());
     }
 
-    /// Replaces `link` if it is still the current one. If several calls see the same link fail, only the first replaces it.
+    /// Replaces `link` if it is still the current one. If several calls see the same link fail, only the first replaces
+    /// it.
     fn replace(&self, link: &Arc<Link>) {
         let mut current = self.0.current.lock().expect("nothing panics while it holds the link");
         if Arc::ptr_eq(&current, link) {
@@ -143,7 +144,8 @@ fn connection_error(error: RedisError) -> RedisError {
     RedisError::from((ErrorKind::Io, "the connection cannot be opened", error.to_string()))
 }
 
-/// Whether the answer comes from a replica or from a server without a primary. A new connection may reach the right one.
+/// Whether the answer comes from the wrong server: a replica, a server that lost its primary, or one that requires
+/// authentication. A new connection may reach the right server.
 fn is_of_wrong_server(value: &Value) -> bool {
     let Value::ServerError(error) = value else { return false };
     matches!(error.kind(), Some(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)) || error.code() == "NOAUTH"

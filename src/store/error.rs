@@ -1,4 +1,5 @@
-//! The classification of Redis errors: the server is unavailable, the server refuses writes, or the command fails for good.
+//! The classification of Redis errors: the server is unavailable, the server refuses writes, or the command fails for
+//! good.
 
 use redis::{ErrorKind, RedisError};
 

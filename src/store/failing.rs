@@ -37,7 +37,7 @@ pub struct Failure {
     /// The time of the first failure, in Unix milliseconds of the clock of Redis.
     pub since_ms: i64,
     /// How long the webhook has failed. Each gap between failures counts up to the bound.
-    pub lasts: Duration,
+    pub duration: Duration,
 }
 
 /// The webhooks that fail, in a Redis hash.
@@ -57,7 +57,7 @@ impl Failing {
     /// Records a failed attempt. The time since the previous failed attempt counts up to `gap_max`.
     ///
     /// # Errors
-    /// Errors of Redis. The failure is then recorded or not.
+    /// Errors of Redis. The failure may still have been recorded.
     pub async fn failed(&self, webhook: WebhookId, gap_max: Duration) -> redis::RedisResult<Failure> {
         let (since_ms, counted_ms): (i64, u64) = Script::new(FAILED)
             .key(self.keys.failing())
@@ -66,7 +66,7 @@ impl Failing {
             .arg(millis(gap_max))
             .invoke_async(&mut self.connection.clone())
             .await?;
-        Ok(Failure { since_ms, lasts: Duration::from_millis(counted_ms) })
+        Ok(Failure { since_ms, duration: Duration::from_millis(counted_ms) })
     }
 
     /// Removes the recorded failures of a webhook.

@@ -38,7 +38,7 @@ impl Lease {
     /// Acquires the lease if it is free, and renews it if this process holds it.
     ///
     /// # Errors
-    /// Errors of Redis. This process then holds the lease or not.
+    /// Errors of Redis. This process may still hold the lease.
     pub async fn ask(&self) -> redis::RedisResult<LeaseAnswer> {
         let holder: Vec<u8> = Script::new(ASK)
             .key(&self.key)
@@ -79,7 +79,7 @@ impl Lease {
 const ASK: &str = "
 local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'string' and holder ~= ARGV[1] then
-    -- A key that never expires, or only after more than the TTL, was not set by this program. Let it expire like a lease.
+    -- This program did not set a key that never expires, or only after more than the TTL. Let it expire like a lease.
     local left = redis.call('PTTL', KEYS[1])
     if left < 0 or left > tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
     return holder

@@ -1,4 +1,5 @@
-//! Marks of the deliveries that are settled above a partition's commit, so that a crash repeats only what was in flight.
+//! Marks of the deliveries that are settled above a partition's commit, so that a crash repeats only what was in
+//! flight.
 //!
 //! The batch that writes the delivery log adds one entry per partition to a stream: the highest offset that it settles,
 //! and a fingerprint of each settled delivery. When a commit passes an entry, the entry is trimmed. A new owner of the
@@ -13,6 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Keys;
 use super::connection::Connection;
+use crate::delivery::DeliveryId;
+use crate::position::{Offset, TimestampMs};
 use crate::topics::Names;
 
 /// The time after which a stream expires if nothing is added to it, in seconds.
@@ -22,10 +25,23 @@ pub const EXPIRE_S: i64 = 7 * 86_400;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark(u64);
 
+/// The part of a record that is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// One of its deliveries.
+    Delivery(DeliveryId),
+    /// The whole record. It cannot be decoded, so it has no deliveries.
+    Record,
+}
+
 impl Mark {
-    /// The mark of delivery `id` in the record at `offset` with the timestamp `timestamp_ms`, in Unix milliseconds.
+    /// The mark of `what` in the record at this offset with this timestamp.
     #[must_use]
-    pub fn of(id: Uuid, offset: i64, timestamp_ms: i64) -> Self {
+    pub fn of(what: Settled, Offset(offset): Offset, TimestampMs(timestamp_ms): TimestampMs) -> Self {
+        let id = match what {
+            Settled::Delivery(id) => id.0,
+            Settled::Record => Uuid::nil(),
+        };
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(id.as_bytes());
         bytes[16..24].copy_from_slice(&offset.to_le_bytes());
@@ -156,10 +172,24 @@ mod tests {
 
     #[test]
     fn a_mark_identifies_one_delivery_in_one_record() {
-        let (id, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        assert_eq!(Mark::of(id, 5, 100), Mark::of(id, 5, 100));
-        assert_ne!(Mark::of(id, 5, 100), Mark::of(other, 5, 100));
-        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 6, 100), "the same delivery in another record");
-        assert_ne!(Mark::of(id, 5, 100), Mark::of(id, 5, 101), "a recreated topic");
+        let (id, other) = (DeliveryId(Uuid::from_u128(1)), DeliveryId(Uuid::from_u128(2)));
+        assert_eq!(
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(100)),
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(100))
+        );
+        assert_ne!(
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(100)),
+            Mark::of(Settled::Delivery(other), Offset(5), TimestampMs(100))
+        );
+        assert_ne!(
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(100)),
+            Mark::of(Settled::Delivery(id), Offset(6), TimestampMs(100)),
+            "the same delivery in another record"
+        );
+        assert_ne!(
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(100)),
+            Mark::of(Settled::Delivery(id), Offset(5), TimestampMs(101)),
+            "a recreated topic"
+        );
     }
 }

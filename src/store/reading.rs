@@ -1,10 +1,10 @@
 //! The judgement whether the webhooks in Redis are complete or whether some were lost.
 //!
 //! An empty store looks the same whether nobody added a webhook or all webhooks were lost. Taking a lost store for an
-//! empty one drops deliveries for good. Each reading is therefore compared with the last confirmed reading, and with the
-//! store's own version and count: each change of a webhook increments the version by one and writes the number of
-//! webhooks. An operator can declare that the stored webhooks are complete (`webhooks init`). A declaration that is newer
-//! than the last confirmed reading overrides these checks, except for the count.
+//! empty one drops deliveries for good. Each reading is therefore compared with the last confirmed reading, and with
+//! the store's own version and count: each change of a webhook increments the version by one and writes the number of
+//! webhooks. An operator can declare that the stored webhooks are complete (`webhooks init`). A declaration that is
+//! newer than the last confirmed reading overrides these checks, except for the count.
 
 use std::collections::HashSet;
 
@@ -68,8 +68,8 @@ pub struct LastConfirmed {
 pub enum Verdict {
     /// The webhooks are complete, at this version.
     Confirmed(u64),
-    /// The store is empty, as if nothing was ever written: the installation is new, or everything was lost. Only commits
-    /// of the consumer groups can tell.
+    /// The store is empty, as if nothing was ever written: the installation is new, or everything was lost. Only
+    /// commits of the consumer groups can tell.
     NeverWritten,
 }
 

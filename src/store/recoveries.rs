@@ -1,7 +1,7 @@
 //! Recoveries: endpoints that answered with success, or that a person wants tried now. All workers learn of them.
 //!
-//! A Redis stream that every worker reads about once a second. An entry is of use only for that time. If the stream is
-//! lost, workers wait until the circuit becomes half open by itself.
+//! A Redis stream that every worker reads several times a second. An entry is of no use after every worker has read it.
+//! If the stream is lost, workers wait until the circuit becomes half open by itself.
 
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;

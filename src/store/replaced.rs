@@ -17,8 +17,8 @@ use crate::delivery::DeliveryId;
 /// sent as well, under the same delivery id.
 const ENTRIES_MAX: usize = 100_000;
 
-/// Adds commands that append a redelivery requested at `at_ms` (Unix milliseconds), and remove those that are older than
-/// `age_max`, because no retry waits for longer. Their answers are ignored.
+/// Adds commands that append a redelivery requested at `at_ms` (Unix milliseconds), and remove those that are older
+/// than `age_max`, because no retry waits for longer. Their answers are ignored.
 pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, delivery: DeliveryId, at_ms: i64, age_max: Duration) {
     let key = keys.replaced();
     pipe.cmd("XADD").arg(&key).arg("MAXLEN").arg("~").arg(ENTRIES_MAX);
@@ -26,7 +26,8 @@ pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, delivery: DeliveryId, at_
     pipe.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg((at_ms - millis(age_max)).max(0)).ignore();
 }
 
-/// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are replaced.
+/// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are
+/// replaced.
 ///
 /// # Errors
 /// Errors of Redis.

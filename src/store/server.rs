@@ -51,8 +51,8 @@ async fn setting(connection: &Connection, name: &str) -> RedisResult<Option<Stri
     Ok(pair.into_iter().nth(1))
 }
 
-/// Judges the text of `INFO` and the settings `maxmemory-policy` and `save`. None means that the server does not give the
-/// value.
+/// Judges the text of `INFO` and the settings `maxmemory-policy` and `save`. None means that the server does not give
+/// the value.
 fn judge(info: Option<&str>, policy: Option<&str>, saves: Option<&str>) -> Fitness {
     let field = |name: &str| {
         let mut lines = info.unwrap_or_default().lines();

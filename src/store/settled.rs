@@ -1,12 +1,12 @@
 //! Recording of settled deliveries: one script writes the log entries, counts and marks of a batch.
 //!
-//! A batch whose answer timed out may have been executed, may be executed later, or never. It is sent again, whole or in
-//! parts. Each line therefore has a number that grows within its process, and Redis keeps the highest recorded number.
-//! The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
+//! A batch whose answer timed out may have been executed, may be executed later, or never. It is sent again, whole or
+//! in parts. Each line therefore has a number that grows within its process, and Redis keeps the highest recorded
+//! number. The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
 //!
 //! The script tries each key separately. If a key has another type or an ACL forbids it, only the data for that key is
-//! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden key
-//! would then fail the whole call. If the server refuses all writes, the whole batch fails and nothing is recorded.
+//! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden
+//! key would then fail the whole call. If the server refuses all writes, the whole batch fails and nothing is recorded.
 
 use std::sync::LazyLock;
 
@@ -87,11 +87,12 @@ impl Recorder {
     /// Records a batch. If the batch is sent again after an error, Redis skips the lines that it has already recorded.
     ///
     /// # Errors
-    /// Errors of Redis. The batch is then recorded or not.
+    /// Errors of Redis. The batch may still have been recorded.
     pub async fn record(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
         let answer = self.call(batch, now_ms).await;
         match answer {
-            // An ACL forbids scripts. Recording without the protection against duplicates is better than never recording.
+            // An ACL forbids scripts. Recording without the protection against duplicates is better than never
+            // recording.
             Err(error) if !is_away(&error) => {
                 let mut recorded = self.record_without_script(batch, now_ms).await?;
                 recorded.refused.insert(0, ("scripts (EVALSHA, EVAL)".to_owned(), error.to_string()));
@@ -203,8 +204,8 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
 
 /// The script that records a batch.
 ///
-/// It writes the sequence number first. A server that refuses all writes refuses this one, so the script fails before it
-/// records anything. After a first accepted write, Redis lets a script go on writing.
+/// It writes the sequence number first. A server that refuses all writes refuses this one, so the script fails before
+/// it records anything. After a first accepted write, Redis lets a script go on writing.
 const CODE: &str = r"
 local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
 local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
@@ -250,7 +251,9 @@ if next(counts) then
     for field, count in pairs(counts) do
         accepted(success_key, call('HINCRBY', success_key, field, count))
         -- A success ends the recorded failures of the webhook.
-        if string.sub(field, -1) == '+' then accepted(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2))) end
+        if string.sub(field, -1) == '+' then
+            accepted(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2)))
+        end
     end
     if not is_refused[success_key] then accepted(success_key, call('EXPIRE', success_key, success_expire)) end
 end

@@ -90,7 +90,7 @@ struct Trouble {
     unconfirmed: Option<String>,
     /// Redis refused the test write of the keeper.
     probe: Option<String>,
-    /// Redis refused to record attempts.
+    /// Attempts cannot be recorded.
     settling: Option<String>,
 }
 

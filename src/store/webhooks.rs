@@ -59,7 +59,7 @@ impl WebhookStore {
     /// Adds or replaces a webhook, and announces it to the workers.
     ///
     /// # Errors
-    /// Errors of Redis. The webhook is then stored or not.
+    /// Errors of Redis. The webhook may still have been stored.
     pub async fn put(&self, webhook: &Webhook) -> RedisResult<Added> {
         let json = serde_json::to_string(webhook).expect("a webhook always serializes");
         let (expected, found, version, is_first) = self
@@ -74,7 +74,7 @@ impl WebhookStore {
     /// Removes a webhook and its log. Returns whether it existed. Workers drop its deliveries.
     ///
     /// # Errors
-    /// Errors of Redis. The webhook is then removed or not.
+    /// Errors of Redis. The webhook may still have been removed.
     pub async fn remove(&self, id: WebhookId) -> RedisResult<bool> {
         self.script(&scripts::REMOVE)
             .key(self.keys.failing())
@@ -85,9 +85,9 @@ impl WebhookStore {
             .await
     }
 
-    /// Disables a webhook, with a reason that its owner sees. `sent_to` is the webhook as it was when the attempt was sent.
-    /// Returns false if the webhook no longer exists, is already inactive, or was changed since: a webhook that its owner
-    /// has just corrected must not be disabled because of earlier failures.
+    /// Disables a webhook, with a reason that its owner sees. `sent_to` is the webhook as it was when the attempt was
+    /// sent. Returns false if the webhook no longer exists, is already inactive, or was changed since: a webhook that
+    /// its owner has just corrected must not be disabled because of earlier failures.
     ///
     /// # Errors
     /// [`StoreError`] if Redis fails or this version cannot read the webhook.
@@ -108,9 +108,10 @@ impl WebhookStore {
 
     /// Changes a webhook. Returns None if it no longer exists, and the error of `change` if `change` refuses.
     ///
-    /// `change` may be called several times: if someone else changes the webhook at the same time, this call starts again
-    /// from the new state, and neither change is lost. If the webhook is enabled again or gets another URL, the same script
-    /// removes its back-off and recorded failures. A failure right afterwards then does not count the earlier ones.
+    /// `change` may be called several times: if someone else changes the webhook at the same time, this call starts
+    /// again from the new state, and neither change is lost. If the webhook is enabled again or gets another URL, the
+    /// same script removes its back-off and recorded failures. A failure right afterwards then does not count the
+    /// earlier ones.
     ///
     /// # Errors
     /// [`StoreError`] if Redis fails or this version cannot read the webhook.
@@ -145,11 +146,11 @@ impl WebhookStore {
         }
     }
 
-    /// Records a redelivery requested at `at_ms` (Unix milliseconds), and announces it. Workers drop earlier records of the
-    /// delivery when they come up.
+    /// Records a redelivery requested at `at_ms` (Unix milliseconds), and announces it. Workers drop earlier records of
+    /// the delivery when they come up.
     ///
     /// # Errors
-    /// Errors of Redis. The redelivery is then recorded or not.
+    /// Errors of Redis. The redelivery may still have been recorded.
     pub async fn replace(&self, delivery: DeliveryId, at_ms: i64, age_max: Duration) -> RedisResult<()> {
         let mut pipe = redis::pipe();
         replaced::append(&mut pipe, &self.keys, delivery, at_ms, age_max);
@@ -157,7 +158,8 @@ impl WebhookStore {
         self.script(&scripts::ANNOUNCE).invoke_async(&mut self.connection.clone()).await
     }
 
-    /// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are replaced.
+    /// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are
+    /// replaced.
     ///
     /// # Errors
     /// Errors of Redis.
@@ -169,7 +171,7 @@ impl WebhookStore {
     /// workers accept the declaration that have last seen that version or an earlier one.
     ///
     /// # Errors
-    /// Errors of Redis. The declaration is then made or not.
+    /// Errors of Redis. The declaration may still have been made.
     pub async fn declare(&self, seen: u64, now_ms: i64) -> RedisResult<u64> {
         let connection = &mut self.connection.clone();
         self.script(&scripts::DECLARE)

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: whether the process lives, and whether it can deliver.
+//! The endpoints `/healthz` (the process runs), `/readyz` (it can deliver) and `/metrics`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,21 +19,21 @@ use crate::kafka::logging::Logging;
 use crate::store::connection;
 use crate::store::snapshot::Snapshots;
 
-/// How often the broker is asked, and how long it may take.
+/// The interval between checks of the broker. A check may take twice as long.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What readiness depends on beside the broker.
+/// The state on which readiness depends, apart from the broker.
 pub struct Readiness {
-    /// Whether this process delivers.
+    /// Whether this process has a worker, and not only the admin server.
     has_worker: bool,
     snapshots: OnceLock<Snapshots>,
     draining: AtomicBool,
-    /// What waits, and why.
+    /// The conditions that keep this process from its work.
     pub conditions: Conditions,
 }
 
 impl Readiness {
-    /// Nothing is ready yet.
+    /// Creates the state of a process that is starting.
     #[must_use]
     pub fn new(has_worker: bool) -> Self {
         Self {
@@ -44,12 +44,12 @@ impl Readiness {
         }
     }
 
-    /// The worker runs, or an admin server watches the store.
+    /// Sets the snapshots, once the worker has started or the admin server watches the webhooks.
     pub fn started(&self, snapshots: Snapshots) {
         let _ = self.snapshots.set(snapshots);
     }
 
-    /// It takes nothing more.
+    /// Marks the worker as draining.
     pub fn draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -62,18 +62,18 @@ impl Readiness {
         }
     }
 
-    /// Why nothing is sent; None where something may be, or where this isn't known yet.
+    /// The reason why nothing is sent. None if deliveries may be sent, or before the start.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.snapshots.get().and_then(Snapshots::trouble)
     }
 
-    /// A worker needs its snapshot of the webhooks confirmed; an admin server, an answer.
+    /// The state of Redis for `/readyz`. A worker needs a confirmed snapshot. An admin server only needs an answer.
     async fn redis(&self, connection: &mut Connection) -> String {
         let trouble = if self.has_worker {
             self.snapshots.get().map_or_else(|| Some("away".to_owned()), Snapshots::trouble)
         } else {
-            // An admin server stays ready while the store can't be used: that is where it can be mended.
+            // An admin server stays ready while the webhooks cannot be used, because people repair them through it.
             let answer = redis::cmd("PING").query_async::<String>(connection).await;
             answer.err().map(|_| "away".to_owned())
         };
@@ -81,10 +81,10 @@ impl Readiness {
     }
 }
 
-/// `/healthz`, `/readyz` and `/metrics`.
+/// The routes `/healthz`, `/readyz` and `/metrics`.
 ///
 /// # Errors
-/// Where a client can't be made.
+/// If a client or a thread cannot be created.
 pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Router> {
     let kafka = probe_kafka(config)?;
     let (_, connection) = connection::open(&config.redis).context("redis.url")?;
@@ -115,25 +115,26 @@ pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Rout
         .route("/readyz", get(ready)))
 }
 
-/// What the counters of this process are read from; None where another part of it has claimed them.
+/// The source of `/metrics`. None if another recorder is already installed in this process.
 fn metrics_page() -> Option<PrometheusHandle> {
     let page = PrometheusBuilder::new()
         .install_recorder()
-        .inspect_err(|error| tracing::warn!(%error, "metrics can't be kept"))
+        .inspect_err(|error| tracing::warn!(%error, "the metrics exporter cannot be installed; /metrics stays empty"))
         .ok()?;
     crate::metrics::begin();
     Some(page)
 }
 
-/// Asks the broker again and again on a thread of its own, as long as someone looks at the answer.
+/// Checks the broker regularly on a separate thread, until the returned flag is dropped. The flag is true while the
+/// broker answers.
 fn probe_kafka(config: &Config) -> anyhow::Result<Arc<AtomicBool>> {
     let client: BaseConsumer<Logging> =
         clients::producer(config).create_with_context(Logging).context("kafka client")?;
     let topic = config.kafka.topic.clone();
     let up = Arc::new(AtomicBool::new(false));
-    let answer = Arc::downgrade(&up);
+    let weak = Arc::downgrade(&up);
     std::thread::Builder::new().name("kafka-probe".to_owned()).spawn(move || {
-        while let Some(up) = answer.upgrade() {
+        while let Some(up) = weak.upgrade() {
             up.store(client.fetch_metadata(Some(&topic), PROBE_INTERVAL * 2).is_ok(), Ordering::Relaxed);
             drop(up);
             std::thread::sleep(PROBE_INTERVAL);

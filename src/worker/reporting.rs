@@ -1,4 +1,4 @@
-//! A worker's report of itself, every second.
+//! The report of a worker to the status page, every second.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,13 @@ use crate::report::{HoldingReport, PartitionReport, Report};
 use crate::store::is_away;
 use crate::store::reports::Reports;
 
-/// How often.
+/// The interval between reports.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Endpoints that one report names; the worst come first.
+/// The largest number of endpoints in a report. Endpoints in the worst state come first.
 const ENDPOINTS_MAX: usize = 200;
 
-/// Says so until the process ends. Redis that is away is no trouble: the next report says more.
+/// Writes a report at each interval, until it is cancelled. A report that fails because Redis is unavailable is
+/// skipped, because the next one replaces it.
 pub async fn keep(
     dispatcher: Arc<Dispatcher>,
     assigned: Arc<Assigned>,
@@ -36,8 +37,8 @@ pub async fn keep(
                 refused.over();
                 dispatcher.set_workers(workers);
             }
-            Err(error) if is_away(&error) => tracing::debug!(%error, "a report can't be written"),
-            Err(error) => refused.failed(format_args!("others don't know how this worker stands: {error}")),
+            Err(error) if is_away(&error) => tracing::debug!(%error, "a report cannot be written"),
+            Err(error) => refused.failed(format_args!("the status page does not show this worker: {error}")),
         }
     }
 }
@@ -56,12 +57,12 @@ fn report(dispatcher: &Dispatcher, assigned: &Assigned, worker: String) -> Repor
         at_ms: now_ms(),
         in_flight: in_flight_max - dispatcher.permits_left(),
         in_flight_max,
-        partitions: assigned.all().iter().map(|partition| of(partition)).collect(),
+        partitions: assigned.all().iter().map(|partition| partition_report(partition)).collect(),
         endpoints,
     }
 }
 
-fn of(partition: &Partition) -> PartitionReport {
+fn partition_report(partition: &Partition) -> PartitionReport {
     let holding = partition.holding().map(|holding| HoldingReport {
         offset: holding.offset,
         written_at: rfc3339(holding.timestamp_ms),

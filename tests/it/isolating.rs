@@ -296,7 +296,7 @@ async fn failing_time_excludes_idle_gaps_and_is_dropped_with_its_webhook() {
     let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
     let gap_max = Duration::from_millis(20);
     let first = failing.failed(webhook, gap_max).await.unwrap();
-    assert_eq!(first.lasts, Duration::ZERO);
+    assert_eq!(first.duration, Duration::ZERO);
     // Redis now says that the failures began a day ago.
     let day_ago = first.since_ms - 86_400_000;
     let store = |text: String| {
@@ -307,15 +307,15 @@ async fn failing_time_excludes_idle_gaps_and_is_dropped_with_its_webhook() {
     };
     store(format!("{day_ago}:{day_ago}:7")).await;
     let later = failing.failed(webhook, gap_max).await.unwrap();
-    assert_eq!((later.since_ms, later.lasts), (day_ago, Duration::from_millis(27)));
+    assert_eq!((later.since_ms, later.duration), (day_ago, Duration::from_millis(27)));
     // An earlier version stored only the time of the first failure, so nothing is known of the time since then.
     store(day_ago.to_string()).await;
-    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().duration, Duration::ZERO);
     failing.clear(webhook).await.unwrap();
-    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().duration, Duration::ZERO);
     world.store().remove(webhook).await.unwrap();
     // An attempt that was under way during the deletion fails.
-    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().lasts, Duration::ZERO);
+    assert_eq!(failing.failed(webhook, gap_max).await.unwrap().duration, Duration::ZERO);
     let kept: usize =
         redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
     assert_eq!(kept, 0);

@@ -5,8 +5,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{Delivery, DeliveryId, Source};
+use optio_webhooks::delivery::{Delivery, DeliveryId};
 use optio_webhooks::event::EventType;
+use optio_webhooks::position::RecordPosition;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::report::BreakerState;
 use optio_webhooks::store::reports::Reports;
@@ -154,7 +155,7 @@ async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty
         attempts: 1,
         deferrals: 0,
         first_seen_at_ms: now_ms(),
-        source: Source { topic: events.as_str().into(), partition: 0, offset: 0 },
+        source: RecordPosition { topic: events.as_str().into(), partition: 0, offset: 0 },
         replays: 0,
         traceparent: None,
         by_hand: false,
@@ -484,7 +485,7 @@ async fn no_spelling_of_a_secret_setting_leaks_it_to_any_output() {
                 leaks.push(format!("{variable}={value} {arguments:?}: {}", printed(&output)));
             }
         }
-        // A valid setting would start a worker, so `run` is tried only with invalid ones. They stop it with exit code 78.
+        // A valid setting would start a worker, so only invalid ones are tried with `run`. They end it with code 78.
         let output = run(&world, &["config", "check"], &[(&variable, &value)]);
         if !output.status.success() {
             let output = run(&world, &["run"], &[(&variable, &value)]);

@@ -1,4 +1,4 @@
-//! Redis that is half there: it lost its data, takes no writes, answers nothing on a connection, or refuses a key.
+//! Partial failures of Redis: lost data, refused writes, silent connections, and keys or commands that it refuses.
 
 use std::collections::HashSet;
 use std::process::{Command, Output, Stdio};
@@ -22,24 +22,25 @@ use crate::harness::service::Service;
 use crate::harness::worker::{PROGRAM, Worker};
 use crate::harness::{Reply, World, eventually};
 
-async fn world_of(redis: &Service, settings: &[(&str, &str)]) -> World {
+/// A world on a Redis of its own.
+async fn world_on(redis: &Service, settings: &[(&str, &str)]) -> World {
     let mut all = vec![("redis.url", redis.address.as_str())];
     all.extend_from_slice(settings);
     World::with(&all).await
 }
 
-/// Says something to Redis as `redis-cli` would.
-async fn say(world: &World, words: &[&str]) {
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    let _: redis::Value = eventually("redis takes it", async || {
-        // A connection that a failover made useless costs one call.
+/// Sends a command to Redis, as `redis-cli` would.
+async fn redis_command(world: &World, arguments: &[&str]) {
+    let mut command = redis::cmd(arguments[0]);
+    command.arg(&arguments[1..]);
+    let _: redis::Value = eventually("Redis accepts the command", async || {
+        // The first command on a connection that a failover broke fails.
         command.query_async(&mut world.redis.clone()).await.ok()
     })
     .await;
 }
 
-fn call(world: &World, arguments: &[&str]) -> Output {
+fn run(world: &World, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).envs(world.environment()).stdin(Stdio::null());
     tokio::task::block_in_place(|| command.output().unwrap())
@@ -49,7 +50,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The keys that hold the webhooks, as `DUMP` gives them.
+/// The keys that hold the webhooks, and their values in the format of `DUMP`.
 async fn dump(world: &World) -> Vec<(String, Option<Vec<u8>>)> {
     let keys = world.keys();
     let mut dumped = Vec::new();
@@ -60,6 +61,7 @@ async fn dump(world: &World) -> Vec<(String, Option<Vec<u8>>)> {
     dumped
 }
 
+/// Puts back the keys from `dump`.
 async fn restore(world: &World, dumped: &[(String, Option<Vec<u8>>)]) {
     let mut pipe = redis::pipe();
     pipe.atomic();
@@ -72,9 +74,9 @@ async fn restore(world: &World, dumped: &[(String, Option<Vec<u8>>)]) {
     pipe.query_async::<()>(&mut world.redis.clone()).await.unwrap();
 }
 
-/// Waits until `/readyz` has that status, and says all of that.
-async fn says(worker: &Worker, status: u16, words: &[&str]) {
-    eventually(&format!("/readyz {status} with {words:?}"), async || {
+/// Waits until `/readyz` answers with this status and a text that contains all of `words`.
+async fn readyz_shows(worker: &Worker, status: u16, words: &[&str]) {
+    eventually(&format!("/readyz answers {status} with {words:?}"), async || {
         let (is, page) = worker.page("/readyz").await?;
         (is == status && words.iter().all(|word| page.contains(word))).then_some(())
     })
@@ -82,32 +84,32 @@ async fn says(worker: &Worker, status: u16, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_flushed_drops_nothing_and_all_goes_on_when_its_data_is_back() {
+async fn a_flushed_redis_pauses_delivery_until_its_data_is_restored() {
     let redis = Service::redis();
-    let world = world_of(&redis, &[("delivery.retry.initial", "2s")]).await;
+    let world = world_on(&redis, &[("delivery.retry.initial", "2s")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(500));
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
     world.receiver.arrived(10).await;
-    world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
+    world.events_committed().await;
     let dumped = dump(&world).await;
-    say(&world, &["FLUSHALL"]).await;
-    says(&worker, 503, &["the version of the webhooks is gone", "with 1 webhooks; 0 are there"]).await;
+    redis_command(&world, &["FLUSHALL"]).await;
+    readyz_shows(&worker, 503, &["the version of the webhooks is gone", "with 1 webhooks; 0 are there"]).await;
     world.receiver.answer(|_| Reply::status(200));
     world.emit(EventType::TaskCompleted, 10).await;
-    // Past the time at which the retries come due.
+    // A fixed time, because the test proves that nothing is sent, even after the retries have come due.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(world.receiver.count(), 10, "nothing is sent meanwhile");
+    assert_eq!(world.receiver.count(), 10, "nothing is sent while the webhooks are missing");
     restore(&world, &dumped).await;
-    says(&worker, 200, &[]).await;
+    readyz_shows(&worker, 200, &[]).await;
     world.receiver.delivered(20).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 30, "every retry and every new event, once");
+    assert_eq!(world.receiver.count(), 30, "every retry and every new event arrives once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_way_to_lose_webhooks_is_noticed_with_its_reason_and_ends_with_the_data() {
+async fn each_way_to_lose_webhooks_is_detected_and_named() {
     let world = World::new().await;
     let ids = [world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await];
     let worker = world.worker().await;
@@ -126,12 +128,12 @@ async fn each_way_to_lose_webhooks_is_noticed_with_its_reason_and_ends_with_the_
     ];
     for (commands, reason) in losses {
         for command in commands {
-            say(&world, command).await;
+            redis_command(&world, command).await;
         }
-        says(&worker, 503, &[reason]).await;
+        readyz_shows(&worker, 503, &[reason]).await;
         world.emit(EventType::TaskCompleted, 1).await;
         restore(&world, &dumped).await;
-        says(&worker, 200, &[]).await;
+        readyz_shows(&worker, 200, &[]).await;
     }
     world.receiver.arrived(2 * losses.len()).await;
     world.settled().await;
@@ -139,44 +141,44 @@ async fn each_way_to_lose_webhooks_is_noticed_with_its_reason_and_ends_with_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_worker_against_an_empty_store_waits_until_people_say_that_it_is_right() {
+async fn a_new_worker_on_an_empty_redis_waits_for_webhooks_init() {
     let mut world = World::new().await;
     world.webhook("/", &EventType::ALL).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 3).await;
     world.settled().await;
     assert!(worker.terminate().await.success());
-    // A wrong prefix is an empty store.
+    // For the worker, a wrong prefix looks like an empty Redis.
     world.set("redis.prefix", &format!("{}wrong:", world.keys().prefix()));
     world.emit(EventType::TaskCompleted, 3).await;
     let worker = Worker::start(&world.environment());
-    says(&worker, 503, &["has commits", "webhooks init"]).await;
+    readyz_shows(&worker, 503, &["has commits", "webhooks init"]).await;
     let admin = world.admin().await;
-    says(&admin, 200, &["warning", "has commits"]).await;
+    readyz_shows(&admin, 200, &["warning", "has commits"]).await;
     let (_, list) = admin.call("GET", "/api/webhooks", None).await;
     assert_eq!(list["webhooks"], json!([]));
     assert!(list["warning"].as_str().unwrap().contains("has commits"), "{list}");
 
-    let output = call(&world, &["webhooks", "init"]);
+    let output = run(&world, &["webhooks", "init"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("0 webhooks"));
-    says(&worker, 200, &[]).await;
-    says(&admin, 200, &[]).await;
+    readyz_shows(&worker, 200, &[]).await;
+    readyz_shows(&admin, 200, &[]).await;
     world.settled().await;
-    assert_eq!(world.receiver.count(), 3, "nobody subscribes, and that is right");
+    assert_eq!(world.receiver.count(), 3, "after `webhooks init`, events without a webhook are committed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_is_added_to_a_store_that_lost_others_says_so_and_workers_wait_on() {
+async fn a_webhook_added_after_a_loss_does_not_resume_delivery() {
     let redis = Service::redis();
-    let world = world_of(&redis, &[]).await;
+    let world = world_on(&redis, &[]).await;
     for path in ["/a", "/b", "/c"] {
         world.webhook(path, &EventType::ALL).await;
     }
     let worker = world.worker().await;
-    say(&world, &["FLUSHALL"]).await;
-    says(&worker, 503, &["is gone"]).await;
-    let reported: Option<String> = eventually("the worker reports", async || {
+    redis_command(&world, &["FLUSHALL"]).await;
+    readyz_shows(&worker, 503, &["is gone"]).await;
+    let reported: Option<String> = eventually("the worker has written a report", async || {
         let found: Vec<String> =
             redis::cmd("HVALS").arg(world.keys().reports()).query_async(&mut world.redis.clone()).await.unwrap();
         found.first().cloned().map(Some)
@@ -184,28 +186,29 @@ async fn a_webhook_that_is_added_to_a_store_that_lost_others_says_so_and_workers
     .await;
     assert!(reported.unwrap().contains(r#""webhooks":3"#));
     let url = world.receiver.url("/d");
-    let output = call(&world, &["webhooks", "add", "--url", &url, "--events", "task.completed"]);
+    let output = run(&world, &["webhooks", "add", "--url", &url, "--events", "task.completed"]);
     assert!(output.status.success());
     assert!(text(&output.stderr).contains("running workers last saw 3 of them"), "{}", text(&output.stderr));
-    says(&worker, 503, &["fell from 3 to 1; 0 of 3 webhooks are there"]).await;
+    readyz_shows(&worker, 503, &["fell from 3 to 1; 0 of 3 webhooks are there"]).await;
     world.emit(EventType::TaskCompleted, 1).await;
-    assert!(call(&world, &["webhooks", "init"]).status.success());
-    says(&worker, 200, &[]).await;
+    assert!(run(&world, &["webhooks", "init"]).status.success());
+    readyz_shows(&worker, 200, &[]).await;
     assert_eq!(world.receiver.arrived(1).await[0].path, "/d");
 }
 
-/// Changes a webhook as another version of the program would.
+/// Changes the stored JSON of a webhook, as another version of the program could. Returns the JSON before the change.
 async fn rewrite(world: &World, webhook: WebhookId, change: impl FnOnce(&mut Value)) -> String {
     let mut redis = world.redis.clone();
     let (key, id) = (world.keys().webhooks(), webhook.to_string());
     let before: String = redis::cmd("HGET").arg(&key).arg(&id).query_async(&mut redis).await.unwrap();
     let mut value: Value = serde_json::from_str(&before).unwrap();
     change(&mut value);
-    put_as_is(world, webhook, &value.to_string()).await;
+    store_json(world, webhook, &value.to_string()).await;
     before
 }
 
-async fn put_as_is(world: &World, webhook: WebhookId, json: &str) {
+/// Stores this JSON as a webhook, whether it is valid or not.
+async fn store_json(world: &World, webhook: WebhookId, json: &str) {
     let mut pipe = redis::pipe();
     pipe.atomic().hset(world.keys().webhooks(), webhook.to_string(), json).ignore();
     pipe.incr(world.keys().webhooks_version(), 1).ignore();
@@ -213,7 +216,7 @@ async fn put_as_is(world: &World, webhook: WebhookId, json: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_webhook_that_this_version_cannot_read_is_held_and_others_go_on() {
+async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
     let world = World::with(&[("delivery.retry.initial", "500ms")]).await;
     let (good, newer) = (world.webhook("/good", &EventType::ALL).await, world.webhook("/newer", &EventType::ALL).await);
     let worker = world.worker().await;
@@ -229,35 +232,38 @@ async fn a_webhook_that_this_version_cannot_read_is_held_and_others_go_on() {
         let delivered = round * 10;
         world.receiver.answer(|request| Reply::status(if request.path == "/newer" { 500 } else { 200 }));
         world.emit(EventType::TaskCompleted, 5).await;
-        eventually("first attempts", async || (at("/newer").len() == delivered + 5).then_some(())).await;
+        eventually("the first attempts arrive", async || (at("/newer").len() == delivered + 5).then_some(())).await;
         let before = rewrite(&world, newer, change).await;
-        says(&worker, 200, &["warning", "can't be read", &newer.to_string()]).await;
-        let asked = world.receiver.requests().iter().filter(|one| one.path == "/newer").count();
+        readyz_shows(&worker, 200, &["warning", "can't be read", &newer.to_string()]).await;
+        let attempts = world.receiver.requests().iter().filter(|one| one.path == "/newer").count();
         world.receiver.answer(|_| Reply::status(200));
         world.emit(EventType::TaskCompleted, 5).await;
-        eventually("others go on", async || (at("/good").len() == delivered + 10).then_some(())).await;
+        eventually("the other webhook gets its deliveries", async || {
+            (at("/good").len() == delivered + 10).then_some(())
+        })
+        .await;
 
-        let listed = call(&world, &["webhooks", "list"]);
+        let listed = run(&world, &["webhooks", "list"]);
         assert!(text(&listed.stdout).contains("can't be read by this version"), "{}", text(&listed.stdout));
         let path = format!("/api/webhooks/{newer}");
         let (status, refused) = worker.call("PATCH", &path, Some(json!({ "description": "x" }))).await;
         assert_eq!(status, 409, "{refused}");
         assert!(refused["error"].as_str().unwrap().contains("can't be read by this version"), "{refused}");
-        // Past the time at which its retries come due.
+        // A fixed time, because the test proves that nothing is sent, even after the retries have come due.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(world.receiver.requests().iter().filter(|one| one.path == "/newer").count(), asked);
+        assert_eq!(world.receiver.requests().iter().filter(|one| one.path == "/newer").count(), attempts);
 
-        put_as_is(&world, newer, &before).await;
-        eventually("what was held", async || {
+        store_json(&world, newer, &before).await;
+        eventually("the deliveries of the unsupported webhook arrive", async || {
             let delivered = at("/newer").len() == delivered + 10;
-            (delivered && world.receiver.requests().iter().filter(|one| one.path == "/newer").count() >= asked + 10)
+            (delivered && world.receiver.requests().iter().filter(|one| one.path == "/newer").count() >= attempts + 10)
                 .then_some(())
         })
         .await;
     }
     world.settled().await;
     rewrite(&world, newer, |webhook| webhook["format"] = json!("teams")).await;
-    says(&worker, 200, &["can't be read"]).await;
+    readyz_shows(&worker, 200, &["can't be read"]).await;
     world.emit(EventType::TaskCompleted, 1).await;
     assert_eq!(worker.call("DELETE", &format!("/api/webhooks/{newer}"), None).await.0, 204);
     world.settled().await;
@@ -266,9 +272,9 @@ async fn a_webhook_that_this_version_cannot_read_is_held_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_reads_and_takes_no_writes_stops_sending_at_once_and_says_why() {
+async fn a_redis_that_refuses_writes_stops_sending_at_once() {
     let redis = Service::redis();
-    let world = world_of(&redis, &[("topics.partitions", "4")]).await;
+    let world = world_on(&redis, &[("topics.partitions", "4")]).await;
     world.webhook("/", &EventType::ALL).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
     let worker = world.worker().await;
@@ -281,21 +287,21 @@ async fn a_redis_that_reads_and_takes_no_writes_stops_sending_at_once_and_says_w
             "NOREPLICAS",
         ),
     ];
-    for (round, (break_it, mend_it, code)) in refusals.into_iter().enumerate() {
+    for (round, (fail, repair, code)) in refusals.into_iter().enumerate() {
         world.receiver.arrived(round * 3_000).await;
         world.emit(EventType::TaskCompleted, 3_000).await;
         world.receiver.arrived(round * 3_000 + 300).await;
         let before = world.receiver.count();
-        say(&world, break_it).await;
-        says(&worker, 503, &["reads but refuses writes", code]).await;
-        // What was under way has arrived by now.
+        redis_command(&world, fail).await;
+        readyz_shows(&worker, 503, &["reads but refuses writes", code]).await;
+        // Fixed times, because they measure: sending stops within 300 ms, and then nothing is sent for 700 ms.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let then = world.receiver.count();
         tokio::time::sleep(Duration::from_millis(700)).await;
-        assert_eq!(world.receiver.count(), then, "nothing more is sent");
+        assert_eq!(world.receiver.count(), then, "nothing is sent while Redis refuses writes");
         assert!(then - before < 1_000, "{code}: sending went on for {} requests", then - before);
-        say(&world, mend_it).await;
-        says(&worker, 200, &[]).await;
+        redis_command(&world, repair).await;
+        readyz_shows(&worker, 200, &[]).await;
     }
     world.receiver.delivered(9_000).await;
     world.settled().await;
@@ -316,19 +322,19 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
         let opened = proxy.opened();
         proxy.freeze();
         let frozen_at = Instant::now();
-        says(&worker, 503, &["redis: away"]).await;
+        readyz_shows(&worker, 503, &["redis: away"]).await;
         world.emit(EventType::TaskCompleted, 20).await;
         world.receiver.delivered(20 + 20 * round).await;
         let took = frozen_at.elapsed();
         assert!(took < timeout * 3, "sending resumed after {took:?}");
         assert!(proxy.opened() > opened);
         world.settled().await;
-        says(&worker, 200, &[]).await;
+        readyz_shows(&worker, 200, &[]).await;
     }
-    // Announcements are heard again too, or seen a moment later all the same. Our own connection is frozen as well.
+    // Workers also see changes of webhooks again. The test needs a new connection, because its own is frozen too.
     let (_, fresh) = connection::open(&world.config().redis).unwrap();
     WebhookStore::new(fresh, world.keys()).put(&world.unsaved("/another", &EventType::ALL)).await.unwrap();
-    eventually("the new webhook is known", async || {
+    eventually("the new webhook gets a delivery", async || {
         world.emit(EventType::TaskFailed, 1).await;
         world.receiver.requests().iter().any(|request| request.path == "/another").then_some(())
     })
@@ -339,7 +345,7 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_is_recorded_twice_or_in_parts_adds_no_second_entry_and_no_second_count() {
+async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     let world = World::new().await;
     let (keys, webhook) = (world.keys(), WebhookId(uuid::Uuid::now_v7()));
     let mut recorder = Recorder::new(world.redis.clone(), keys.clone(), world.config().log);
@@ -368,54 +374,54 @@ async fn a_batch_that_is_recorded_twice_or_in_parts_adds_no_second_entry_and_no_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_of_the_wrong_type_costs_what_goes_into_it_and_nothing_else() {
+async fn a_key_of_the_wrong_type_costs_only_its_own_data() {
     let world = World::with(&[("topics.partitions", "1")]).await;
     let (wrong, right) = (world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await);
     let keys = world.keys();
     let log = keys.log(wrong);
     let marks = keys.marks(world.names().events_group(), world.names().events(), 0);
     for key in [&log, &keys.backing_off(), &keys.failing(), &keys.reports(), &keys.consuming(), &keys.replaced()] {
-        say(&world, &["SET", key, "of another type"]).await;
+        redis_command(&world, &["SET", key, "of another type"]).await;
     }
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.delivered(2).await;
     world.settled().await;
-    // What stands in place of a new partition's marks is removed when it is first read; this comes after that.
-    say(&world, &["SET", &marks, "of another type"]).await;
+    // The first read of a new partition removes a wrong key in place of its marks, so the test sets this key later.
+    redis_command(&world, &["SET", &marks, "of another type"]).await;
     world.emit(EventType::TaskCompleted, 9).await;
     world.receiver.delivered(20).await;
     world.settled().await;
     assert_eq!(world.logged(right).await.len(), 10);
-    says(&worker, 200, &["warning", &log, &marks, "WRONGTYPE"]).await;
+    readyz_shows(&worker, 200, &["warning", &log, &marks, "WRONGTYPE"]).await;
     let counts = success::of_last_day(&mut world.redis.clone(), &keys, &[wrong, right], now_ms()).await.unwrap();
     assert_eq!(counts.iter().map(|counts| counts.succeeded).collect::<Vec<_>>(), [10, 10]);
     assert_eq!(worker.call("GET", &format!("/api/webhooks/{wrong}/deliveries"), None).await.0, 200);
-    say(&world, &["DEL", &log, &marks]).await;
+    redis_command(&world, &["DEL", &log, &marks]).await;
     world.emit(EventType::TaskCompleted, 1).await;
-    eventually("it is recorded again", async || (world.logged(wrong).await.len() == 1).then_some(())).await;
-    eventually("nothing is warned of", async || (!worker.page("/readyz").await?.1.contains(&log)).then_some(())).await;
+    eventually("the log is written again", async || (world.logged(wrong).await.len() == 1).then_some(())).await;
+    eventually("the warning is gone", async || (!worker.page("/readyz").await?.1.contains(&log)).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_an_acl_refuses_costs_what_it_is_for_and_is_named() {
+async fn a_command_that_an_acl_refuses_costs_only_its_own_data() {
     let redis = Service::redis();
-    let world = world_of(&redis, &[]).await;
+    let world = world_on(&redis, &[]).await;
     let webhook = world.webhook("/", &EventType::ALL).await;
     let worker = world.worker().await;
     for (round, (refused, name)) in [("-xadd", "log:"), ("-@scripting", "EVALSHA")].into_iter().enumerate() {
-        say(&world, &["ACL", "SETUSER", "default", refused]).await;
+        redis_command(&world, &["ACL", "SETUSER", "default", refused]).await;
         world.emit(EventType::TaskCompleted, 10).await;
         world.receiver.delivered(10 + round * 10).await;
         world.settled().await;
-        says(&worker, 200, &["warning", name]).await;
-        say(&world, &["ACL", "SETUSER", "default", "+@all"]).await;
+        readyz_shows(&worker, 200, &["warning", name]).await;
+        redis_command(&world, &["ACL", "SETUSER", "default", "+@all"]).await;
     }
-    assert_eq!(world.logged(webhook).await.len(), 10, "without scripts there is the log all the same");
+    assert_eq!(world.logged(webhook).await.len(), 10, "the log is written even without scripts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_50_megabits_a_second_300_payloads_of_100_kilobytes_are_recorded_once_each() {
+async fn at_50_megabits_per_second_300_large_payloads_are_recorded_once_each() {
     let redis = Service::redis();
     let proxy = Proxy::start(&redis.address).await;
     let world = World::with(&[("redis.url", &proxy.url())]).await;
@@ -436,7 +442,7 @@ async fn at_50_megabits_a_second_300_payloads_of_100_kilobytes_are_recorded_once
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_other_workers_wrote_is_clamped_when_it_is_read() {
+async fn values_from_other_workers_are_clamped_when_read() {
     let world = World::with(&[
         ("topics.partitions", "1"),
         ("delivery.breaker.open_initial", "500ms"),
@@ -448,11 +454,15 @@ async fn what_other_workers_wrote_is_clamped_when_it_is_read() {
     let webhook = world.webhook("/", &EventType::ALL).await;
     let (keys, id) = (world.keys(), webhook.to_string());
     let future = (now_ms() + 400 * 86_400_000).to_string();
-    say(&world, &["ZADD", &keys.backing_off(), "9999999999999.5", &id]).await;
-    say(&world, &["ZADD", &keys.consuming(), "inf", "a", "1e300", "b", &future, "c"]).await;
-    say(&world, &["HSET", &keys.failing(), &id, "0"]).await;
-    say(&world, &["HSET", &keys.reports(), "of the future", &format!(r#"{{"atMs":{future}}}"#), "garbage", "{"]).await;
-    say(&world, &["XADD", &keys.replaced(), "*", "delivery", &id, "at", &future]).await;
+    redis_command(&world, &["ZADD", &keys.backing_off(), "9999999999999.5", &id]).await;
+    redis_command(&world, &["ZADD", &keys.consuming(), "inf", "a", "1e300", "b", &future, "c"]).await;
+    redis_command(&world, &["HSET", &keys.failing(), &id, "0"]).await;
+    redis_command(
+        &world,
+        &["HSET", &keys.reports(), "of the future", &format!(r#"{{"atMs":{future}}}"#), "garbage", "{"],
+    )
+    .await;
+    redis_command(&world, &["XADD", &keys.replaced(), "*", "delivery", &id, "at", &future]).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
@@ -464,7 +474,7 @@ async fn what_other_workers_wrote_is_clamped_when_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_is_too_old_is_refused_with_its_version() {
+async fn a_redis_that_is_too_old_stops_the_worker_with_its_version() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -472,9 +482,9 @@ async fn a_redis_that_is_too_old_is_refused_with_its_version() {
             tokio::spawn(async move {
                 let mut bytes = [0; 4_096];
                 while let Ok(count @ 1..) = client.read(&mut bytes).await {
-                    let said = text(&bytes[..count]);
+                    let commands = text(&bytes[..count]);
                     let mut answer = String::new();
-                    for command in said.split('*').skip(1) {
+                    for command in commands.split('*').skip(1) {
                         let info = "# Server\r\nredis_version:6.0.16\r\n";
                         if command.lines().any(|line| line == "INFO") {
                             answer += &format!("${}\r\n{info}\r\n", info.len());
@@ -495,14 +505,14 @@ async fn a_redis_that_is_too_old_is_refused_with_its_version() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redis_that_may_lose_webhooks_is_warned_of() {
+async fn a_redis_configured_to_lose_data_causes_a_warning() {
     let redis = Service::redis();
-    let world = world_of(&redis, &[]).await;
-    let careful = world.worker().await;
-    assert!(!careful.log().contains("maxmemory-policy") && !careful.log().contains("on disk"), "{}", careful.log());
-    say(&world, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
-    say(&world, &["CONFIG", "SET", "appendonly", "no"]).await;
+    let world = world_on(&redis, &[]).await;
     let worker = world.worker().await;
-    assert!(worker.log().contains("maxmemory-policy is allkeys-lru"));
-    assert!(worker.log().contains("redis keeps nothing on disk"));
+    assert!(!worker.log().contains("maxmemory-policy") && !worker.log().contains("on disk"), "{}", worker.log());
+    redis_command(&world, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    redis_command(&world, &["CONFIG", "SET", "appendonly", "no"]).await;
+    let other = world.worker().await;
+    assert!(other.log().contains("maxmemory-policy is allkeys-lru"));
+    assert!(other.log().contains("redis keeps nothing on disk"));
 }

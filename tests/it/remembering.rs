@@ -81,7 +81,7 @@ async fn a_changed_url_is_tried_at_once_without_the_old_failures() {
     .await;
     assert!(Backoffs::new(world.redis.clone(), &world.keys()).all().await.unwrap().is_empty());
     let failing = Failing::new(world.redis.clone(), &world.keys());
-    let lasts = failing.failed(webhook, Duration::from_secs(60)).await.unwrap().lasts;
+    let lasts = failing.failed(webhook, Duration::from_secs(60)).await.unwrap().duration;
     assert!(lasts < Duration::from_secs(1), "failures of the old URL still count: {lasts:?}");
 }
 

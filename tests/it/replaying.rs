@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode, Source};
+use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
 use optio_webhooks::event::{EventType, sample};
+use optio_webhooks::position::RecordPosition;
 use optio_webhooks::record::{self, LastError, UnreadOrigin};
 use optio_webhooks::replay::browse;
 use optio_webhooks::replay::choice::Choice;
@@ -69,7 +70,7 @@ fn dead_delivery(webhook: WebhookId, number: usize) -> Delivery {
         attempts: 4,
         deferrals: 2,
         first_seen_at_ms: now_ms(),
-        source: Source { topic: Arc::from("events"), partition: 0, offset: number as i64 },
+        source: RecordPosition { topic: Arc::from("events"), partition: 0, offset: number as i64 },
         replays: 0,
         traceparent: None,
         by_hand: false,
@@ -355,7 +356,7 @@ async fn a_replayed_malformed_record_is_decoded_from_its_original_bytes() {
     let webhook = world.webhook("/", &[EventType::TaskFailed]).await;
     // The dead letter is one of an older version that required an id in every transition.
     let value = br#"{"taskId":"t1","toState":"failed","task":{"title":"x"}}"#;
-    let source = Source { topic: world.names().events().into(), partition: 3, offset: 17 };
+    let source = RecordPosition { topic: world.names().events().into(), partition: 3, offset: 17 };
     let origin = UnreadOrigin { source, timestamp_ms: 1_742_983_954_000, replays: 0 };
     let headers = record::dead(
         record::unread(OwnedHeaders::new(), &origin),
@@ -372,7 +373,11 @@ async fn a_replayed_malformed_record_is_decoded_from_its_original_bytes() {
     let request = world.receiver.arrived(1).await.remove(0);
     let event_id = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{}/3/17", world.names().events()).as_bytes());
     assert_eq!(request.delivery(), DeliveryId::of(&event_id.to_string(), webhook).to_string());
-    assert_eq!(request.json()["timestamp"], "2025-03-26T10:12:34.000Z", "the event has the timestamp of the original record");
+    assert_eq!(
+        request.json()["timestamp"],
+        "2025-03-26T10:12:34.000Z",
+        "the event has the timestamp of the original record"
+    );
     assert!(worker.terminate().await.success());
 }
 
@@ -437,7 +442,7 @@ async fn a_rewind_sends_10_000_past_events_once_in_task_order() {
     assert!(worker.terminate().await.success());
 }
 
-/// Reads all pages of the dead letters that `choice` selects, 7 per page. Each page reads `look_at_max` offsets at most.
+/// Reads all pages of the dead letters that `choice` selects, 7 per page. A page reads at most `look_at_max` offsets.
 /// `between` runs between the pages.
 async fn browse_all(
     world: &World,

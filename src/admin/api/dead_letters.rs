@@ -139,7 +139,7 @@ pub async fn list(
     Ok(Json(admin.dead_letters(choice, query.cursor.as_deref(), limit).await?))
 }
 
-/// Replays dead letters: sends them again. The same request can be made again at any time, and nothing is replayed twice.
+/// Replays dead letters. The same request can be made again at any time, and nothing is replayed twice.
 #[utoipa::path(post, path = "/api/dead-letters/replay", tag = "dead letters", request_body = ReplayRequest,
     responses((status = 202, body = ReplayAnswer), (status = 400, body = Error), (status = 409, body = Error)))]
 pub async fn replay(

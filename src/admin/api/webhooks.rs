@@ -89,8 +89,8 @@ pub struct Test {
 pub struct Rotate {
     /// The secret. By default one is generated: 24 random bytes in the form of Standard Webhooks, `whsec_…`.
     secret: Option<String>,
-    /// The time for which the old secret also signs `webhook-signature`, such as `24h`; `0s` ends its use at once. 24h by
-    /// default.
+    /// The time for which the old secret also signs `webhook-signature`, such as `24h`; `0s` ends its use at once.
+    /// 24h by default.
     overlap: Option<String>,
 }
 
@@ -125,8 +125,8 @@ pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result
     Ok(Json(WebhookAnswer::from(&admin.find(&id).await?)))
 }
 
-/// Changes a webhook. A field that is left out stays as it is, and null removes its value. A webhook as it was shown may
-/// be sent back: fields that can't be changed are accepted if they are unchanged.
+/// Changes a webhook. A field that is left out stays as it is, and null removes its value. A webhook as it was shown
+/// may be sent back: fields that can't be changed are accepted if they are unchanged.
 #[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
     responses((status = 200, body = WebhookAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn change(

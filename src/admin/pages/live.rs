@@ -17,9 +17,9 @@ use crate::admin::state::{Shared, VIEWERS_MAX};
 use crate::store::log::{EntryId, Filter};
 use crate::webhook::WebhookId;
 
-/// The time between two looks at the log.
+/// The time between two polls of the log.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The number of entries that one look sends. Further entries follow with the next look.
+/// The number of entries that one poll sends. Further entries follow with the next poll.
 const BATCH_MAX: usize = 50;
 
 struct Viewer {
@@ -60,7 +60,7 @@ impl Viewer {
     /// Waits for one interval, then returns the entries that are new, oldest first. There may be none.
     async fn next(&mut self) -> Vec<Event> {
         tokio::time::sleep(INTERVAL).await;
-        // While Redis is away there is nothing new to show. The next look asks again.
+        // While Redis is away there is nothing new to show. The next poll asks again.
         let Ok((entries, last)) = self.admin.log.since(self.webhook, self.seen, BATCH_MAX).await else {
             return Vec::new();
         };

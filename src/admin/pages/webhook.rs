@@ -143,7 +143,7 @@ pub async fn rotate(
     // A generated secret must be shown now, because it can't be read later.
     let message = html! {
         div .flash.ok role="status" {
-            p { "Secret rotated. This is the new secret. Copy it now, because it isn't shown again:" }
+            p { "Secret rotated. This is the new secret; copy it now, because it isn't shown again:" }
             div .row { code #new-secret { (secret) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
         }
     };

@@ -1,4 +1,4 @@
-//! What the story is made of, as anyone could see it from outside.
+//! What the demo shows: requests, retries and dead letters, seen from outside the worker.
 
 use crate::record::header_names as names;
 use anyhow::Context as _;
@@ -12,22 +12,22 @@ use crate::kafka::logging::Logging;
 use crate::kafka::{clients, headers};
 use crate::topics::Names;
 
-/// One thing that happens.
+/// Something that happened to a delivery.
 pub enum Observation {
-    /// A request.
+    /// A request arrived at the receiver.
     Arrived(Arrival),
     /// A delivery was written to a retry tier.
-    Waits { tier: u32, delivery: String, wait_ms: i64, error: String },
-    /// A delivery was given up.
+    Retry { tier: u32, delivery: String, wait_ms: i64, error: String },
+    /// A delivery was dead-lettered.
     Dead { delivery: String, reason: String, detail: String },
 }
 
 impl Observation {
-    /// It in a line.
+    /// A line for people.
     pub fn line(&self) -> String {
         match self {
             Self::Arrived(arrival) => format!("  attempt    {}", arrival.line()),
-            Self::Waits { tier, delivery, wait_ms, error } => {
+            Self::Retry { tier, delivery, wait_ms, error } => {
                 format!("  retry      after attempt {tier}: delivery {delivery} ({error}) waits {wait_ms} ms")
             }
             Self::Dead { delivery, reason, detail } => format!("  dead       delivery {delivery}: {reason}, {detail}"),
@@ -35,7 +35,8 @@ impl Observation {
     }
 }
 
-/// Reads the retry tiers and the dead letters beside the worker, as anyone with a Kafka tool could.
+/// Sends an observation of each record in the retry tiers and the dead-letter topic. It reads them beside the worker,
+/// as any Kafka tool could.
 pub fn follow(config: &Config, names: &Names, observations: mpsc::Sender<Observation>) -> anyhow::Result<()> {
     let consumer: StreamConsumer<Logging> =
         clients::consumer(config, "dev-observer").create_with_context(Logging).context("kafka consumer")?;
@@ -49,7 +50,7 @@ pub fn follow(config: &Config, names: &Names, observations: mpsc::Sender<Observa
             let header = |name: &str| headers::last(record.headers(), name).unwrap_or_default().to_owned();
             let delivery = header(names::DELIVERY_ID);
             let observation = match names.tier_of(record.topic()) {
-                Some(tier) => Observation::Waits {
+                Some(tier) => Observation::Retry {
                     tier,
                     delivery,
                     wait_ms: header(names::DUE_AT).parse::<i64>().unwrap_or(0)

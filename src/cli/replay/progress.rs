@@ -1,4 +1,4 @@
-//! How far a replay is: a bar on a terminal, a line now and then elsewhere.
+//! The progress of a replay: a bar on a terminal, elsewhere a line every few seconds.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -7,32 +7,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::replay;
 
-/// Between two lines where there is no terminal.
+/// The time between two lines where standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Tells how far it is.
+/// Shows the progress of a replay on standard error.
 pub struct Progress {
     bar: Option<ProgressBar>,
     verb: &'static str,
     began: Instant,
-    told: Instant,
+    last_line_at: Instant,
     reading_marks: bool,
 }
 
 impl Progress {
-    /// Of a replay, or of one that only counts.
+    /// The progress of a replay, or of one that only counts.
     pub fn new(dry_run: bool) -> Self {
         let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} records, {eta} left")
-            .expect("the template is read by a test")
+            .expect("the template is valid: a test builds it")
             .progress_chars("=> ");
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_style(style));
         let now = Instant::now();
         let verb = if dry_run { "found" } else { "replayed" };
-        Self { bar, verb, began: now, told: now, reading_marks: true }
+        Self { bar, verb, began: now, last_line_at: now, reading_marks: true }
     }
 
-    /// Now.
-    pub fn tell(&mut self, now: replay::Progress) {
+    /// Shows `now`. Where there is no bar, prints at most one line per [`LINE_EVERY`].
+    pub fn show(&mut self, now: replay::Progress) {
         if self.reading_marks && !now.reading_marks {
             self.reading_marks = false;
             self.began = Instant::now();
@@ -44,14 +44,14 @@ impl Progress {
             bar.set_length(now.total);
             bar.set_position(now.read);
             bar.set_message(self.message(now));
-        } else if self.told.elapsed() >= LINE_EVERY {
-            self.told = Instant::now();
-            let left = self.left(now).map_or(String::new(), |left| format!(", {left} s left"));
+        } else if self.last_line_at.elapsed() >= LINE_EVERY {
+            self.last_line_at = Instant::now();
+            let left = self.seconds_left(now).map_or(String::new(), |left| format!(", {left} s left"));
             eprintln!("{}; {} of {} records looked at{left}", self.message(now), now.read, now.total);
         }
     }
 
-    /// It is over.
+    /// Removes the bar.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -66,8 +66,8 @@ impl Progress {
         format!("{} {}, {rate:.0} a second", self.verb, now.replayed)
     }
 
-    /// Whole seconds, if it goes on like this.
-    fn left(&self, now: replay::Progress) -> Option<u64> {
+    /// The remaining time in whole seconds, at the average pace so far.
+    fn seconds_left(&self, now: replay::Progress) -> Option<u64> {
         if now.read == 0 {
             return None;
         }
@@ -81,13 +81,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_counts_and_says_how_fast() {
+    fn the_message_has_the_count_and_the_rate() {
         let mut progress = Progress::new(false);
-        progress.tell(replay::Progress { reading_marks: true, read: 1, total: 2, replayed: 0 });
+        progress.show(replay::Progress { reading_marks: true, read: 1, total: 2, replayed: 0 });
         let now = replay::Progress { reading_marks: false, read: 50, total: 100, replayed: 20 };
-        progress.tell(now);
+        progress.show(now);
         assert!(progress.message(now).starts_with("replayed 20, "));
-        assert!(progress.left(now).is_some());
-        assert_eq!(progress.left(replay::Progress::default()), None);
+        assert!(progress.seconds_left(now).is_some());
+        assert_eq!(progress.seconds_left(replay::Progress::default()), None);
     }
 }

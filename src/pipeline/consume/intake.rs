@@ -9,13 +9,14 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, OwnedHeaders};
 
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{DeadReason, Delivery, Source};
-use crate::event::{Decoded, Limits, Position, Undecodable, decode};
+use crate::delivery::{DeadReason, Delivery};
+use crate::event::{Decoded, Limits, Undecodable, decode};
 use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
 use crate::pipeline::panics;
 use crate::pipeline::partition::Partition;
 use crate::pipeline::receipt::Receipt;
 use crate::pipeline::window::{Window, bytes_part};
+use crate::position::{Offset, RecordPosition, TimestampMs};
 use crate::record::{self, LastError, UnreadOrigin};
 use crate::topics::{self, Names};
 
@@ -138,7 +139,7 @@ impl Intake {
     /// A record was read. Nothing that stands in it can stop the thread: what panics twice is malformed.
     pub(super) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
-        let Some(receipt) = partition.open(record.offset, timestamp_ms) else { return };
+        let Some(receipt) = partition.open(Offset(record.offset), TimestampMs(timestamp_ms)) else { return };
         let read = panics::twice(|| match self {
             Self::Events { limits } => Read::Ready(transition(record, here(record, partition), *limits)),
             Self::Retries(retries) => retries.read(record, partition),
@@ -221,13 +222,7 @@ fn half_open(partition: &Arc<Partition>, open_offsets_max: usize) -> Option<i64>
 /// A task transition, as it came now or, replayed, from `origin`.
 fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Incoming {
     let UnreadOrigin { source, timestamp_ms, replays } = &origin;
-    let at = Position {
-        topic: &source.topic,
-        partition: source.partition,
-        offset: source.offset,
-        timestamp_ms: *timestamp_ms,
-    };
-    match decode(record.value, at, limits) {
+    match decode(record.value, source, TimestampMs(*timestamp_ms), limits) {
         Ok(Decoded::Event(event)) => {
             let (source, replays) = (source.clone(), *replays);
             Incoming::Event {
@@ -248,7 +243,7 @@ fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Inco
 /// Where a record stands that comes for the first time.
 fn here(record: &Record<'_>, partition: &Arc<Partition>) -> UnreadOrigin {
     UnreadOrigin {
-        source: Source { topic: partition.topic.clone(), partition: partition.number, offset: record.offset },
+        source: RecordPosition { topic: partition.topic.clone(), partition: partition.number, offset: record.offset },
         timestamp_ms: record.timestamp_ms,
         replays: 0,
     }
@@ -477,7 +472,7 @@ mod tests {
                 let mut ready = Batch::default();
                 intake.take(&record, &partition, &mut ready);
                 // Two open offsets are half of what stops the partition: what waits for long is moved on.
-                let _ = partition.open(offset.saturating_add(1), 0);
+                let _ = partition.open(Offset(offset.saturating_add(1)), TimestampMs(0));
                 let _ = intake.wait(Duration::from_secs(1));
                 intake.release(2, &mut ready);
                 let _ = intake.is_full(&partition);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::EntryId;
 use crate::clock::rfc3339;
-use crate::delivery::{Attempt, Delivery, DeliveryId, FailureCode, Fate};
+use crate::delivery::{Attempt, Delivery, DeliveryId, FailureCode};
 use crate::event::EventType;
 use crate::http::client::USER_AGENT;
 use crate::webhook::WebhookId;
@@ -56,9 +56,10 @@ pub struct Logged<'a> {
 }
 
 impl<'a> Logged<'a> {
-    /// The log entry for `attempt` of `delivery`, which led to `fate`.
+    /// The log entry for `attempt` of `delivery`. `next_attempt_at_ms` is the time of the next attempt in Unix milliseconds,
+    /// or None if there is none.
     #[must_use]
-    pub fn new(delivery: &'a Delivery, attempt: &'a Attempt, fate: Fate) -> Self {
+    pub fn new(delivery: &'a Delivery, attempt: &'a Attempt, next_attempt_at_ms: Option<i64>) -> Self {
         let source = &delivery.source;
         Self {
             delivery_id: delivery.id,
@@ -74,10 +75,7 @@ impl<'a> Logged<'a> {
             error: attempt.failure,
             error_detail: attempt.detail.as_deref().map(Cow::Borrowed),
             duration_ms: attempt.duration.as_millis() as u64,
-            next_attempt_at: match fate {
-                Fate::Retry { due_at_ms, .. } => Some(rfc3339(due_at_ms)),
-                Fate::Delivered | Fate::Dead(_) | Fate::Dropped => None,
-            },
+            next_attempt_at: next_attempt_at_ms.map(rfc3339),
             delivered_at: rfc3339(attempt.ended_at_ms),
             proofs: attempt
                 .proofs

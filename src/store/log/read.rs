@@ -54,8 +54,8 @@ impl DeliveryLog {
         Self { connection, keys }
     }
 
-    /// Up to `limit` entries that `filter` accepts, newest first, older than `before`. A filter may make it read the whole
-    /// log, which is bounded.
+    /// Up to `limit` entries that `filter` accepts, newest first, older than `before`. A filter may make it read the
+    /// whole log, which is bounded.
     ///
     /// # Errors
     /// Errors of Redis if it is unavailable.

@@ -1,4 +1,5 @@
-//! The keeper of the snapshot: reads the webhooks regularly, judges each reading, and tests whether Redis accepts writes.
+//! The keeper of the snapshot: reads the webhooks regularly, judges each reading, and tests whether Redis accepts
+//! writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use crate::store::{Keys, is_away, refuses_writes};
 
 /// The interval between test writes while Redis accepts writes. After a refusal, each round tests.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an unconfirmed reading stands while the metadata of the store is unchanged, before all webhooks are read again.
+/// How long an unconfirmed reading stands while the metadata of the store is unchanged, before all webhooks are read
+/// again.
 const UNCONFIRMED_FOR: Duration = Duration::from_secs(1);
 /// The time until the key of the test write expires, in milliseconds.
 const PROBE_EXPIRE_MS: u64 = 60_000;

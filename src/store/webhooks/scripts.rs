@@ -72,8 +72,8 @@ return 1"
 /// Makes workers read the webhooks again, without a change.
 pub(super) static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| Script::new(change!("change()")));
 
-/// Declares the stored webhooks complete, at a version that is higher than every version that anyone saw. The old version
-/// may be missing or of any type.
+/// Declares the stored webhooks complete, at a version that is higher than every version that anyone saw. The old
+/// version may be missing or of any type.
 pub(super) static DECLARE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "

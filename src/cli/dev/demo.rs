@@ -1,4 +1,5 @@
-//! The story of a few deliveries: one endpoint that works, one that works the third time, one that never does.
+//! The demo of a few deliveries: to an endpoint that works, one that works at the third attempt, and one that never
+//! works.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,33 +29,33 @@ use crate::webhook::Webhook;
 use crate::worker::health::Readiness;
 use crate::worker::{Prepared, Worker};
 
-/// Longest that the story may take.
-const STORY_MAX: Duration = Duration::from_secs(60);
-/// Signs each request.
+/// The time within which every delivery must be done.
+const DEMO_MAX: Duration = Duration::from_secs(60);
+/// The secret that signs each request.
 pub const SECRET: &str = "dev-secret";
 
-/// The endpoints of the story, by path.
+/// The paths of the endpoints.
 const STEADY: &str = "/steady";
 const FLAKY: &str = "/flaky";
 const DEAD: &str = "/dead";
-/// Attempts that the flaky endpoint fails before it succeeds.
+/// The number of attempts of each delivery that the flaky endpoint answers with a failure.
 const FLAKY_FAILURES: u32 = 2;
 
-/// The system at work, and what is seen of it.
-pub struct Story {
+/// The running system, and the observations of it.
+pub struct Demo {
     config: Arc<Config>,
     worker: Worker,
-    /// Takes every request.
+    /// The receiver of every request.
     pub receiver: Receiver,
-    /// Where the settings page is.
+    /// The address of the settings page.
     pub page: std::net::SocketAddr,
     observations: tokio::sync::Mutex<mpsc::Receiver<Observation>>,
     producer: FutureProducer<Logging>,
 }
 
-impl Story {
-    /// Starts it all.
-    pub async fn begin(config: &Arc<Config>) -> anyhow::Result<Self> {
+impl Demo {
+    /// Starts the whole system.
+    pub async fn start(config: &Arc<Config>) -> anyhow::Result<Self> {
         let readiness = Arc::new(Readiness::new(true));
         let page = admin::serve(config, readiness.clone(), true).await?.address;
         say(&format!("Settings page: http://{page}/  (sign in with the token {:?})\n", config.admin.token));
@@ -73,39 +74,42 @@ impl Story {
         Ok(Self { config: config.clone(), worker, receiver, page, observations, producer })
     }
 
-    /// Writes one transition of each type and follows what becomes of them.
-    pub async fn tell(&self) -> anyhow::Result<()> {
+    /// Writes one transition of each event type, and prints what happens to its deliveries.
+    ///
+    /// # Errors
+    /// The deliveries did not go as expected, or not within [`DEMO_MAX`].
+    pub async fn run(&self) -> anyhow::Result<()> {
         say("");
         for event in EventType::ALL {
             let task = Uuid::now_v7();
             let value = sample::transition(event, task, "Fix login redirect after checkout", now_ms()).to_string();
             let key = task.to_string();
             let record = FutureRecord::to(&self.config.kafka.topic).key(&key).payload(&value);
-            self.producer.send(record, STORY_MAX).await.map_err(|(error, _)| error).context("in-process broker")?;
+            self.producer.send(record, DEMO_MAX).await.map_err(|(error, _)| error).context("in-process broker")?;
             say(&format!("  event      {:<20} of task {task} written to {}", event.as_str(), self.config.kafka.topic));
         }
         say("");
-        let mut seen = Seen::default();
+        let mut tally = Tally::default();
         let mut observations = self.observations.lock().await;
-        let deadline = Instant::now() + STORY_MAX;
-        while !seen.is_complete(&self.config) {
+        let deadline = Instant::now() + DEMO_MAX;
+        while !tally.is_complete(&self.config) {
             match tokio::time::timeout_at(deadline, observations.recv()).await {
                 Ok(Some(observation)) => {
                     say(&observation.line());
-                    seen.add(&observation);
+                    tally.add(&observation);
                 }
                 Ok(None) | Err(_) => break,
             }
         }
-        say(&seen.summary());
-        if seen.is_as_it_should_be(&self.config) {
+        say(&tally.summary());
+        if tally.is_as_expected(&self.config) {
             Ok(())
         } else {
-            Err(anyhow::anyhow!("the story didn't come out as it should"))
+            Err(anyhow::anyhow!("the sample deliveries did not go as expected"))
         }
     }
 
-    /// Goes on showing what happens.
+    /// Prints further observations until a signal.
     pub async fn watch(&self, signals: &mut Signals) {
         let mut observations = self.observations.lock().await;
         loop {
@@ -123,9 +127,9 @@ impl Story {
     }
 }
 
-/// What was seen of each kind.
+/// The number of observations of each kind.
 #[derive(Default)]
-struct Seen {
+struct Tally {
     attempts: u32,
     delivered: HashMap<String, u32>,
     retries: u32,
@@ -133,7 +137,7 @@ struct Seen {
     wrong_signatures: u32,
 }
 
-impl Seen {
+impl Tally {
     fn add(&mut self, observation: &Observation) {
         match observation {
             Observation::Arrived(arrival) => {
@@ -143,12 +147,13 @@ impl Seen {
                     *self.delivered.entry(arrival.path.clone()).or_default() += 1;
                 }
             }
-            Observation::Waits { .. } => self.retries += 1,
+            Observation::Retry { .. } => self.retries += 1,
             Observation::Dead { .. } => self.dead += 1,
         }
     }
 
-    /// Every event reaches the steady and the flaky endpoint; only `task.failed` is for the dead one.
+    /// Whether every event reached the steady and the flaky endpoint, and the delivery to the dead one was
+    /// dead-lettered. Only `task.failed` is for the dead endpoint.
     fn is_complete(&self, config: &Config) -> bool {
         let all = EventType::ALL.len() as u32;
         let delivered = |path| self.delivered.get(path).copied().unwrap_or(0);
@@ -158,7 +163,7 @@ impl Seen {
             && self.retries >= all * FLAKY_FAILURES + config.delivery.attempts_max - 1
     }
 
-    fn is_as_it_should_be(&self, config: &Config) -> bool {
+    fn is_as_expected(&self, config: &Config) -> bool {
         let all = EventType::ALL.len() as u32;
         self.is_complete(config)
             && self.wrong_signatures == 0
@@ -203,12 +208,12 @@ async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Res
     let (_, redis) = connection::open(&config.redis)?;
     let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
     let all = EventType::ALL.to_vec();
-    let stories = [
+    let endpoints = [
         (STEADY, all.clone(), "answers 200"),
         (FLAKY, all, "answers 503 twice, then 200"),
         (DEAD, vec![EventType::TaskFailed], "answers 500, always"),
     ];
-    for (path, events, description) in stories {
+    for (path, events, description) in endpoints {
         let url = Url::parse(&format!("http://{}{path}", receiver.address))?;
         say(&format!("  webhook    {url}  {description}"));
         let mut webhook = Webhook::new(url, events, now_ms());
