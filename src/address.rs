@@ -21,7 +21,7 @@ pub struct AddressPolicy {
 /// The reason why an address or URL may not be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
-    /// The scheme is neither https nor an allowed http.
+    /// The scheme isn't https, and it isn't http with `delivery.allow_http`.
     #[error("the scheme {0}: is not allowed; use https:// (or http:// if delivery.allow_http is true)")]
     Scheme(String),
     /// The URL has no host.

@@ -27,7 +27,8 @@ fn since_epoch() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// Formats Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't express becomes the nearest one that it can.
+/// Formats Unix milliseconds as RFC 3339 in UTC. A time that RFC 3339 can't express becomes the nearest one that it
+/// can express.
 #[must_use]
 pub fn rfc3339(unix_ms: i64) -> String {
     let since_epoch = Duration::from_millis(unix_ms.clamp(0, LAST_MS).unsigned_abs());

@@ -13,9 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use load::{DEFAULT, ENV_PREFIX, variable};
 pub use masked::{MASK, is_harmless, mask_secrets, masked_brokers, masked_url};
 
+mod bounds;
 mod check;
 mod load;
 mod masked;
+pub mod proxy;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! One event for one webhook; beside it what an attempt came to, and what becomes of it then.
+//! One event for one webhook, the outcome of an attempt, and the fate of a delivery.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,13 +16,14 @@ mod attempt;
 mod deferral;
 mod fate;
 
-/// Identity of a delivery: one per event and webhook, the same after a crash, a retry, a replay.
+/// The identity of a delivery. It is the same after a crash, a retry or a replay, because it depends only on the event
+/// and the webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct DeliveryId(pub Uuid);
 
 impl DeliveryId {
-    /// Derived, never drawn: UUID version 5 (RFC 9562) of the event's id in the webhook's namespace.
+    /// Derives the identity: the UUID version 5 (RFC 9562) of the event's id, with the webhook's id as its namespace.
     #[must_use]
     pub fn of(event_id: &str, webhook: WebhookId) -> Self {
         Self(Uuid::new_v5(&webhook.0, event_id.as_bytes()))
@@ -45,35 +46,36 @@ impl std::fmt::Display for DeliveryId {
 /// One event for one webhook, as it travels through topics and the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Receivers deduplicate on it.
+    /// The delivery's identity. Receivers deduplicate on it.
     pub id: DeliveryId,
-    /// Whom to tell.
+    /// The webhook that gets the event.
     pub webhook_id: WebhookId,
-    /// What of.
+    /// The event type.
     pub event_type: EventType,
     /// The event's identity.
     pub event_id: String,
-    /// Whose transition it was.
+    /// The id of the task.
     pub task_id: String,
-    /// The same bytes on every attempt.
+    /// The body of the request. Every attempt sends the same bytes.
     pub body: Bytes,
-    /// Attempts made so far.
+    /// The number of attempts made so far.
     pub attempts: u32,
-    /// Times it was put off without an attempt.
+    /// The number of deferrals so far.
     pub deferrals: u32,
-    /// When the event was first seen, Unix milliseconds.
+    /// When the event was first seen, in Unix milliseconds. `delivery.age_max` counts from here, and a replay, a rewind
+    /// or a redelivery sets it anew.
     pub first_seen_at_ms: i64,
-    /// Where the event came from.
+    /// The position of the record that the event was first read from.
     pub source: RecordPosition,
-    /// Times it was replayed from the dead-letter topic.
+    /// The number of replays and redeliveries so far.
     pub replays: u32,
-    /// W3C trace context, where the event carried one.
+    /// The W3C trace context of the event, if it carried one.
     pub traceparent: Option<String>,
-    /// A person asked for it to be sent now, and it hasn't been since.
+    /// Whether this is a redelivery that has not been attempted yet.
     pub by_hand: bool,
 }
 
-/// How an event was read: what all of its first deliveries have in common beside the event itself.
+/// The data that all first deliveries of an event share, apart from the event itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstRead {
     /// The position of the record that the event was first read from.
@@ -82,12 +84,12 @@ pub struct FirstRead {
     pub first_seen_at_ms: i64,
     /// How often the event was replayed.
     pub replays: u32,
-    /// The W3C trace context of the record.
+    /// The W3C trace context of the record, if it carried one.
     pub traceparent: Option<String>,
 }
 
 impl Delivery {
-    /// The delivery of `event` to `webhook`, before any attempt.
+    /// Creates the delivery of `event` to `webhook`, before any attempt.
     #[must_use]
     pub fn first(event: &Event, webhook: WebhookId, body: Bytes, read: FirstRead) -> Self {
         let FirstRead { source, first_seen_at_ms, replays, traceparent } = read;
@@ -133,7 +135,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_delivery_id_is_the_same_each_time_and_differs_by_webhook() {
+    fn the_delivery_id_depends_only_on_event_and_webhook() {
         let (one, other) = (WebhookId(Uuid::from_u128(1)), WebhookId(Uuid::from_u128(2)));
         assert_eq!(DeliveryId::of("e", one), DeliveryId::of("e", one));
         assert_ne!(DeliveryId::of("e", one), DeliveryId::of("e", other));

@@ -1,6 +1,7 @@
 //! Decodes a task transition into an event, with its event type and the payload that webhooks get.
 
 mod event_type;
+mod limits;
 pub mod sample;
 mod tidy;
 mod time;
@@ -14,9 +15,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::clock::rfc3339_exact;
-use crate::config::Config;
 use crate::position::{RecordPosition, TimestampMs};
 pub use event_type::EventType;
+pub use limits::Limits;
 use tidy::{NESTING_MAX, is_too_deep, tidy};
 use transition::{NotUnderstood, Value, values};
 
@@ -87,31 +88,6 @@ pub enum Undecodable {
     },
 }
 
-/// The limits of a record, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// The limit of the record's value: `events.bytes_max`.
-    pub record_max: usize,
-    /// The limit of the payload that is made from the record: `delivery.payload_max`.
-    pub payload_max: usize,
-}
-
-impl Limits {
-    /// No limits, for records that this program writes itself.
-    pub const NONE: Self = Self { record_max: usize::MAX, payload_max: usize::MAX };
-
-    /// Reads the limits from the settings. If `events.bytes_max` is 0, a record has no limit here, because the topic has
-    /// already limited what could be written to it.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let record_max = match config.events.bytes_max {
-            0 => usize::MAX,
-            bytes => bytes,
-        };
-        Self { record_max, payload_max: config.delivery.payload_max }
-    }
-}
-
 /// The largest task id, in bytes. The task id travels in a header of every retry.
 pub const TASK_ID_MAX: usize = 1_024;
 /// The largest event id that is used unchanged, in bytes. A longer one is replaced by a UUID derived from it.
@@ -144,8 +120,10 @@ struct PayloadTask<'a> {
     error_message: Option<Cow<'a, str>>,
 }
 
-/// Decodes one record of `task-events`. The record is checked in this order: its size, its JSON, `toState`, `taskId`, the
-/// size of the payload. A state without an event type is accepted as [`Nothing`] before `taskId` is checked.
+/// Decodes one record of `task-events`.
+///
+/// The checks come in this order: the size of the record, its JSON, `toState`, `taskId`, the size of the payload. A
+/// state without an event type becomes [`Nothing`] before `taskId` is checked.
 ///
 /// # Errors
 /// Returns [`Undecodable`] with a reason that an operator can act on. The reason never repeats a value of the record.
@@ -291,7 +269,8 @@ fn malformed(why: impl Into<String>) -> Undecodable {
     Undecodable::Malformed(why.into())
 }
 
-/// Says where the parser stopped and why. `serde_json` would repeat a value of the wrong type, so that gets its own text.
+/// Says where the parser stopped and why. A value of the wrong type gets its own text, because `serde_json` would
+/// repeat the value.
 fn not_json(error: serde_json::Error) -> Undecodable {
     if error.is_data() {
         return malformed("the message is not a JSON object; an object with taskId and toState is needed");

@@ -1,6 +1,6 @@
 //! Every metric of this program: its name, its help text, and its labels. No other file names a metric.
 //!
-//! The unit of each counter stands in its help text. `docs/reference.md`, section "Metrics", lists the same.
+//! The help text of a counter says what it counts. `docs/reference.md`, section "Metrics", lists the same metrics.
 
 use crate::delivery::{DeadReason, Dropped, FailureCode};
 use crate::event::{EventType, Nothing, OPTIONAL_FIELDS};
@@ -25,7 +25,7 @@ pub struct CounterBy {
     name: &'static str,
     help: &'static str,
     label: &'static str,
-    /// The label's values that are known from the start. Their series begin at 0.
+    /// The label's values that are known from the start. Their series start at 0.
     known: fn() -> Vec<&'static str>,
 }
 
@@ -120,7 +120,7 @@ pub static DEAD_LETTERS: CounterBy = CounterBy {
     known: || DeadReason::ALL.into_iter().map(DeadReason::as_str).collect(),
 };
 
-/// Deliveries that nobody wants any more, by reason.
+/// Deliveries that were dropped, by reason.
 pub static DROPPED: CounterBy = CounterBy {
     name: "optio_webhooks_dropped_total",
     help: "Deliveries that were dropped, by reason: the webhook is gone, or a redelivery replaces them.",
@@ -182,7 +182,7 @@ pub static PANICS: Counter = Counter {
     help: "Panics while a record or a delivery was handled. Each one was contained.",
 };
 
-/// Conditions that last.
+/// Conditions that keep this process from a part of its work.
 pub static CONDITION: GaugeBy = GaugeBy {
     name: "optio_webhooks_condition",
     help: "1 while a condition keeps this process from a part of its work, else 0.",
@@ -243,7 +243,7 @@ static COUNTERS_BY: [&CounterBy; 8] = [
     &HAND_OFF_FAILURES,
 ];
 
-/// Describes every metric, and begins every series that is known at 0. Call it once, after the recorder is installed.
+/// Describes every metric and starts every known series at 0. Call it once, after the recorder is installed.
 pub fn begin() {
     for counter in COUNTERS {
         ::metrics::describe_counter!(counter.name, counter.help);

@@ -1,11 +1,11 @@
-//! What may be committed of one partition.
+//! The offsets of one partition that are open, and the watermark that may be committed.
 
 pub mod commit_note;
 
 use crate::position::{Offset, TimestampMs};
 use std::collections::VecDeque;
 
-/// One record that was read and lies at or above the watermark.
+/// A record that was read, at or above the watermark.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     offset: i64,
@@ -13,33 +13,33 @@ struct Seen {
     settled: bool,
 }
 
-/// Offsets of one partition that were read and are not all settled yet.
+/// The offsets of one partition from the watermark on.
 ///
-/// Deliveries finish out of order; a commit is a single number. What may be committed is the
-/// lowest offset still open: everything below it is settled for good. Offsets have gaps
-/// (compaction, transaction markers), so what was seen is kept, never counted.
+/// Deliveries finish out of order, but a commit is a single number. Only the watermark may be committed, which is the
+/// lowest offset that is still open: everything below it is settled. Offsets have gaps (compaction, transaction
+/// markers), so each offset that was read is kept instead of computed.
 #[derive(Debug, Default)]
 pub struct OpenOffsets {
-    /// By offset; the front is open, else it would have been taken off.
+    /// The records in the order of their offsets. The front is always open, because settled records are removed there.
     seen: VecDeque<Seen>,
-    /// One past the highest offset that was seen.
+    /// One past the highest offset that was read.
     end: Option<i64>,
 }
 
-/// What a commit says of one partition.
+/// The contents of a commit of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watermark {
-    /// The next record that a new owner must look at.
+    /// The offset to commit: the next record that a new owner must look at.
     pub offset: i64,
-    /// Timestamp of the record at `offset`, if it was read.
+    /// The timestamp of the record at `offset` in Unix milliseconds, if it was read.
     pub stamp_ms: Option<i64>,
-    /// Settled offsets above it, as runs (first, last), ascending.
+    /// The settled offsets above `offset`, as ascending runs (first, last).
     pub settled_above: Vec<(i64, i64)>,
 }
 
 impl OpenOffsets {
-    /// A record was read. False if it lies below one read before: the log was cut or made anew,
-    /// and what is known of it counts no more.
+    /// Adds a record that was read. Returns false if its offset is lower than one that was read before. Then the log
+    /// was truncated or the topic was created again, and everything known about its offsets is void.
     #[must_use]
     pub fn open(&mut self, Offset(offset): Offset, TimestampMs(timestamp_ms): TimestampMs) -> bool {
         if self.end.is_some_and(|end| offset < end) {
@@ -50,20 +50,20 @@ impl OpenOffsets {
         true
     }
 
-    /// Nothing was read yet: `offset` is the first that will be.
+    /// Sets the first offset that will be read, unless one is known already.
     pub fn begin(&mut self, offset: i64) {
         if self.end.is_none() {
             self.end = Some(offset);
         }
     }
 
-    /// One past the highest offset that was read; None before anything was.
+    /// Returns one past the highest offset that was read, or `None` before the first one.
     #[must_use]
     pub fn end(&self) -> Option<i64> {
         self.end
     }
 
-    /// Every delivery of the record is durable.
+    /// Marks a record as settled, and moves the watermark past all settled records at the front.
     pub fn settle(&mut self, offset: i64) {
         let Ok(at) = self.seen.binary_search_by_key(&offset, |seen| seen.offset) else {
             debug_assert!(false, "offset {offset} is settled once, and only after it was opened");
@@ -75,13 +75,13 @@ impl OpenOffsets {
         }
     }
 
-    /// What may be committed now; None before anything was read.
+    /// Returns the offset that may be committed now, or `None` before anything was read.
     #[must_use]
     pub fn watermark(&self) -> Option<i64> {
         self.seen.front().map(|front| front.offset).or(self.end)
     }
 
-    /// The same with what is settled above it.
+    /// Returns the watermark with the settled offsets above it, or `None` before anything was read.
     #[must_use]
     pub fn commit(&self) -> Option<Watermark> {
         let mut settled_above: Vec<(i64, i64)> = Vec::new();
@@ -101,7 +101,7 @@ impl OpenOffsets {
         })
     }
 
-    /// Records between the watermark and the last one read, settled ones among them.
+    /// The number of records from the watermark to the last one that was read, including settled ones.
     #[must_use]
     pub fn count(&self) -> usize {
         self.seen.len()
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_was_made_anew_is_noticed() {
+    fn a_topic_that_was_created_again_is_noticed() {
         let mut offsets = OpenOffsets::default();
         assert!(offsets.open(Offset(100), TimestampMs(0)));
         assert!(!offsets.open(Offset(0), TimestampMs(0)));
     }
 
     proptest! {
-        /// Any offsets, any order of completions, any number of them: never past a gap, never lost.
+        /// For any offsets and any order and number of completions, the watermark is the lowest open offset.
         #[test]
         fn any_order_of_completions_never_commits_past_a_gap(
             steps in prop::collection::vec(1_i64..4, 1..200), order in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
@@ -157,7 +157,7 @@ mod tests {
                 offsets.settle(offset);
                 let commit = offsets.commit().expect("records were read");
                 prop_assert_eq!(commit.offset, open.first().copied().unwrap_or(at + 1));
-                // Above the watermark each record is either open or in exactly one run.
+                // Each record above the watermark is either open or in exactly one run.
                 for record in all.range(commit.offset..) {
                     let noted = commit.settled_above.iter().filter(|(first, last)| (first..=last).contains(&record)).count();
                     prop_assert_eq!(noted, usize::from(!open.contains(record)));

@@ -1,4 +1,4 @@
-//! Payload formats: the body of a request, by what the receiver understands. One file per format.
+//! The payload formats. A format decides what the body of a request looks like, and each one has its own file.
 
 pub mod slack;
 
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::event::Event;
 
-/// The format of a webhook's payload. A new one is a variant here, and a file of its own; the compiler finds the rest.
+/// The format of a webhook's payload. To add one, add a variant and a file; the compiler finds the other places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PayloadFormat {
@@ -32,13 +32,13 @@ impl PayloadFormat {
         }
     }
 
-    /// The format of that name.
+    /// Returns the format with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.as_str() == name)
     }
 
-    /// The name that people read.
+    /// The name for people.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl PayloadFormat {
         }
     }
 
-    /// The hosts whose URLs preset this format.
+    /// The hosts whose URLs get this format by default.
     #[must_use]
     pub fn hosts(self) -> &'static [&'static str] {
         match self {
@@ -56,37 +56,38 @@ impl PayloadFormat {
         }
     }
 
-    /// The format that fits a URL.
+    /// Returns the default format for a URL.
     #[must_use]
     pub fn preset(url: &Url) -> Self {
-        // A host may be written with the root's dot at its end.
+        // A host name may end with the dot of the DNS root.
         let host = url.host_str().map(|host| host.strip_suffix('.').unwrap_or(host));
         let fits = |format: &Self| host.is_some_and(|host| format.hosts().contains(&host));
         Self::ALL.into_iter().find(fits).unwrap_or_default()
     }
 
-    /// Which of the format's shapes a URL takes. URLs that take the same shape share their bodies.
+    /// A number for the shape of the body that a URL accepts. URLs with the same format and shape share their bodies.
     fn shape(self, url: &Url) -> usize {
         match self {
             Self::Optio => 0,
-            Self::Slack => slack::takes(url) as usize,
+            Self::Slack => slack::shape(url) as usize,
         }
     }
 
     fn render(self, event: &Event, url: &Url) -> Bytes {
         match self {
             Self::Optio => event.body.clone(),
-            Self::Slack => slack::body(event.event_type, &event.body, slack::takes(url)),
+            Self::Slack => slack::body(event.event_type, &event.body, slack::shape(url)),
         }
     }
 }
 
-/// The bodies of one event. Each one is rendered once, however many webhooks get it.
+/// The bodies of one event. Each body is rendered once, no matter how many webhooks get it.
 #[derive(Debug, Default)]
 pub struct Bodies(Vec<((PayloadFormat, usize), Bytes)>);
 
 impl Bodies {
-    /// The body of `event` in `format`, as `url` takes it. It is the same bytes for every webhook of that format.
+    /// Returns the body of `event` in `format`, in the shape that `url` accepts. All webhooks with that format and
+    /// shape get the same bytes.
     pub fn of(&mut self, event: &Event, format: PayloadFormat, url: &Url) -> Bytes {
         let key = (format, format.shape(url));
         if let Some((_, body)) = self.0.iter().find(|(known, _)| *known == key) {

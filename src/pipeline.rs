@@ -64,7 +64,7 @@ use health::Health;
 use predecessors::Predecessors;
 use standstill::Standstill;
 
-/// Batches between a poll thread and its fan-out.
+/// The most batches that wait between a poll thread and its fan-out.
 const BATCHES_MAX: usize = 4;
 
 /// The edges of the pipeline: what it reads from and writes to.
@@ -82,7 +82,7 @@ pub struct Edges {
     pub conditions: Conditions,
 }
 
-/// When the parts of the pipeline end.
+/// The tokens that end the parts of the pipeline.
 #[derive(Debug, Clone, Default)]
 pub struct Ends {
     /// Cancelled to drain: the poll threads end after it.
@@ -97,7 +97,7 @@ pub struct Ends {
 pub struct Running {
     /// The poll threads. Each returns how many deliveries were still in flight when the drain's time was over.
     pub threads: Vec<JoinHandle<usize>>,
-    /// Where the deliveries are.
+    /// The dispatcher, which has all open deliveries.
     pub dispatcher: Arc<Dispatcher>,
     /// The partitions that are assigned to this process.
     pub assigned: Arc<Assigned>,
@@ -143,7 +143,7 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
 
     // Consume, decode, wait: one poll thread per group. Match: one fan-out behind it. Commit: beside the poll thread.
     let assigned = Arc::new(Assigned::default());
-    let standstill = Standstill::watch(clients::standstill_max(&config)).context("a thread for the beat")?;
+    let standstill = Standstill::watch(clients::standstill_max(&config)).context("a thread for the ticks")?;
     let predecessors = Predecessors { marks: marks.clone(), conditions: conditions.clone() };
     let mut threads = Vec::with_capacity(2);
     for group in [Group::events(&config, &names), Group::retries(&config, &names)] {

@@ -1,4 +1,5 @@
-//! How a delivery travels through retry and dead-letter topics (contract section 4): headers of UTF-8 strings.
+//! Writes and reads the headers with which deliveries travel through the retry, replay and dead-letter topics
+//! (`docs/reference.md`, section "Record headers").
 
 pub mod header_names;
 
@@ -11,7 +12,7 @@ use crate::position::RecordPosition;
 use crate::webhook::WebhookId;
 use header_names as names;
 
-/// Why the last try didn't deliver.
+/// Why the last attempt failed, or why the delivery was deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LastError {
     /// `optio-last-error`
@@ -20,8 +21,8 @@ pub struct LastError {
     pub status: Option<u16>,
 }
 
-/// What stands behind the headers of a record that couldn't be read.
-const BEHIND_UNREAD: [&str; 11] = [
+/// The headers that the worker may append to a record that couldn't be read.
+const APPENDED_TO_UNREAD: [&str; 11] = [
     names::SOURCE_TOPIC,
     names::SOURCE_PARTITION,
     names::SOURCE_OFFSET,
@@ -35,34 +36,34 @@ const BEHIND_UNREAD: [&str; 11] = [
     names::REPLAY_UNREAD,
 ];
 
-/// Where a record that couldn't be read came from.
+/// The origin of a record that couldn't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadOrigin {
-    /// Where it stood.
+    /// The position to which the record was first written.
     pub source: RecordPosition,
-    /// Its timestamp there, Unix milliseconds.
+    /// The timestamp that the record had there, in Unix milliseconds.
     pub timestamp_ms: i64,
-    /// How often it was replayed.
+    /// The number of replays so far.
     pub replays: u32,
 }
 
-/// A record of a retry tier that isn't one: it goes to the dead-letter topic as `malformed`.
+/// Why a record can't be read as a delivery. Such a record goes to the dead-letter topic as `malformed`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
-    /// It has no body that could be sent.
+    /// The record has no value.
     #[error("the record has no value; the body of the request is needed")]
     NoBody,
-    /// A header that it can't do without.
+    /// A required header is missing or can't be read.
     #[error("header {0} is missing or can't be read")]
     Header(&'static str),
 }
 
-/// Bytes of a header of ours: ids, names and numbers are all shorter.
+/// The longest header value that is read, in bytes. The ids, names and numbers that the worker writes are no longer.
 const TEXT_MAX: usize = 1_024;
-/// Characters of a dead letter's detail.
+/// The longest detail of a dead letter, in characters.
 pub const DETAIL_MAX: usize = 300;
 
-/// The headers that every retry and dead-letter record of a delivery has, for `due_at_ms`.
+/// Returns the headers of a retry, a replay or a dead letter of `delivery`. A dead letter has no `due_at_ms`.
 #[must_use]
 pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(18);
@@ -102,30 +103,30 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
     headers
 }
 
-/// What a dead letter says beside that.
+/// Adds the headers that only dead letters have.
 #[must_use]
 pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64) -> OwnedHeaders {
     headers
         .insert(Header { key: names::DEAD_REASON, value: Some(reason.as_str()) })
-        .insert(Header { key: names::DEAD_DETAIL, value: Some(&beginning(detail)) })
+        .insert(Header { key: names::DEAD_DETAIL, value: Some(&bounded_detail(detail)) })
         .insert(Header { key: names::DEAD_AT, value: Some(&at_ms.to_string()) })
 }
 
-/// What a dead letter says whose value of `size` bytes was cut.
+/// Adds the header of a shortened dead letter. `size` is the size of its whole value, in bytes.
 #[must_use]
 pub fn shortened(headers: OwnedHeaders, size: usize) -> OwnedHeaders {
     headers.insert(Header { key: names::SHORTENED_FROM, value: Some(&size.to_string()) })
 }
 
-/// The beginning of a text that is too long for a dead letter.
-fn beginning(detail: &str) -> String {
+/// Cuts a detail to at most [`DETAIL_MAX`] characters.
+fn bounded_detail(detail: &str) -> String {
     match detail.char_indices().nth(DETAIL_MAX - 1) {
         Some((at, last)) if at + last.len_utf8() < detail.len() => format!("{}…", &detail[..at]),
         _ => detail.to_owned(),
     }
 }
 
-/// Where a record that couldn't be read came from, behind its own headers.
+/// Appends the origin of a record that couldn't be read to the record's own headers.
 #[must_use]
 pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
     let UnreadOrigin { source, timestamp_ms, replays } = origin;
@@ -140,7 +141,8 @@ pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
     headers.insert(Header { key: names::REPLAYS, value: Some(&replays.to_string()) })
 }
 
-/// Reads what [`unread`] wrote. Where the record had headers of these names itself, ours are the last.
+/// Reads the origin that [`unread`] appended. The record itself may have headers with these names, so the last ones
+/// count.
 #[must_use]
 pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> {
     let find = |name: &str| headers::last(headers, name).filter(|text| text.len() <= TEXT_MAX);
@@ -155,11 +157,11 @@ pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> 
     })
 }
 
-/// The headers that a record had when it couldn't be read, without ours behind them.
+/// Returns the headers that a record had before the worker appended its own.
 #[must_use]
 pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
     let mut own: Vec<_> = headers::all(headers).collect();
-    for name in BEHIND_UNREAD {
+    for name in APPENDED_TO_UNREAD {
         if let Some(at) = own.iter().rposition(|header| header.is(name)) {
             own.remove(at);
         }
@@ -171,31 +173,33 @@ pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
     untouched
 }
 
-/// What a replayed record says beside its headers: what it is a replay of.
+/// Adds the header that says what a record of the replay topic replays.
 #[must_use]
 pub fn replay(headers: OwnedHeaders, of: &str) -> OwnedHeaders {
     headers.insert(Header { key: names::REPLAY_OF, value: Some(of) })
 }
 
-/// The same for a record that couldn't be read.
+/// Adds the headers for the replay of a record that couldn't be read.
 #[must_use]
 pub fn replay_unread(headers: OwnedHeaders, origin: &UnreadOrigin, of: &str) -> OwnedHeaders {
     replay(unread(headers, origin), of).insert(Header { key: names::REPLAY_UNREAD, value: Some("true") })
 }
 
-/// Whether it is one that couldn't be read.
+/// Whether a record is the replay of one that couldn't be read.
 #[must_use]
 pub fn is_replay_of_unread(headers: Option<&BorrowedHeaders>) -> bool {
     headers::last(headers, names::REPLAY_UNREAD).is_some()
 }
 
-/// The trace context that a record carries; None where it isn't one. Of several the last counts.
+/// Returns the trace context of a record, if it has the form of the standard. If the header is repeated, the last
+/// counts.
 #[must_use]
 pub fn traceparent(headers: Option<&BorrowedHeaders>) -> Option<String> {
     headers::last(headers, names::TRACEPARENT).filter(|text| is_traceparent(text)).map(str::to_owned)
 }
 
-/// W3C Trace Context, section 3.2.2: version 00, in lower case, neither id all zeros.
+/// Whether a text is a `traceparent` of version 00 (W3C Trace Context, section 3.2.2): lower-case hex, and neither id
+/// is all zeros.
 fn is_traceparent(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let is_hex = |part: &str, length| {
@@ -205,23 +209,25 @@ fn is_traceparent(text: &str) -> bool {
     matches!(parts[..], ["00", trace, parent, flags] if is_id(trace, 32) && is_id(parent, 16) && is_hex(flags, 2))
 }
 
-/// Reads a record of a retry tier: the delivery, and when it is due (Unix milliseconds).
+/// Reads a record of a retry tier or of the replay topic: the delivery, when it is due (in Unix milliseconds), and the
+/// last error.
 ///
 /// # Errors
-/// [`BadRecord`] names the first header that is missing or can't be read.
+/// Returns [`BadRecord`], which names the first header that is missing or can't be read.
 pub fn read(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Result<(Delivery, i64, LastError), BadRecord> {
     let (delivery, last) = delivery(value, headers)?;
     let due_at_ms = headers::last(headers, names::DUE_AT).and_then(|text| text.parse().ok());
     Ok((delivery, due_at_ms.ok_or(BadRecord::Header(names::DUE_AT))?, last))
 }
 
-/// Reads a retry record or a dead letter, whenever it is due. Of several headers of a name the last counts.
+/// Reads a delivery from a retry record, a replay or a dead letter, without its due time. If a header is repeated, the
+/// last one counts.
 ///
 /// # Errors
-/// As [`read`].
+/// Returns [`BadRecord`], which names the first header that is missing or can't be read.
 pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Result<(Delivery, LastError), BadRecord> {
     let body = value.filter(|value| !value.is_empty()).ok_or(BadRecord::NoBody)?;
-    // Taken apart once: that is what costs most of reading one.
+    // The headers are parsed only once, because that is most of the cost of reading a record.
     let headers: Vec<headers::Header<'_>> = headers::all(headers).collect();
     let find = |name: &str| {
         let found = headers.iter().rfind(|header| header.is(name))?;
@@ -264,7 +270,7 @@ mod tests {
     use crate::delivery::tests::sample;
 
     #[test]
-    fn a_delivery_comes_back_from_a_record_as_it_was() {
+    fn a_delivery_is_unchanged_after_it_is_written_and_read() {
         let mut delivery = sample();
         delivery.attempts = 3;
         delivery.deferrals = 2;
@@ -276,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_that_a_person_asked_for_says_so_until_it_is_sent() {
+    fn a_redelivery_is_marked_until_it_is_attempted() {
         let asked = Delivery { by_hand: true, ..sample() };
         let read = |delivery: &Delivery| {
             let headers = headers(delivery, Some(77), LastError::default());
@@ -288,30 +294,30 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_could_not_be_read_gets_its_own_headers_back_even_where_they_look_like_ours() {
+    fn an_unread_record_gets_its_own_headers_back_even_with_our_names() {
         let own = OwnedHeaders::new()
             .insert(Header { key: "optio-source-topic", value: Some("theirs") })
             .insert(Header { key: "x", value: Some("1") });
         let origin = UnreadOrigin { source: sample().source, timestamp_ms: 5, replays: 2 };
         let letter = dead(unread(own.clone(), &origin), DeadReason::Malformed, "why", 9);
         assert_eq!(unread_origin(Some(letter.as_borrowed())), Some(origin.clone()));
-        let theirs =
+        let shown =
             |headers: &OwnedHeaders| format!("{:?}", headers::all(Some(headers.as_borrowed())).collect::<Vec<_>>());
-        assert_eq!(theirs(&untouched(Some(letter.as_borrowed()))), theirs(&own));
+        assert_eq!(shown(&untouched(Some(letter.as_borrowed()))), shown(&own));
         let replayed = replay_unread(untouched(Some(letter.as_borrowed())), &origin, "dlq/0/1/2");
         assert!(is_replay_of_unread(Some(replayed.as_borrowed())));
-        assert_eq!(theirs(&untouched(Some(replayed.as_borrowed()))), theirs(&own));
+        assert_eq!(shown(&untouched(Some(replayed.as_borrowed()))), shown(&own));
     }
 
     #[test]
     fn a_dead_letters_detail_has_at_most_300_characters() {
-        assert_eq!(beginning("short"), "short");
-        assert_eq!(beginning(&"é".repeat(300)), "é".repeat(300));
-        assert_eq!(beginning(&"é".repeat(301)), format!("{}…", "é".repeat(299)));
+        assert_eq!(bounded_detail("short"), "short");
+        assert_eq!(bounded_detail(&"é".repeat(300)), "é".repeat(300));
+        assert_eq!(bounded_detail(&"é".repeat(301)), format!("{}…", "é".repeat(299)));
     }
 
     #[test]
-    fn a_traceparent_travels_on_only_in_the_form_of_the_standard() {
+    fn only_a_standard_traceparent_travels_on() {
         assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
         for bad in ["", "00", "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a\r\nb", "00-x-y-z"] {
             assert!(!is_traceparent(bad), "{bad}");
@@ -320,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn of_doubled_headers_the_last_counts_and_long_or_null_ones_are_refused() {
-        let mut doubled = headers(&sample(), Some(77), LastError::default());
-        headers::add(&mut doubled, b"optio-due-at", Some(b"78"));
-        assert_eq!(read(Some(b"{}"), Some(doubled.as_borrowed())).unwrap().1, 78);
+    fn the_last_repeated_header_counts_and_a_long_or_null_one_is_refused() {
+        let mut repeated = headers(&sample(), Some(77), LastError::default());
+        headers::add(&mut repeated, b"optio-due-at", Some(b"78"));
+        assert_eq!(read(Some(b"{}"), Some(repeated.as_borrowed())).unwrap().1, 78);
         for value in [None, Some(b"".as_slice()), Some(b"\xff"), Some(b"9223372036854775808")] {
-            headers::add(&mut doubled, b"optio-due-at", value);
-            let refused = read(Some(b"{}"), Some(doubled.as_borrowed()));
+            headers::add(&mut repeated, b"optio-due-at", value);
+            let refused = read(Some(b"{}"), Some(repeated.as_borrowed()));
             assert_eq!(refused, Err(BadRecord::Header("optio-due-at")));
         }
         let mut long = headers(&sample(), Some(77), LastError::default());
@@ -336,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_our_headers_is_refused_with_the_first_that_is_missing() {
+    fn an_error_names_the_first_missing_header() {
         assert_eq!(
             read(Some(b"{}"), None).unwrap_err().to_string(),
             "header optio-delivery-id is missing or can't be read"

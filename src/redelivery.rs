@@ -12,7 +12,7 @@ use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::position::RecordPosition;
 use crate::record::{self, LastError};
-use crate::store::log::NewLogEntry;
+use crate::store::log::LogEntry;
 use crate::store::recoveries::{Recoveries, Recovery};
 use crate::store::webhooks::WebhookStore;
 use crate::topics::Names;
@@ -50,7 +50,7 @@ impl Redeliveries {
     /// # Errors
     /// If Kafka does not acknowledge the record in time. An error of Redis is only logged: the redelivery is sent, but
     /// a waiting retry may be sent as well.
-    pub async fn send(&self, entry: &NewLogEntry<'_>) -> anyhow::Result<()> {
+    pub async fn send(&self, entry: &LogEntry<'_>) -> anyhow::Result<()> {
         let now = now_ms();
         let delivery = delivery(entry, now);
         let headers = record::headers(&delivery, Some(now), LastError::default());
@@ -72,7 +72,7 @@ impl Redeliveries {
     }
 }
 
-fn delivery(entry: &NewLogEntry<'_>, now_ms: i64) -> Delivery {
+fn delivery(entry: &LogEntry<'_>, now_ms: i64) -> Delivery {
     let logged = &entry.logged;
     let (topic, partition, offset) = &logged.source;
     let traceparent = logged.proofs.iter().find(|(name, _)| name == "traceparent");

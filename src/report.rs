@@ -1,34 +1,34 @@
-//! What a worker says of itself: its partitions, what holds them, its endpoints.
+//! The report that each worker writes about itself: its partitions, what blocks their watermarks, and its endpoints.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::webhook::WebhookId;
 
-/// A worker at one moment.
+/// The state of a worker at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = WorkerReport)]
 pub struct Report {
-    /// Host and process.
+    /// The worker's host and process.
     pub worker: String,
-    /// Its version.
+    /// The worker's version.
     pub version: String,
-    /// When it said so, Unix milliseconds.
+    /// When the report was written, in Unix milliseconds.
     pub at_ms: i64,
-    /// Deliveries open.
+    /// The number of open deliveries.
     pub in_flight: usize,
     /// `worker.in_flight_max`
     pub in_flight_max: usize,
-    /// How many webhooks there were when it last confirmed them.
+    /// The number of webhooks when the worker last confirmed them.
     #[serde(default)]
     pub webhooks: Option<u64>,
-    /// The version at that time.
+    /// The version of the webhooks at that time.
     #[serde(default)]
     pub webhooks_version: Option<u64>,
-    /// Its partitions.
+    /// The worker's partitions.
     pub partitions: Vec<PartitionReport>,
-    /// Endpoints that something is going on with, the worst first.
+    /// The endpoints that have deliveries or a history that matters, those with an open circuit first.
     pub endpoints: Vec<EndpointReport>,
 }
 
@@ -36,29 +36,29 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionReport {
-    /// Its topic.
+    /// The partition's topic.
     pub topic: String,
-    /// Its number.
+    /// The partition's number.
     pub partition: i32,
-    /// Records between the watermark and the last one read.
+    /// The number of records from the watermark to the last one that was read.
     pub open_offsets: usize,
-    /// Whether consumption of it is paused.
+    /// Whether consumption of the partition is paused.
     pub paused: bool,
-    /// What holds its watermark; null where nothing does.
+    /// The record that blocks the watermark; null if nothing blocks it.
     pub holding: Option<HoldingReport>,
 }
 
-/// What holds a watermark.
+/// The record that blocks a watermark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HoldingReport {
     /// The lowest offset that isn't settled.
     pub offset: i64,
-    /// When that record was written.
+    /// When the record was written, in RFC 3339.
     pub written_at: String,
-    /// Where it is.
+    /// The stage that the record has reached.
     pub stage: Stage,
-    /// The webhook that was dealt with last.
+    /// The webhook whose delivery reached that stage last.
     pub webhook_id: Option<WebhookId>,
 }
 
@@ -66,43 +66,43 @@ pub struct HoldingReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointReport {
-    /// Its webhook.
+    /// The endpoint's webhook.
     pub webhook_id: WebhookId,
-    /// Its circuit breaker.
+    /// The state of the endpoint's circuit breaker.
     pub breaker: BreakerState,
-    /// Left alone for so long, in milliseconds: by the breaker, or as its `Retry-After` asked.
+    /// How long the endpoint still backs off, in milliseconds, because its circuit is open or it is cooling down.
     #[serde(rename = "leftAloneMs")]
     pub backs_off_ms: Option<u64>,
-    /// Requests under way.
+    /// The number of requests in flight.
     pub in_flight: usize,
-    /// How many it may have at once now.
+    /// The number of requests that may be in flight at once now.
     pub limit: usize,
-    /// Deliveries that wait for it in this worker.
+    /// The number of deliveries that wait for the endpoint in this worker.
     pub waiting: usize,
 }
 
-/// The stage of a record's delivery.
+/// The stage that a record's deliveries have reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// It waits for a permit, or until it is due.
+    /// A delivery waits for a permit, or until it is due.
     Queued,
-    /// It waits for its endpoint.
+    /// A delivery waits for its endpoint.
     Waiting,
-    /// Its request is under way.
+    /// A request is in flight.
     Sending,
-    /// Its outcome is being recorded.
+    /// An outcome is being recorded.
     Settling,
 }
 
-/// A circuit breaker.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// It is known to be down and left alone.
+    /// The endpoint gets no requests for now.
     Open,
-    /// Its next request is a probe.
+    /// The next request to the endpoint is a probe.
     HalfOpen,
-    /// It works.
+    /// The endpoint works.
     Closed,
 }

@@ -1,11 +1,11 @@
 //! `Retry-After`: how long an endpoint asks to cool down (RFC 9110, section 10.2.3).
 //!
-//! It is read and capped here, once. The schedule and the endpoint both take the result as it is: it may lengthen a wait,
-//! and never shortens one.
+//! The header is read and capped only here. The schedule and the endpoint both use the result: it may lengthen a wait,
+//! and it never shortens one.
 
 use std::time::Duration;
 
-/// Reads the header's value: seconds, or an HTTP date. The result is at most `max`. None for anything else.
+/// Reads the header's value: seconds, or an HTTP date. The result is at most `max`. Returns `None` for any other text.
 #[must_use]
 pub fn read(value: &str, now_ms: i64, max: Duration) -> Option<Duration> {
     let value = value.trim();
@@ -25,7 +25,7 @@ mod tests {
     const MAX: Duration = Duration::from_secs(3_600);
 
     #[test]
-    fn it_is_seconds_or_a_date() {
+    fn a_pause_is_seconds_or_a_date() {
         assert_eq!(read("120", 0, MAX), Some(Duration::from_secs(120)));
         assert_eq!(read("Thu, 01 Jan 1970 00:01:00 GMT", 10_000, MAX), Some(Duration::from_secs(50)));
         assert_eq!(read("Thu, 01 Jan 1970 00:00:01 GMT", 10_000, MAX), Some(Duration::ZERO));
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_capped() {
+    fn a_pause_is_capped() {
         for long in ["3601", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
             assert_eq!(read(long, 0, MAX), Some(MAX), "{long}");
         }

@@ -1,6 +1,6 @@
 //! When the next attempt is due, and how long to wait before reconnecting.
 //!
-//! The crate `backoff` computes the growth; it is no longer maintained, so no other file names it.
+//! The crate `backoff` computes the growth of the waits. It is no longer maintained, so only this file uses it.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
 use crate::config;
 
-/// `delay(n)` of contract section 4, for each tier n.
+/// The delay of each retry tier (`docs/reference.md`, section "Attempts and retry schedule").
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// Shortest wait of tier n at n − 1; never shrinks.
+    /// The shortest wait of tier n, at index n − 1. The waits never shrink.
     delays: Vec<Duration>,
     jitter: f64,
     attempts_max: u32,
 }
 
 impl Schedule {
-    /// The schedule that the settings describe: a tier for each attempt but the last, and one at least, for what is put off
-    /// before its only attempt.
+    /// Reads the schedule from the settings. There is a tier for each attempt but the last. There is at least one tier,
+    /// because a delivery may be deferred before its only attempt.
     #[must_use]
     pub fn new(delivery: &config::Delivery) -> Self {
         let retry = &delivery.retry;
@@ -29,20 +29,21 @@ impl Schedule {
         let mut delays: Vec<Duration> = Vec::with_capacity(tiers as usize);
         for _ in 0..tiers {
             let before = delays.last().copied().unwrap_or_default();
-            // `backoff` computes in floats: a nanosecond over the cap or under the last wait is cut off.
+            // `backoff` computes with floats, so its result may be a nanosecond over the cap or under the previous
+            // wait.
             delays.push(growing.next_backoff().unwrap_or(retry.max).clamp(before, retry.max));
         }
         Self { delays, jitter: retry.jitter, attempts_max: delivery.attempts_max }
     }
 
-    /// Number of retry tiers.
+    /// The number of retry tiers.
     #[must_use]
     pub fn tiers(&self) -> u32 {
         self.delays.len() as u32
     }
 
-    /// The wait after failed attempt `attempt`; None when that was the last.
-    /// `jitter` is drawn from 0 to 1 and only lengthens.
+    /// Returns the wait after failed attempt number `attempt`, or `None` if that was the last one. `jitter` is a random
+    /// number from 0 to 1, and only lengthens the wait.
     #[must_use]
     pub fn delay(&self, attempt: u32, jitter: f64) -> Option<Duration> {
         (attempt < self.attempts_max).then(|| self.wait(attempt, jitter))?
@@ -53,39 +54,39 @@ impl Schedule {
         Some(delay + delay.mul_f64(self.jitter * jitter.clamp(0.0, 1.0)))
     }
 
-    /// The shortest wait that a failed attempt puts into tier `tier`.
+    /// Returns the shortest wait of a failed attempt in tier `tier`.
     #[must_use]
     pub fn shortest(&self, tier: u32) -> Option<Duration> {
         self.delays.get(tier.checked_sub(1)? as usize).copied()
     }
 
-    /// The longest.
+    /// Returns the longest wait of a failed attempt in tier `tier`, which is its delay with all of its jitter.
     #[must_use]
     pub fn longest(&self, tier: u32) -> Option<Duration> {
         self.wait(tier, 1.0)
     }
 
-    /// The tier whose delay fits a wait: the longest that is over by then, else the first.
+    /// Returns the tier for a wait: the last one whose delay is no longer than the wait, or else the first one.
     #[must_use]
     pub fn tier_for(&self, wait: Duration) -> u32 {
         self.delays.iter().rposition(|delay| *delay <= wait).map_or(1, |at| at as u32 + 1)
     }
 }
 
-/// How long records of a tier wait.
+/// The waits that the records of a tier may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waits {
-    /// At least so long.
+    /// The shortest wait.
     pub shortest: Duration,
-    /// At most so long: a record that says more is due after this.
+    /// The longest wait. A record whose due time is farther away becomes due after this wait.
     pub longest: Duration,
 }
 
-/// Growing waits between tries to reach a part that is away; jittered, without an end.
+/// Growing waits between tries to reach Kafka or Redis. They have jitter, and their number is not limited.
 #[derive(Debug)]
 pub struct Reconnect(ExponentialBackoff);
 
-/// Longest wait between two tries.
+/// The longest wait between two tries, without jitter.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 
 impl Default for Reconnect {
@@ -95,12 +96,12 @@ impl Default for Reconnect {
 }
 
 impl Reconnect {
-    /// Waits before the next try. Cancel safe: nothing but time is lost.
+    /// Waits before the next try. It is cancel safe.
     pub async fn wait(&mut self) {
         tokio::time::sleep(self.next_wait()).await;
     }
 
-    /// How long to wait before the next try.
+    /// Returns the wait before the next try.
     pub fn next_wait(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(RECONNECT_MAX)
     }
@@ -123,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_default_delays_are_the_contracts() {
+    fn the_default_delays_are_the_documented_ones() {
         let schedule = Schedule::new(&Config::built_in().delivery);
         let seconds: Vec<u64> = (1..=7).map(|n| schedule.delay(n, 0.0).unwrap().as_secs()).collect();
         assert_eq!(seconds, [5, 30, 180, 1080, 6480, 38880, 43200]);
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_goes_to_the_longest_tier_that_is_over_by_then() {
+    fn a_wait_goes_to_the_last_tier_whose_delay_fits() {
         let schedule = Schedule::new(&Config::built_in().delivery);
         assert_eq!(schedule.tier_for(Duration::from_secs(1)), 1);
         assert_eq!(schedule.tier_for(Duration::from_secs(29)), 1);
@@ -143,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn jitter_only_lengthens_and_delays_never_shrink_nor_pass_their_cap(
+        fn delays_never_shrink_or_exceed_their_cap_and_jitter_only_lengthens(
             initial_ms in 1_u64..100_000, multiplier in 1.0_f64..20.0, max_factor in 1_u32..1_000,
             jitter in 0.0_f64..1.0, drawn in 0.0_f64..1.0, attempts_max in 1_u32..30,
         ) {

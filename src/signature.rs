@@ -1,4 +1,5 @@
-//! What proves who sent a request: the seed page's signature, and the Standard Webhooks one beside it.
+//! The signatures of requests: Optio's own, and the one of Standard Webhooks (`docs/reference.md`, section
+//! "Signature").
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +8,8 @@ use sha2::Sha256;
 
 use crate::delivery::DeliveryId;
 
-/// `X-Optio-Signature`: over the body with the secret's UTF-8 bytes as entered.
+/// Returns the value of `X-Optio-Signature`: the HMAC-SHA256 of the body. The key is the UTF-8 bytes of the secret as
+/// it was entered.
 #[must_use]
 pub fn optio(secret: &str, body: &[u8]) -> String {
     let mac = keyed(secret.as_bytes()).chain_update(body).finalize().into_bytes();
@@ -17,7 +19,8 @@ pub fn optio(secret: &str, body: &[u8]) -> String {
     header
 }
 
-/// `webhook-signature`: over `id.timestamp.body` (Standard Webhooks, "Signature scheme").
+/// Returns a signature for `webhook-signature`: the HMAC-SHA256 of `id.timestamp.body` (Standard Webhooks, "Signature
+/// scheme").
 #[must_use]
 pub fn standard(secret: &str, id: DeliveryId, timestamp_s: i64, body: &[u8]) -> String {
     let mac = keyed(&standard_key(secret))
@@ -28,13 +31,13 @@ pub fn standard(secret: &str, id: DeliveryId, timestamp_s: i64, body: &[u8]) -> 
     format!("v1,{}", STANDARD.encode(mac))
 }
 
-/// A new secret in the Standard Webhooks form: `whsec_` and the base64 of 24 random bytes.
+/// Generates a secret in the form of Standard Webhooks: `whsec_` and the base64 of 24 random bytes.
 #[must_use]
 pub fn generate_secret() -> String {
     format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 24]>()))
 }
 
-/// Whether `header` is the page's signature of `body`; in constant time.
+/// Whether `header` is the right `X-Optio-Signature` of `body`. The comparison takes constant time.
 #[must_use]
 pub fn verify_optio(secret: &str, body: &[u8], header: &str) -> bool {
     header
@@ -43,7 +46,7 @@ pub fn verify_optio(secret: &str, body: &[u8], header: &str) -> bool {
         .is_some_and(|digest| keyed(secret.as_bytes()).chain_update(body).verify_slice(&digest).is_ok())
 }
 
-/// `whsec_…` stands for the bytes of its base64; any other secret for its UTF-8 bytes.
+/// Returns the key for a secret: the decoded base64 after `whsec_`, or the UTF-8 bytes of any other secret.
 fn standard_key(secret: &str) -> Vec<u8> {
     secret
         .strip_prefix("whsec_")
@@ -60,10 +63,10 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
-    // Computed by Python's hmac:
+    // Python computes the same signature:
     //   hmac.new(b"s3cret", b'{"a":1}', "sha256").hexdigest()
     #[test]
-    fn the_pages_signature_is_the_one_that_python_computes() {
+    fn optios_signature_is_the_one_that_python_computes() {
         assert_eq!(
             optio("s3cret", br#"{"a":1}"#),
             "sha256=5910e62016ef5034272c926c27071992a465c2335cecf41851bda071577f4f6d"

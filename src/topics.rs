@@ -1,11 +1,11 @@
-//! The topics' names and what they must be able to hold (contract section 1).
+//! The names of the topics, and the settings that they need (`docs/reference.md`, section "Topics").
 
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::schedule::{Schedule, Waits};
 
-/// Names that follow from `kafka.topic` and `kafka.group`.
+/// The names of topics and groups, which follow from `kafka.topic` and `kafka.group`.
 #[derive(Debug, Clone)]
 pub struct Names {
     topic: String,
@@ -13,70 +13,70 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names that the settings ask for.
+    /// Reads the names from the settings.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self { topic: config.kafka.topic.clone(), group: config.kafka.group.clone() }
     }
 
-    /// Where task transitions come from.
+    /// Returns the topic of the events.
     #[must_use]
     pub fn events(&self) -> &str {
         &self.topic
     }
 
-    /// Tier `tier`, from 1.
+    /// Returns the topic of retry tier `tier`, from 1.
     #[must_use]
     pub fn retry(&self, tier: u32) -> String {
         format!("{}.retry.{tier}", self.topic)
     }
 
-    /// The tier that a topic is, if it is one.
+    /// Returns the number of the tier whose topic this is, or `None` if it is another topic.
     #[must_use]
     pub fn tier_of(&self, topic: &str) -> Option<u32> {
         let number = topic.strip_prefix(&self.topic)?.strip_prefix(".retry.")?;
         number.parse().ok().filter(|tier| *tier >= 1 && self.retry(*tier) == topic)
     }
 
-    /// What was put back into delivery: dead letters that are replayed, and the past told anew.
+    /// Returns the topic of replays, rewinds and redeliveries.
     #[must_use]
     pub fn replays(&self) -> String {
         format!("{}.replay", self.topic)
     }
 
-    /// Whether the retry group reads a topic: the tiers, and the replays.
+    /// Whether a topic is a retry tier or the replay topic. The retry group reads these.
     #[must_use]
     pub fn is_waiting(&self, topic: &str) -> bool {
         self.tier_of(topic).is_some() || topic.strip_prefix(&self.topic) == Some(".replay")
     }
 
-    /// What the retry group subscribes to, as a regular expression: the same as [`Names::is_waiting`], of topics that are
-    /// there and of those that are made later.
+    /// Returns the subscription of the retry group: a regular expression that matches the topics of
+    /// [`Names::is_waiting`]. It also matches topics that are created later.
     #[must_use]
     pub fn waiting_pattern(&self) -> String {
-        // Of what a topic's name may have only the dot means something else there.
+        // The dot is the only character of a topic's name that has a meaning in a regular expression.
         format!("^{}[.](retry[.][1-9][0-9]*|replay)$", self.topic.replace('.', "[.]"))
     }
 
-    /// What won't be tried again by itself.
+    /// Returns the dead-letter topic.
     #[must_use]
     pub fn dead_letters(&self) -> String {
         format!("{}.dlq", self.topic)
     }
 
-    /// Reads the events.
+    /// Returns the group that reads the events.
     #[must_use]
     pub fn events_group(&self) -> &str {
         &self.group
     }
 
-    /// Reads dead letters, and the past, while a replay runs.
+    /// Returns the group that reads dead letters, and past events during a rewind.
     #[must_use]
     pub fn replay_group(&self) -> String {
         format!("{}.replay", self.group)
     }
 
-    /// Reads the retry tiers and the replays.
+    /// Returns the group that reads the retry tiers and the replay topic.
     #[must_use]
     pub fn retry_group(&self) -> String {
         format!("{}.retry", self.group)
@@ -86,41 +86,41 @@ impl Names {
 /// A topic that the program needs.
 #[derive(Debug, Clone)]
 pub struct Needed {
-    /// Its name.
+    /// The topic's name.
     pub name: String,
-    /// What is set when the program creates it.
+    /// The settings with which the program creates the topic.
     pub settings: Vec<(&'static str, String)>,
-    /// What must hold of one that is there.
-    pub holds: Holds,
-    /// Bytes of the largest record that it must take.
+    /// The contents of the topic, which decide what its settings must be.
+    pub contents: Contents,
+    /// The size of the largest record that the topic must accept, in bytes.
     pub record_bytes: u64,
 }
 
-/// What a topic is trusted with.
+/// The contents of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    /// Events: their producers decide.
+pub enum Contents {
+    /// Events. Their producers decide on the settings.
     Events,
-    /// Deliveries that wait up to so long.
+    /// Deliveries that wait for at most this time.
     Waiting(Duration),
     /// Dead letters.
     DeadLetters,
-    /// Replays, which also say which of the dead letters of so long were replayed.
+    /// Replays. They also record which dead letters were replayed, so they must be kept for at least this time.
     Replays(Duration),
 }
 
-/// Bytes that our headers may add to a record that couldn't be read, beside its own.
+/// The most bytes that the worker's headers add to a record that couldn't be read.
 const HEADERS_MAX: u64 = 64 << 10;
-/// Bytes of a retry record beside its body: every id in its headers is bounded.
+/// The most bytes that a retry record has beside its body. Every id in its headers is bounded.
 const RETRY_HEADERS_MAX: u64 = 16 << 10;
-/// Kafka's default `max.message.bytes`, with which event topics are made.
+/// Kafka's default of `max.message.bytes`, in bytes.
 pub const MESSAGE_MAX: u64 = 1 << 20;
 
-/// A broker drops whole segments: a dead letter may stay longer than its retention by a segment's time (a week by
-/// default), and what says that it was replayed must outlive it.
+/// The time for which replays are kept longer than dead letters. A broker deletes whole segments, so a dead letter may
+/// outlive its retention by the time of a segment (a week by default). The record of its replay must outlive it.
 const SEGMENTS_MARGIN: Duration = Duration::from_secs(14 * 86_400);
 
-/// Every topic that the settings ask for, where the events' topic takes records of up to `events_bytes`.
+/// Returns every topic that the settings require. The topic of the events accepts records of up to `events_bytes`.
 #[must_use]
 pub fn needed(config: &Config, events_bytes: u64) -> Vec<Needed> {
     let names = Names::new(config);
@@ -134,7 +134,7 @@ pub fn needed(config: &Config, events_bytes: u64) -> Vec<Needed> {
         ]
     };
     let mut topics =
-        vec![Needed { name: names.events().to_owned(), settings: vec![], holds: Holds::Events, record_bytes: 0 }];
+        vec![Needed { name: names.events().to_owned(), settings: vec![], contents: Contents::Events, record_bytes: 0 }];
     let retry_bytes = config.delivery.payload_max as u64 + RETRY_HEADERS_MAX;
     for tier in 1..=schedule.tiers() {
         let wait = longest_wait(&schedule, tier, config);
@@ -142,29 +142,29 @@ pub fn needed(config: &Config, events_bytes: u64) -> Vec<Needed> {
         topics.push(Needed {
             name: names.retry(tier),
             settings: common(retention, retry_bytes.max(MESSAGE_MAX)),
-            holds: Holds::Waiting(wait),
+            contents: Contents::Waiting(wait),
             record_bytes: retry_bytes,
         });
     }
-    // A record that can't be read must fit as it came, with our headers behind its own.
+    // A record that can't be read must fit unchanged, with the worker's headers appended.
     let unread_bytes = largest_event(config, events_bytes) + HEADERS_MAX;
     let dead_letters = config.topics.dead_letter_retention;
     topics.push(Needed {
         name: names.replays(),
         settings: common(dead_letters + SEGMENTS_MARGIN, unread_bytes.max(MESSAGE_MAX * 8) + HEADERS_MAX),
-        holds: Holds::Replays(dead_letters),
+        contents: Contents::Replays(dead_letters),
         record_bytes: unread_bytes,
     });
     topics.push(Needed {
         name: names.dead_letters(),
         settings: common(dead_letters, unread_bytes.max(MESSAGE_MAX * 8)),
-        holds: Holds::DeadLetters,
+        contents: Contents::DeadLetters,
         record_bytes: unread_bytes,
     });
     topics
 }
 
-/// Bytes of the largest event that isn't refused for its size at once.
+/// Returns the size of the largest event that isn't refused for its size, in bytes.
 fn largest_event(config: &Config, events_bytes: u64) -> u64 {
     match config.events.bytes_max as u64 {
         0 => events_bytes,
@@ -172,13 +172,13 @@ fn largest_event(config: &Config, events_bytes: u64) -> u64 {
     }
 }
 
-/// How long records wait in a tier; None for the replays, and for a tier that the settings don't know any more.
+/// Returns the waits of the records in a tier, or of the replays if `tier` is `None`.
 #[must_use]
 pub fn waits(config: &Config, tier: Option<u32>) -> Waits {
     let schedule = Schedule::new(&config.delivery);
     match tier {
         Some(tier) => Waits {
-            // A tier that the settings don't know any more may hold anything: nothing is assumed of it.
+            // Records of a tier that the settings no longer name may have any wait, so its shortest wait is zero.
             shortest: schedule.shortest(tier).unwrap_or_default(),
             longest: longest_wait(&schedule, tier, config).max(config.delivery.retry.max),
         },
@@ -187,13 +187,13 @@ pub fn waits(config: &Config, tier: Option<u32>) -> Waits {
     }
 }
 
-/// The longest that a record may wait in tier `tier`: its delay, or what a Retry-After asks for.
+/// Returns the longest wait in tier `tier`: its longest delay, or the longest `Retry-After` if that is longer.
 fn longest_wait(schedule: &Schedule, tier: u32, config: &Config) -> Duration {
     schedule.longest(tier).unwrap_or_default().max(config.delivery.retry_after_max)
 }
 
 impl Needed {
-    /// Why a topic whose `max.message.bytes` is that can't hold what it must; None if it can.
+    /// Returns why a topic with this `max.message.bytes` can't hold the largest record, or `None` if it can.
     #[must_use]
     pub fn too_small(&self, max_message_bytes: u64) -> Option<String> {
         (max_message_bytes < self.record_bytes).then(|| {
@@ -204,31 +204,31 @@ impl Needed {
         })
     }
 
-    /// Why a topic with these settings would lose data; None if it wouldn't.
+    /// Returns why a topic with these settings would lose data, or `None` if it wouldn't.
     #[must_use]
     pub fn objection(&self, setting: impl Fn(&str) -> Option<String>) -> Option<String> {
         let number = |key: &str| setting(key).and_then(|value| value.parse::<i64>().ok());
-        if self.holds == Holds::Events {
+        if self.contents == Contents::Events {
             return None;
         }
         if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
             return Some(format!(
-                "topic {}: cleanup.policy = {policy} would drop records of the same webhook; allowed is delete",
+                "topic {}: cleanup.policy = {policy} would delete all but the newest record of each key; allowed is delete",
                 self.name
             ));
         }
         if let Some(bytes) = number("retention.bytes").filter(|bytes| *bytes >= 0) {
             return Some(format!(
-                "topic {}: retention.bytes = {bytes} would drop records that wait; allowed is -1",
+                "topic {}: retention.bytes = {bytes} would delete records too early; allowed is -1",
                 self.name
             ));
         }
-        let (needed, what) = match self.holds {
-            Holds::Waiting(wait) => (wait, "the wait it must hold"),
-            Holds::Replays(dead_letters) => {
-                (dead_letters, "topics.dead_letter_retention, so that dead letters would be replayed twice")
+        let (needed, what) = match self.contents {
+            Contents::Waiting(wait) => (wait, "the longest wait of its records"),
+            Contents::Replays(dead_letters) => {
+                (dead_letters, "topics.dead_letter_retention, and dead letters would be replayed twice")
             }
-            Holds::Events | Holds::DeadLetters => return None,
+            Contents::Events | Contents::DeadLetters => return None,
         };
         let shortest = i64::try_from(needed.as_millis()).unwrap_or(i64::MAX);
         let retention = number("retention.ms").filter(|retention| (0..shortest).contains(retention))?;
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_follow_from_topic_and_group() {
+    fn names_follow_from_the_topic_and_the_group() {
         let names = Names::new(&Config::built_in());
         assert_eq!(names.retry(3), "task-events.retry.3");
         assert_eq!(names.dead_letters(), "task-events.dlq");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_cannot_hold_the_largest_record_is_objected_to() {
+    fn a_topic_that_cannot_hold_the_largest_record_is_reported() {
         let all = needed(&Config::built_in(), 5 << 20);
         let of = |name: &str| all.iter().find(|needed| needed.name == name).unwrap();
         assert!(of("task-events.retry.1").too_small(100_000).unwrap().contains("max.message.bytes = 100000"));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_would_lose_what_waits_is_objected_to() {
+    fn a_topic_that_would_lose_waiting_deliveries_is_refused() {
         let tier = needed(&Config::built_in(), MESSAGE_MAX).swap_remove(1);
         let with = |key: &'static str, value: &'static str| {
             tier.objection(move |asked| (asked == key).then(|| value.to_owned()))

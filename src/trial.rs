@@ -12,7 +12,7 @@ use crate::payload::Bodies;
 use crate::pipeline::send;
 use crate::position::{RecordPosition, TimestampMs};
 use crate::store::Keys;
-use crate::store::log::{self, EntryId, Logged, NewLogEntry};
+use crate::store::log::{self, EntryId, LogEntry, Logged};
 use crate::store::recoveries;
 use crate::webhook::Webhook;
 
@@ -27,8 +27,8 @@ pub struct Trial {
 impl Trial {
     /// The entry in the delivery log.
     #[must_use]
-    pub fn entry(&self) -> NewLogEntry<'_> {
-        NewLogEntry {
+    pub fn entry(&self) -> LogEntry<'_> {
+        LogEntry {
             id: self.id,
             webhook_id: self.delivery.webhook_id,
             payload: String::from_utf8_lossy(&self.delivery.body),

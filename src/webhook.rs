@@ -1,4 +1,4 @@
-//! A subscription: whom to tell of what, and how that is proven.
+//! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
 pub mod draft;
 pub mod unsupported;
@@ -17,7 +17,7 @@ use crate::config::MASK;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
 
-/// Identity of a webhook.
+/// The identity of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
 pub struct WebhookId(pub Uuid);
@@ -35,81 +35,82 @@ impl std::str::FromStr for WebhookId {
     }
 }
 
-/// A subscription as Redis holds it.
+/// A webhook as Redis holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Webhook {
-    /// Its identity.
+    /// The webhook's identity.
     pub id: WebhookId,
-    /// Where requests go.
+    /// The URL that requests go to.
     pub url: Url,
-    /// What it wants to be told of; never empty.
+    /// The event types that the webhook subscribes to, at least one.
     pub events: Vec<EventType>,
-    /// Signs every request; as entered.
+    /// The secret that signs every request, as it was entered.
     pub secret: Option<String>,
-    /// The secret before the last rotation; its `webhook-signature` stands beside the new one's for a while.
+    /// The secret before the last rotation. Until its overlap ends, it signs `webhook-signature` as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_secret: Option<PreviousSecret>,
-    /// For people.
+    /// A note for people.
     pub description: Option<String>,
-    /// Paused and disabled webhooks get nothing, and what waits for them is dropped.
+    /// Whether the webhook gets events. If it is inactive, its waiting deliveries are dropped.
     pub active: bool,
-    /// Why it was disabled without its owner's doing.
+    /// Why the webhook was disabled automatically.
     pub disabled_reason: Option<String>,
-    /// What the body looks like.
+    /// The format of the body.
     pub format: PayloadFormat,
-    /// Requests a second at the most; None for no limit but the endpoint's own.
+    /// The highest number of requests per second, or `None` for no such limit.
     #[serde(default)]
     pub rate_per_second: Option<NonZeroU32>,
-    /// RFC 3339.
+    /// When the webhook was created, in RFC 3339.
     pub created_at: String,
-    /// RFC 3339.
+    /// When the webhook was last changed, in RFC 3339.
     pub updated_at: String,
 }
 
-/// A secret that was rotated out.
+/// The secret before the last rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousSecret {
-    /// As entered.
+    /// The secret as it was entered.
     pub secret: String,
-    /// It signs until then, Unix milliseconds.
+    /// The end of the overlap, in Unix milliseconds. The secret signs until then.
     pub until_ms: i64,
 }
 
-/// A webhook as the API and the command line show it (contract section 7).
+/// A webhook as the API and the command line show it (`docs/reference.md`, section "HTTP API").
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Webhook)]
-pub struct Shown {
-    /// Its identity.
+pub struct WebhookView {
+    /// The webhook's identity.
     pub id: WebhookId,
-    /// Where requests go.
+    /// The URL that requests go to.
     pub url: String,
-    /// What it is told of.
+    /// The event types that the webhook subscribes to.
     pub events: Vec<EventType>,
-    /// Masked, or null where requests aren't signed; never the real one.
+    /// The mask of the secret, or null if requests aren't signed. The secret itself is never shown.
     pub secret: Option<&'static str>,
-    /// Until then the secret before signs `webhook-signature` as well.
+    /// When the overlap after a rotation ends, in RFC 3339. Until then the previous secret signs `webhook-signature` as
+    /// well.
     pub secret_overlap_until: Option<String>,
-    /// For people.
+    /// A note for people.
     pub description: Option<String>,
-    /// Whether it gets anything.
+    /// Whether the webhook gets events.
     pub active: bool,
-    /// Why it was disabled without its owner's doing.
+    /// Why the webhook was disabled automatically.
     pub disabled_reason: Option<String>,
-    /// What the body looks like.
+    /// The format of the body.
     pub format: PayloadFormat,
-    /// Requests a second at the most.
+    /// The highest number of requests per second; null for no such limit.
     #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<NonZeroU32>,
-    /// RFC 3339.
+    /// When the webhook was created, in RFC 3339.
     pub created_at: String,
-    /// RFC 3339.
+    /// When the webhook was last changed, in RFC 3339.
     pub updated_at: String,
 }
 
-/// A webhook that can't be saved: the field, what was wrong, what is allowed.
+/// Why a webhook can't be saved: the field, what is wrong with it, and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct BadWebhook {
@@ -119,16 +120,18 @@ pub struct BadWebhook {
     pub problem: String,
 }
 
-/// Characters of a URL, a secret and a description.
+/// The longest URL, in bytes.
 const URL_MAX: usize = 2_048;
+/// The longest secret, in bytes.
 const SECRET_MAX: usize = 512;
+/// The longest description, in characters.
 const DESCRIPTION_MAX: usize = 500;
 
-/// Longest that a secret that was rotated out goes on signing.
+/// The longest overlap, for which a previous secret goes on signing after a rotation.
 pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 impl Webhook {
-    /// Active, unsigned, without a limit of its own.
+    /// Creates an active webhook without a secret and without a limit on its rate.
     #[must_use]
     pub fn new(url: Url, events: Vec<EventType>, now_ms: i64) -> Self {
         let now = rfc3339(now_ms);
@@ -148,28 +151,28 @@ impl Webhook {
         }
     }
 
-    /// Another secret from now on; the present one signs `webhook-signature` as well for `overlap`.
+    /// Replaces the secret. The current one signs `webhook-signature` as well for `overlap`.
     pub fn rotate(&mut self, secret: String, overlap: Duration, now_ms: i64) {
         let old = self.secret.replace(secret).filter(|_| !overlap.is_zero());
         self.previous_secret = old.map(|secret| PreviousSecret { secret, until_ms: now_ms + millis(overlap) });
     }
 
-    /// Until when the secret before signs as well, Unix milliseconds; None where none does at `now_ms`.
+    /// Returns when the overlap ends, in Unix milliseconds, or `None` if only the current secret signs at `now_ms`.
     #[must_use]
     pub fn overlap_until_ms(&self, now_ms: i64) -> Option<i64> {
         self.previous_secret.as_ref().map(|previous| previous.until_ms).filter(|until| *until > now_ms)
     }
 
-    /// What signs `webhook-signature` at `now_ms`, the present secret first.
+    /// Returns the secrets that sign `webhook-signature` at `now_ms`, the current one first.
     pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &str> {
         let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
         self.secret.as_deref().into_iter().chain(previous.map(|previous| previous.secret.as_str()))
     }
 
-    /// Whether requests may be sent to it at all.
+    /// Checks the fields of a webhook that is to be saved, and whether requests may go to its URL.
     ///
     /// # Errors
-    /// [`BadWebhook`] names the first field that can't be kept as it is.
+    /// Returns [`BadWebhook`], which names the first field that isn't allowed.
     pub fn check(&self, policy: &AddressPolicy) -> Result<(), BadWebhook> {
         let bad = |field, problem: String| Err(BadWebhook { field, problem });
         if self.url.as_str().len() > URL_MAX {
@@ -180,7 +183,7 @@ impl Webhook {
         }
         if self.events.is_empty() {
             let all = EventType::ALL.map(EventType::as_str).join(", ");
-            return bad("events", format!("at least one is needed, of {all}"));
+            return bad("events", format!("at least one of {all} is needed"));
         }
         if self.secret.as_ref().is_some_and(|secret| secret.is_empty() || secret.len() > SECRET_MAX) {
             return bad("secret", format!("1 to {SECRET_MAX} bytes are allowed; leave it out for unsigned requests"));
@@ -191,10 +194,10 @@ impl Webhook {
         Ok(())
     }
 
-    /// The API's shape: the secret masked.
+    /// Returns the webhook as the API shows it, with its secret masked.
     #[must_use]
-    pub fn shown(&self) -> Shown {
-        Shown {
+    pub fn shown(&self) -> WebhookView {
+        WebhookView {
             id: self.id,
             url: self.url.to_string(),
             events: self.events.clone(),
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotated_secret_signs_beside_the_new_one_until_the_overlap_ends() {
+    fn the_previous_secret_signs_as_well_until_the_overlap_ends() {
         let mut webhook = webhook(Some("old"));
         webhook.rotate("new".to_owned(), Duration::from_secs(60), 1_000);
         assert_eq!(webhook.secrets(60_999).collect::<Vec<_>>(), ["new", "old"]);
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_is_shown_has_no_secret_in_it() {
+    fn a_webhook_view_contains_no_secret() {
         let mut webhook = webhook(Some("hunter2"));
         webhook.rotate("hunter3".to_owned(), Duration::from_secs(60), 1_000);
         assert!(!serde_json::to_string(&webhook.shown()).unwrap().contains("hunter"));

@@ -10,7 +10,7 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::clock::now_ms;
-use optio_webhooks::delivery::{Attempt, DeadReason, Delivery, DeliveryId, FailureCode, Fate};
+use optio_webhooks::delivery::{Attempt, Delivery, DeliveryId, FailureCode};
 use optio_webhooks::event::{Decoded, EventType, Limits, decode, sample};
 use optio_webhooks::position::{RecordPosition, TimestampMs};
 use optio_webhooks::store::log::{self, Logged};
@@ -128,8 +128,7 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
                     ("webhook-signature", format!("v1,{}=", "A".repeat(43))),
                 ],
             };
-            let fate = if failed { Fate::Dead(DeadReason::Exhausted) } else { Fate::Delivered };
-            let meta = Logged::new(&delivery, &attempt, fate).to_json();
+            let meta = Logged::new(&delivery, &attempt, None).to_json();
             log::append(&mut pipe, &keys, *webhook, &meta, &delivery.body, &world.config.log);
             pipe.ignore();
         }

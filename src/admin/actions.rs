@@ -8,7 +8,7 @@ use crate::clock::now_ms;
 use crate::config::MASK;
 use crate::event::EventType;
 use crate::http::client::policy;
-use crate::store::log::{EntryId, NewLogEntry};
+use crate::store::log::{EntryId, LogEntry};
 use crate::store::loss;
 use crate::trial::{self, Trial};
 use crate::webhook::draft::Draft;
@@ -98,7 +98,7 @@ impl Admin {
 
     /// The attempt that a path names: by the id of its entry, or by the id of its delivery. A delivery's id stands for
     /// the newest attempt of that delivery.
-    pub async fn entry(&self, webhook: WebhookId, id: &str) -> Result<NewLogEntry<'static>, Problem> {
+    pub async fn entry(&self, webhook: WebhookId, id: &str) -> Result<LogEntry<'static>, Problem> {
         let found = match (id.parse::<EntryId>(), id.parse()) {
             (Ok(entry), _) => self.log.entry(webhook, entry).await?,
             (Err(_), Ok(delivery)) => self.log.newest_of(webhook, delivery).await?,
@@ -108,7 +108,7 @@ impl Admin {
     }
 
     /// Writes a delivery to the replay topic, so that a worker sends it again. Returns its newest attempt.
-    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<NewLogEntry<'static>, Problem> {
+    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<LogEntry<'static>, Problem> {
         let entry = self.entry(webhook.id, id).await?;
         if !webhook.active {
             return Err(Problem::conflict("the webhook is inactive and gets nothing; set it active, then redeliver"));

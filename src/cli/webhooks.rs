@@ -1,5 +1,7 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
+mod listing;
+
 use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -18,11 +20,12 @@ use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
 use crate::store::connection::Connection;
 use crate::store::reports::Reports;
-use crate::store::webhooks::{Listing, WebhookStore};
+use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection, loss};
 use crate::trial;
 use crate::webhook::draft::Draft;
-use crate::webhook::{Shown, Webhook, WebhookId};
+use crate::webhook::{Webhook, WebhookId};
+use listing::{list, show};
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -246,51 +249,6 @@ async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
 
 fn not_found(id: WebhookId) -> Failure {
     anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into()
-}
-
-async fn list(store: &WebhookStore, output: &Output) -> Result<(), Failure> {
-    let Listing { webhooks, unsupported, .. } = store.listing().await?;
-    let shown: Vec<Shown> = webhooks.iter().map(Webhook::shown).collect();
-    if output.json {
-        let mut answer = json!({ "webhooks": shown });
-        if !unsupported.is_empty() {
-            answer["unreadable"] = unsupported
-                .iter()
-                .map(|unsupported| json!({ "id": unsupported.id, "problem": unsupported.problem }))
-                .collect();
-        }
-        return say_json(&answer);
-    }
-    for webhook in &shown {
-        say(&line(webhook));
-    }
-    for unsupported in &unsupported {
-        say(&format!("{}  can't be read by this version, events for it wait: {}", unsupported.id, unsupported.problem));
-    }
-    if shown.is_empty() && unsupported.is_empty() {
-        say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");
-    }
-    Ok(())
-}
-
-fn show(webhook: &Webhook, output: &Output) -> Result<(), Failure> {
-    if output.json {
-        return say_json(&json!({ "webhook": webhook.shown() }));
-    }
-    say(&line(&webhook.shown()));
-    Ok(())
-}
-
-fn line(webhook: &Shown) -> String {
-    let events: Vec<&str> = webhook.events.iter().map(|event| event.as_str()).collect();
-    let state = match (&webhook.disabled_reason, webhook.active) {
-        (Some(reason), false) => format!("disabled ({reason})"),
-        (None, false) => "inactive".to_owned(),
-        (_, true) => "active".to_owned(),
-    };
-    let signed = if webhook.secret.is_some() { "signed" } else { "unsigned" };
-    let description = webhook.description.as_deref().map_or(String::new(), |text| format!("  {text}"));
-    format!("{}  {state:<8}  {signed:<8}  {}  {}{description}", webhook.id, webhook.url, events.join(","))
 }
 
 async fn test(

@@ -1,34 +1,34 @@
-//! What one HTTP request came to.
+//! The result of one HTTP request.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Why an attempt failed (contract section 6).
+/// Why an attempt failed, or why a delivery was deferred (`docs/reference.md`, section "Failure codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
-    /// An answer that isn't 2xx.
+    /// The answer's status is neither 2xx nor 3xx.
     Status,
-    /// No whole answer within `delivery.timeout`.
+    /// No complete answer came within `delivery.timeout`.
     Timeout,
-    /// The host's name has no address, or no name server answers.
+    /// The host's name has no address, or no name server answered.
     Dns,
     /// No connection could be made, or it broke.
     Connect,
-    /// The TLS handshake failed: certificates, versions, ciphers.
+    /// The TLS handshake failed: certificate, version or cipher.
     Tls,
-    /// An answer that points elsewhere; never followed.
+    /// The answer's status is 3xx. Redirects are never followed.
     Redirect,
     /// The host's address may not be dialled.
     AddressBlocked,
     /// The answer's body broke off.
     Body,
-    /// What came wasn't HTTP, or broke its rules.
+    /// The answer isn't HTTP, or breaks its rules.
     Protocol,
-    /// Put off: the endpoint has its hands full.
+    /// Deferred: the endpoint is busy or cooling down, no permit came free, or the webhook is unsupported.
     Saturated,
-    /// Put off: the endpoint is known to be down.
+    /// Deferred: the endpoint's circuit is open.
     CircuitOpen,
 }
 
@@ -48,7 +48,7 @@ impl FailureCode {
         Self::CircuitOpen,
     ];
 
-    /// Whether it stands for a deferral, not for an attempt.
+    /// Whether the code is the reason of a deferral. Such a code is never the result of an attempt.
     #[must_use]
     pub fn is_deferral(self) -> bool {
         matches!(self, Self::Saturated | Self::CircuitOpen)
@@ -72,67 +72,67 @@ impl FailureCode {
         }
     }
 
-    /// What it means, for people.
+    /// The meaning of the code, for people.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
             Self::Status => "the endpoint answered with a status that isn't 2xx",
-            Self::Timeout => "no whole answer came in time",
+            Self::Timeout => "no complete answer came in time",
             Self::Dns => "the host's name has no address, or no name server answers",
             Self::Connect => "no connection could be made, or it broke",
-            Self::Tls => "no TLS with the endpoint: its certificate or its versions of TLS aren't accepted",
-            Self::Redirect => "the endpoint answered with a redirect; these are never followed",
+            Self::Tls => "the TLS handshake failed: the endpoint's certificate, TLS version or cipher isn't accepted",
+            Self::Redirect => "the endpoint answered with a redirect, and redirects are never followed",
             Self::AddressBlocked => "the host's address isn't public and may not be dialled",
             Self::Body => "the answer's body broke off",
-            Self::Protocol => "what came back wasn't HTTP, or broke its rules",
-            Self::Saturated => "put off without an attempt: the endpoint has its hands full",
-            Self::CircuitOpen => "put off without an attempt: the endpoint is known to be down",
+            Self::Protocol => "the answer wasn't HTTP, or broke its rules",
+            Self::Saturated => "deferred without an attempt: the endpoint can't take more for now",
+            Self::CircuitOpen => "deferred without an attempt: the endpoint's circuit is open",
         }
     }
 }
 
-/// What one HTTP request came to.
+/// The result of one HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// None for 2xx.
+    /// The reason of the failure, or `None` for a success.
     pub failure: Option<FailureCode>,
-    /// For people: at which step it failed and why, in one bounded line without secrets.
+    /// A sentence for people that says at which step the attempt failed and why: one bounded line without secrets.
     pub detail: Option<String>,
-    /// The answer's status, where one came.
+    /// The answer's status, if an answer came.
     pub status: Option<u16>,
-    /// As much of the answer's body as is kept.
+    /// The part of the answer's body that is kept.
     pub response_body: String,
-    /// From the request's start to the body's end.
+    /// The time from the start of the request to the end of the body.
     pub duration: Duration,
-    /// How long the endpoint asked to be left alone.
+    /// The pause that the endpoint asked for with `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// When it ended, Unix milliseconds.
+    /// When the attempt ended, in Unix milliseconds.
     pub ended_at_ms: i64,
-    /// Those of the request's headers that nobody could know from the delivery: signatures, their time.
+    /// The request headers that can't be derived from the delivery: the signatures and their timestamp.
     pub proofs: Vec<(&'static str, String)>,
 }
 
 impl Attempt {
-    /// What the endpoint's limits go by.
+    /// Returns the part of the result that the circuit breaker and the pace of the endpoint use.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         Outcome { failure: self.failure, status: self.status, retry_after: self.retry_after }
     }
 }
 
-/// What an attempt says of the endpoint.
+/// The part of an attempt's result that says how the endpoint is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// None for 2xx.
+    /// The reason of the failure, or `None` for a success.
     pub failure: Option<FailureCode>,
-    /// The answer's status, where one came.
+    /// The answer's status, if an answer came.
     pub status: Option<u16>,
-    /// How long the endpoint asked to be left alone.
+    /// The pause that the endpoint asked for with `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
 impl Outcome {
-    /// Whether it is a sign that the endpoint has more to do than it can.
+    /// Whether the result is a sign of overload: a timeout, 429, 502, 503 or 504.
     #[must_use]
     pub fn is_overload(self) -> bool {
         self.failure == Some(FailureCode::Timeout) || matches!(self.status, Some(429 | 502 | 503 | 504))

@@ -1,22 +1,22 @@
-//! Deferral: a delivery goes to a retry tier without an attempt.
+//! A deferral: the delivery goes to a retry tier without an attempt.
 
 use std::time::Duration;
 
 use super::FailureCode;
 
-/// Why deliveries are deferred.
+/// Why a delivery is deferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deferral {
     /// `saturated` or `circuit_open`.
     pub why: FailureCode,
-    /// How long the endpoint backs off; None for an endpoint that works and is busy.
+    /// The time for which the endpoint backs off, or `None` if the endpoint works but is busy.
     pub backs_off_for: Option<Duration>,
 }
 
 impl Deferral {
-    /// This version can't read the webhook. It is looked at again ever less often, like an endpoint that stays away.
+    /// The webhook is unsupported. Its deliveries wait longer with each deferral, as if the endpoint were backing off.
     pub const UNSUPPORTED: Self = Self { why: FailureCode::Saturated, backs_off_for: Some(Duration::ZERO) };
 
-    /// The endpoint works and is busy.
+    /// The endpoint works but is busy.
     pub const SATURATED: Self = Self { why: FailureCode::Saturated, backs_off_for: None };
 }

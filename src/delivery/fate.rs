@@ -1,4 +1,4 @@
-//! What becomes of a delivery after an attempt, or when it is put off: pure decisions.
+//! Decides the fate of a delivery after an attempt, and where a deferral goes. The decisions are pure.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::clock::millis;
 use crate::config;
 use crate::schedule::Schedule;
 
-/// Why a delivery is given up (contract section 4).
+/// Why a delivery or a record became a dead letter (`docs/reference.md`, section "Dead-letter reasons").
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum, utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum DeadReason {
-    /// All attempts failed.
+    /// The last of `delivery.attempts_max` attempts failed.
     Exhausted,
-    /// It would be older than `delivery.age_max`.
+    /// The delivery, or its next attempt, came later than `delivery.age_max` after its event.
     Expired,
-    /// Not a message of contract section 2.
+    /// The record can't be read, or handling it panicked twice.
     Malformed,
-    /// Over a bound in bytes.
+    /// The record, a part of it, or its payload is too large.
     TooLarge,
 }
 
 impl DeadReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Exhausted, Self::Expired, Self::Malformed, Self::TooLarge];
 
-    /// The one of that name.
+    /// Returns the reason with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == name)
@@ -48,21 +48,21 @@ impl DeadReason {
     }
 }
 
-/// What becomes of a delivery.
+/// The fate of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// The endpoint has it.
+    /// The endpoint accepted the delivery.
     Delivered,
-    /// It waits in tier `tier` until `due_at_ms` (Unix milliseconds).
+    /// The delivery waits in a retry tier.
     Retry {
-        /// From 1 on.
+        /// The number of the tier, from 1.
         tier: u32,
-        /// Never sent before.
+        /// The time before which the delivery is not sent, in Unix milliseconds.
         due_at_ms: i64,
     },
-    /// It is given up.
+    /// The delivery becomes a dead letter.
     Dead(DeadReason),
-    /// Its webhook is gone: nothing more becomes of it.
+    /// The webhook is gone, and nothing more happens to the delivery.
     Dropped,
 }
 
@@ -80,9 +80,9 @@ impl Fate {
 /// Why a delivery is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// Its webhook was deleted or is inactive.
+    /// The webhook was deleted or is inactive.
     WebhookGone,
-    /// A redelivery replaces it.
+    /// A redelivery replaces the delivery.
     Replaced,
 }
 
@@ -100,29 +100,29 @@ impl Dropped {
     }
 }
 
-/// 410 Gone: the endpoint is no more and doesn't want to be asked again (RFC 9110, section 15.5.11).
+/// The status 410 Gone: the endpoint no longer exists and wants no more requests (RFC 9110, section 15.5.11).
 pub const GONE: u16 = 410;
 
-/// The bounds that decide a fate.
+/// The settings that decide a fate.
 #[derive(Debug, Clone)]
 pub struct FatePolicy {
-    /// Delays and tiers.
+    /// The tiers and their delays.
     pub schedule: Schedule,
     /// `delivery.age_max`
     pub age_max: Duration,
-    /// `delivery.breaker.open_max`: a delivery that is put off is looked at again as often as an endpoint is.
+    /// `delivery.breaker.open_max`. A deferred delivery comes up at least as often as its endpoint is probed.
     pub deferral_max: Duration,
 }
 
 impl FatePolicy {
-    /// As the settings ask for.
+    /// Reads the policy from the settings.
     #[must_use]
     pub fn new(delivery: &config::Delivery) -> Self {
         Self { schedule: Schedule::new(delivery), age_max: delivery.age_max, deferral_max: delivery.breaker.open_max }
     }
 
-    /// What becomes of `delivery` after `attempt`, its number `delivery.attempts + 1`.
-    /// `jitter` is drawn from 0 to 1.
+    /// Decides the fate of `delivery` after `attempt`, which is attempt number `delivery.attempts + 1`. `jitter` is a
+    /// random number from 0 to 1.
     #[must_use]
     pub fn after_attempt(&self, delivery: &Delivery, attempt: &Attempt, jitter: f64) -> Fate {
         if attempt.failure.is_none() {
@@ -139,32 +139,36 @@ impl FatePolicy {
         Fate::Retry { tier: made, due_at_ms }
     }
 
-    /// Why a delivery that comes up at `now_ms` isn't sent any more; None while it is within `delivery.age_max`.
+    /// Returns why a delivery that comes up at `now_ms` is too old to be sent, or `None` if it is within
+    /// `delivery.age_max`.
     #[must_use]
     pub fn too_old(&self, delivery: &Delivery, now_ms: i64) -> Option<String> {
         let age_ms = now_ms.saturating_sub(delivery.first_seen_at_ms);
         (age_ms > millis(self.age_max)).then(|| {
             let allowed = humantime::format_duration(self.age_max);
-            format!("it came up {} s after its event; delivery.age_max allows {allowed}", age_ms / 1_000)
+            format!("the delivery came up {} s after its event; delivery.age_max allows {allowed}", age_ms / 1_000)
         })
     }
 
-    /// What becomes of `delivery` when it is put off without an attempt: because its endpoint is left alone for
-    /// `left_alone`, or, where that is None, because it has its hands full.
+    /// Decides the fate of `delivery` when it is deferred. Its endpoint backs off for `backs_off_for`, or works but is
+    /// busy if that is `None`. `draw` is a random number from 0 to 1.
     ///
-    /// It waits exactly as long as a tier's shortest wait. So a tier is in the order in which its deferrals come due, and
-    /// a backlog of any size is read as it comes due and written no more often than it is put off. That is the longest
-    /// tier which is over when the endpoint is asked again; the n-th deferral waits as long as tier n at least, up to
-    /// `deferral_max`, so that an endpoint that stays away costs a handful of writes, and one that comes back is given its
-    /// backlog within `deferral_max`.
+    /// The delivery waits exactly as long as the shortest wait of its tier. The deferrals of a tier therefore come due
+    /// in the order in which they were written. The window can read a backlog of any size as it comes due, and hands no
+    /// deferral off again for lack of room.
     ///
-    /// What an endpoint that works hasn't taken in comes back in one of the first tiers, by `draw` from 0 to 1, of one more
-    /// with each deferral (as Ethernet's stations do after a collision: IEEE 802.3, section 4.2.3.2.5): what came together
-    /// would come back together, to be put off together; a small burst is over soon, and a large one spreads.
+    /// **The endpoint backs off.** The delivery goes to the longest tier that is over when the endpoint is tried again.
+    /// The n-th deferral goes at least to tier n, as long as that tier is within `deferral_max`. An endpoint that stays
+    /// away therefore costs few writes, and an endpoint that returns gets its backlog within `deferral_max`.
+    ///
+    /// **The endpoint is busy.** The n-th deferral goes to a random one of the first n tiers within `deferral_max`.
+    /// Otherwise deliveries that came together would return together and be deferred together. A small burst is over
+    /// soon, and a large one spreads out. Ethernet backs off in this way after a collision (IEEE 802.3, section
+    /// 4.2.3.2.5).
     #[must_use]
-    pub fn after_deferral(&self, delivery: &Delivery, left_alone: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
+    pub fn after_deferral(&self, delivery: &Delivery, backs_off_for: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
         let longest = self.schedule.tier_for(self.deferral_max);
-        let tier = match left_alone {
+        let tier = match backs_off_for {
             Some(wait) => self.schedule.tier_for(wait).max(delivery.deferrals.saturating_add(1).min(longest)),
             None => {
                 let among = delivery.deferrals.saturating_add(1).min(longest);
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_attempt_waits_in_its_tier_and_the_last_one_dies() {
+    fn a_failed_attempt_goes_to_its_tier_and_the_last_one_is_exhausted() {
         let mut delivery = sample();
         assert_eq!(policy().after_attempt(&delivery, &failed(None), 0.0), Fate::Retry { tier: 1, due_at_ms: 7_000 });
         delivery.attempts = 7;
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deferral_waits_for_the_longest_tier_that_fits_and_each_longer_up_to_a_bound() {
+    fn each_deferral_of_an_endpoint_that_backs_off_waits_longer_up_to_a_bound() {
         let seconds = |deferrals, wait_s| {
             let delivery = Delivery { deferrals, first_seen_at_ms: 0, ..sample() };
             match policy().after_deferral(&delivery, Some(Duration::from_secs(wait_s)), 0, 0.9) {
@@ -244,11 +248,11 @@ mod tests {
         assert_eq!(seconds(0, 179), (2, 30));
         let growing: Vec<(u32, i64)> = (0..6).map(|deferrals| seconds(deferrals, 30)).collect();
         assert_eq!(growing, [(2, 30), (2, 30), (3, 180), (4, 1_080), (4, 1_080), (4, 1_080)]);
-        assert_eq!(seconds(9, 12 * 3_600), (7, 43_200), "what the endpoint asked for has no other bound");
+        assert_eq!(seconds(9, 12 * 3_600), (7, 43_200), "a requested pause has its own bound");
     }
 
     #[test]
-    fn what_is_put_off_before_its_only_attempt_waits_for_it() {
+    fn a_deferral_before_the_only_attempt_goes_to_tier_1() {
         let mut settings = Config::built_in().delivery;
         settings.attempts_max = 1;
         let policy = FatePolicy::new(&settings);
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_busy_endpoint_has_not_taken_in_comes_back_soon_and_spreads_the_longer_the_wider() {
+    fn deferrals_of_a_busy_endpoint_spread_over_one_more_tier_each_time() {
         let tiers = |deferrals| {
             let delivery = Delivery { deferrals, first_seen_at_ms: 0, ..sample() };
             [0.0, 0.3, 0.6, 0.9, 1.0].map(|draw| match policy().after_deferral(&delivery, None, 0, draw) {

@@ -30,7 +30,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All of them, in the order in which pages and answers list them.
+    /// All event types, in the order in which the page and the API list them.
     pub const ALL: [Self; 5] =
         [Self::TaskCompleted, Self::TaskFailed, Self::TaskNeedsAttention, Self::TaskPrOpened, Self::ReviewCompleted];
 
@@ -46,7 +46,7 @@ impl EventType {
         }
     }
 
-    /// A sentence for people: when the event is fired.
+    /// A sentence for people that says when an event of this type occurs.
     #[must_use]
     pub fn explanation(self) -> &'static str {
         match self {
@@ -64,13 +64,13 @@ impl EventType {
         }
     }
 
-    /// The type with that name.
+    /// Returns the event type with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
-    /// The event type of a transition; None for a state that no webhook can subscribe to.
+    /// Returns the event type of a transition, or `None` for a state that no webhook can subscribe to.
     #[must_use]
     pub(super) fn of_transition(to_state: &str, task_type: Option<&str>) -> Option<Self> {
         match to_state {

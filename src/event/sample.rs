@@ -1,4 +1,4 @@
-//! Task transitions to try things with: what `emit`, `dev` and `webhooks test` write.
+//! Sample task transitions for `emit`, `dev` and `webhooks test`.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::EventType;
 use crate::clock::rfc3339;
 
-/// A transition of contract section 2 that leads to `event`.
+/// Builds a message (`docs/reference.md`, section "The incoming message") that is decoded as an `event`.
 #[must_use]
 pub fn transition(event: EventType, task_id: Uuid, title: &str, now_ms: i64) -> Value {
     let (from, to, task_type) = match event {
@@ -49,7 +49,7 @@ mod tests {
     use crate::position::{RecordPosition, TimestampMs};
 
     #[test]
-    fn every_sample_is_read_as_the_event_that_it_is_made_for() {
+    fn every_sample_is_decoded_as_its_event_type() {
         for event in EventType::ALL {
             let value = transition(event, Uuid::from_u128(7), "Fix it", 1_700_000_000_000).to_string();
             let at = RecordPosition { topic: "t".into(), partition: 0, offset: 0 };

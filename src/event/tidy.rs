@@ -1,49 +1,50 @@
-//! Makes the bytes of a message readable as JSON where that is possible: a byte order mark, bytes that aren't UTF-8 and
-//! halves of surrogate pairs don't cost an event.
+//! Prepares the bytes of a message for a JSON parser, so that a byte order mark, bytes that aren't UTF-8, and halves of
+//! surrogate pairs don't cost an event.
 
 use std::borrow::Cow;
 
-/// Objects and arrays within each other.
+/// The deepest accepted nesting of objects and arrays.
 pub const NESTING_MAX: usize = 64;
 /// The byte order mark in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// `\ud83d` without the other half, as JSON writes U+FFFD.
+/// The JSON escape of U+FFFD. It replaces the escape of a lone surrogate, such as `\ud83d` without its other half.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// The message as text that a JSON parser takes: without a byte order mark, with U+FFFD in place of what isn't Unicode.
+/// Returns the message as text for a JSON parser, without a byte order mark. Bytes that aren't UTF-8, and lone
+/// surrogates, become U+FFFD.
 #[must_use]
 pub fn tidy(value: &[u8]) -> Cow<'_, str> {
     let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
     let text = String::from_utf8_lossy(value);
-    // Most messages have no escape of that range at all.
+    // Most messages have no escaped surrogate at all.
     if !(text.contains("\\ud") || text.contains("\\uD")) {
         return text;
     }
     Cow::Owned(without_lone_surrogates(&text))
 }
 
-/// Replaces each escaped surrogate that has no other half.
+/// Replaces each escaped surrogate without its other half by U+FFFD.
 fn without_lone_surrogates(text: &str) -> String {
-    let mut mended = String::with_capacity(text.len());
+    let mut cleaned = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
-        mended.push_str(&rest[..at]);
+        cleaned.push_str(&rest[..at]);
         let escape = &rest[at..];
-        let taken = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+        let length = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
             (Some(Surrogate::High), Some(Surrogate::Low)) => 12,
             (Some(_), _) => {
-                mended.push_str(REPLACEMENT);
+                cleaned.push_str(REPLACEMENT);
                 rest = &escape[6..];
                 continue;
             }
-            // An escaped backslash must not be taken for the beginning of the next escape.
+            // Skip both characters, so that an escaped backslash doesn't count as the start of the next escape.
             (None, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
         };
-        mended.push_str(&escape[..taken]);
-        rest = &escape[taken..];
+        cleaned.push_str(&escape[..length]);
+        rest = &escape[length..];
     }
-    mended.push_str(rest);
-    mended
+    cleaned.push_str(rest);
+    cleaned
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +53,7 @@ enum Surrogate {
     Low,
 }
 
-/// The surrogate that `text` begins with as an escape.
+/// Returns the kind of surrogate if `text` begins with an escaped one.
 fn surrogate(text: &str) -> Option<Surrogate> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     match u16::from_str_radix(digits, 16).ok()? {
@@ -62,7 +63,7 @@ fn surrogate(text: &str) -> Option<Surrogate> {
     }
 }
 
-/// Whether objects and arrays stand within each other deeper than [`NESTING_MAX`].
+/// Whether objects and arrays are nested deeper than [`NESTING_MAX`].
 #[must_use]
 pub fn is_too_deep(text: &str) -> bool {
     let opening = text.bytes().filter(|byte| *byte == b'{' || *byte == b'[').count();
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_and_bytes_that_are_not_utf_8_are_no_obstacle() {
+    fn a_byte_order_mark_and_invalid_utf_8_are_tolerated() {
         assert_eq!(tidy(b"\xef\xbb\xbf{}"), "{}");
         assert_eq!(tidy(b"\"\xf0\x9f\x98\""), "\"\u{fffd}\"");
     }
@@ -131,7 +132,7 @@ mod tests {
         }
 
         #[test]
-        fn any_escapes_become_text_that_a_parser_takes(
+        fn any_escapes_become_text_that_a_parser_accepts(
             parts in prop::collection::vec(prop::sample::select(vec!["\\ud83d", "\\ude00", "\\\\", "\\\"", "u", "d83d", "é", "\\u0041"]), 0..20),
         ) {
             let json = format!("\"{}\"", parts.concat());

@@ -1,4 +1,4 @@
-//! Times as people and programs write them: RFC 3339, or Unix seconds or milliseconds.
+//! Reads times that are written as RFC 3339, or as Unix seconds or milliseconds.
 
 use std::borrow::Cow;
 use time::OffsetDateTime;
@@ -6,19 +6,19 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::clock::rfc3339_exact;
 
-/// Smaller numbers are seconds (up to the year 5138), larger ones milliseconds (from 1973 on).
+/// Numbers below this are seconds (up to the year 5138). Others are milliseconds (from 1973 on).
 const SECONDS_BELOW: f64 = 1e11;
 
-/// Reads RFC 3339 with any offset, as it may stand in a message; the answer is in UTC. Text that is in UTC already comes
-/// back as it is.
+/// Reads RFC 3339 with any offset and returns it in UTC. Text in the form `2025-03-26T10:12:34Z`, with any number of
+/// fractional digits, is returned unchanged.
 #[must_use]
 pub fn read_text(text: &str) -> Option<Cow<'_, str>> {
-    let is_plain = text.is_ascii() && text.as_bytes().get(10) == Some(&b'T') && text.ends_with('Z');
-    if is_plain {
+    let is_utc_already = text.is_ascii() && text.as_bytes().get(10) == Some(&b'T') && text.ends_with('Z');
+    if is_utc_already {
         return OffsetDateTime::parse(text, &Rfc3339).ok().map(|_| Cow::Borrowed(text));
     }
     let mut text = text.trim().to_ascii_uppercase();
-    // RFC 3339, section 5.6: a space may stand for the T.
+    // RFC 3339, section 5.6: a space may replace the T.
     if text.is_char_boundary(10) && text.get(10..11) == Some(" ") {
         text.replace_range(10..11, "T");
     }

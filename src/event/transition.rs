@@ -1,7 +1,7 @@
-//! The incoming message, read leniently: only what an event can't do without is required.
+//! Reads the incoming message leniently: only the fields that an event needs are required.
 //!
-//! An optional field that can't be understood becomes null and is counted, whatever stands in it. Of duplicate keys
-//! the last one counts.
+//! An optional field becomes null and is counted if its value can't be understood. If a key is repeated, its last value
+//! counts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use super::time;
 
-/// The values that `json`, an object, has under `keys`, as they are written; None where it has no such key.
+/// Returns the raw values of `keys` in the object `json`. A value is `None` if the object lacks its key.
 ///
 /// # Errors
-/// Where it isn't JSON, or isn't an object: an array of the values in their order is none.
+/// Fails if `json` isn't JSON or isn't an object. An array is not accepted as an object.
 pub fn values<'a, const N: usize>(
     json: &'a str,
     keys: [&'static str; N],
@@ -25,7 +25,10 @@ pub fn values<'a, const N: usize>(
     Ok(found)
 }
 
-/// Not derived from a struct: a derived one takes an array for an object, and refuses an object that has a key twice.
+/// Collects the values of the known keys.
+///
+/// It isn't derived from a struct, because a derived visitor accepts an array as an object and refuses an object with a
+/// repeated key.
 struct ObjectVisitor<'k, const N: usize>(&'k [&'static str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for ObjectVisitor<'_, N> {
@@ -47,7 +50,7 @@ impl<'de, const N: usize> Visitor<'de> for ObjectVisitor<'_, N> {
     }
 }
 
-/// Finds a key's place among the known ones.
+/// Finds the index of a key among the known keys.
 struct KeyVisitor<'k>(&'k [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for KeyVisitor<'_> {
@@ -70,18 +73,18 @@ impl Visitor<'_> for KeyVisitor<'_> {
     }
 }
 
-/// A value of the message by its kind. Numbers are kept as they are written.
+/// A value of the message, by its kind. A number keeps its spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
     Null,
     Text(Cow<'a, str>),
     Number(&'a str),
-    /// A boolean, an object or an array: its kind.
+    /// The kind of a boolean, an object or an array.
     Other(&'static str),
 }
 
 impl<'a> Value<'a> {
-    /// Never fails: the parser has taken the value already.
+    /// Determines the kind of a raw value. This can't fail, because the parser has already accepted the value.
     pub fn of(raw: Option<&'a RawValue>) -> Self {
         let Some(raw) = raw.map(RawValue::get) else { return Self::Null };
         match raw.as_bytes().first() {
@@ -97,7 +100,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// What kind of value it is, for people; never the value itself, which may be long.
+    /// The kind of the value, for people. The value itself isn't repeated, because it may be long.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -107,7 +110,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A text field; a number is taken as it is written.
+    /// Reads a text. A number is accepted and keeps its spelling.
     pub fn text(self) -> Result<Option<Cow<'a, str>>, NotUnderstood> {
         match self {
             Self::Null => Ok(None),
@@ -117,7 +120,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A whole number that isn't negative, or the text of one.
+    /// Reads a whole number that isn't negative, or its text.
     pub fn whole_number(self) -> Result<Option<u64>, NotUnderstood> {
         let text = match &self {
             Self::Null => return Ok(None),
@@ -133,7 +136,7 @@ impl<'a> Value<'a> {
         if is_whole { Ok(Some(number as u64)) } else { Err(NotUnderstood) }
     }
 
-    /// A time: RFC 3339, or Unix seconds or milliseconds as a number or as its text.
+    /// Reads a time: RFC 3339, or Unix seconds or milliseconds, as a number or as text.
     pub fn time(self) -> Result<Option<Cow<'a, str>>, NotUnderstood> {
         let number = |text: &str| text.trim().parse().ok().and_then(time::read_number).map(Cow::Owned);
         let read = match self {
@@ -149,7 +152,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A value of a kind that the field can't have.
+/// The value can't be understood as a value of its field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotUnderstood;
 
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_their_texts_are_taken_for_each_other() {
+    fn a_number_and_its_text_are_interchangeable() {
         let text = |json: &str| Value::of(Some(&raw(json))).text().map(|text| text.map(Cow::into_owned));
         assert_eq!(text("0.84"), Ok(Some("0.84".to_owned())));
         assert_eq!(text("1e999"), Ok(Some("1e999".to_owned())));
@@ -180,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_not_an_object_and_of_duplicate_keys_the_last_counts() {
+    fn an_array_is_not_an_object_and_the_last_duplicate_key_counts() {
         assert!(values(r#"["one","two"]"#, ["a", "b"]).unwrap_err().is_data());
         let [a, b] = values(r#"{"a":"one","x":[{"b":3}],"a":"two"}"#, ["a", "b"]).unwrap();
         assert_eq!((Value::of(a), Value::of(b)), (Value::Text("two".into()), Value::Null));
-        assert!(values(r#"{"a":1} {}"#, ["a"]).is_err(), "nothing may follow");
+        assert!(values(r#"{"a":1} {}"#, ["a"]).is_err(), "nothing may follow the object");
     }
 }

@@ -20,9 +20,9 @@ use super::pool::{Checkout, Freshness, Pool};
 use super::route::{NewConnection, Route};
 use super::target::{Form, Target};
 use super::tls::{self, Tls};
-use super::tunnel::Proxy;
 use crate::address::AddressPolicy;
 use crate::config;
+use crate::config::proxy::Proxy;
 use crate::delivery::FailureCode;
 
 /// The value of `User-Agent` (`docs/reference.md`, section "Request headers").

@@ -12,7 +12,7 @@ use super::dial::{Dialler, Guard};
 use super::failure::{SendError, classify, sentence};
 use super::target::{Form, Target};
 use super::tls::Tls;
-use super::tunnel::Proxy;
+use crate::config::proxy::Proxy;
 
 /// Everything that is needed to reach a target.
 pub struct Route {

@@ -8,7 +8,7 @@ use url::{Host, Position, Url};
 use super::client::USER_AGENT;
 use super::connection::Body;
 use super::failure::SendError;
-use super::tunnel::Proxy;
+use crate::config::proxy::Proxy;
 use crate::delivery::FailureCode;
 
 /// The URL of a request, taken apart.

@@ -1,15 +1,11 @@
 //! The egress proxy. An https request goes through a CONNECT tunnel; an http request is sent to the proxy with its
 //! whole URL.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hyper::header::HeaderValue;
-use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
 use super::failure::SendError;
+use crate::config::proxy::Proxy;
 use crate::delivery::FailureCode;
 
 /// The largest head of the proxy's answer to a CONNECT, in bytes.
@@ -17,46 +13,7 @@ const ANSWER_MAX: usize = 16_384;
 /// The most headers in that answer.
 const HEADERS_MAX: usize = 128;
 
-/// The egress proxy (`delivery.proxy`).
-#[derive(Clone)]
-pub struct Proxy {
-    /// The proxy's host, without credentials.
-    pub host: url::Host,
-    /// The proxy's port.
-    pub port: u16,
-    /// Whether connections to the proxy itself use TLS.
-    pub is_tls: bool,
-    /// The value of `Proxy-Authorization`, if the URL has credentials.
-    pub authorization: Option<HeaderValue>,
-}
-
 impl Proxy {
-    /// Parses `delivery.proxy`. Returns `None` if it isn't the URL of an http or https proxy. A bare host and port
-    /// means http. A URL with credentials needs its scheme, because the masking of shown URLs recognises credentials by
-    /// it.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let is_bare = !text.contains("://") && !text.contains('@');
-        let url = if is_bare { Url::parse(&format!("http://{text}")) } else { Url::parse(text) }.ok()?;
-        let is_tls = match url.scheme() {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        let authorization = match (url.username(), url.password()) {
-            ("", None) => None,
-            (user, password) => {
-                let mut credentials: Vec<u8> = percent_decode_str(user).collect();
-                credentials.push(b':');
-                credentials.extend(percent_decode_str(password.unwrap_or_default()));
-                let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials))).ok()?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
-        Some(Self { host: url.host()?.to_owned(), port: url.port_or_known_default()?, is_tls, authorization })
-    }
-
     /// Opens a tunnel to `target` (host and port) over `stream`, which leads to the proxy.
     ///
     /// # Errors
@@ -109,24 +66,6 @@ impl Proxy {
                 Ok(httparse::Status::Partial) => return Err("the proxy's answer is too large".to_owned()),
                 Err(error) => return Err(format!("the proxy's answer isn't HTTP: {error}")),
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proxy_is_an_http_url_with_or_without_credentials_or_scheme() {
-        let plain = Proxy::parse("proxy:3128").unwrap();
-        assert_eq!((plain.host.to_string().as_str(), plain.port, plain.is_tls), ("proxy", 3128, false));
-        assert!(plain.authorization.is_none());
-        let secret = Proxy::parse("https://me:p%40ss@proxy.example").unwrap();
-        assert_eq!((secret.port, secret.is_tls), (443, true));
-        assert_eq!(secret.authorization.unwrap().as_bytes(), b"Basic bWU6cEBzcw==");
-        for bad in ["socks5://proxy:1080", "http://", "ftp://proxy", "", "me:pass@proxy:3128"] {
-            assert!(Proxy::parse(bad).is_none(), "{bad}");
         }
     }
 }

@@ -1,47 +1,50 @@
-//! The note that travels in a commit's metadata: that the commit is ours, and which offsets above it are settled.
+//! The note in the metadata of a commit. It shows that the commit comes from a worker, and lists the settled offsets
+//! above it.
 //!
-//! `2:` and base64 of variable-length integers: the committed offset, whether the record there was read and its timestamp,
-//! then for each run of settled offsets its distance from the last and its length. A new owner trusts the note only if
-//! the record at the watermark has that timestamp: a topic that was deleted and made anew has other records. A commit
-//! without a note of ours is somebody else's, an operator's reset for one, and what is known of offsets at or above it is
-//! void.
+//! A note is `2:` and the base64 of variable-length integers. They are the committed offset, whether the record there
+//! was read, its timestamp if so, and for each run of settled offsets its distance from the previous run and its
+//! length.
+//!
+//! A new owner trusts the note only if the record at the watermark has that timestamp, because a topic that was deleted
+//! and created again has other records. A commit without such a note is foreign, for example an operator's reset.
+//! Everything known about offsets at or above a foreign commit is void.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use super::Watermark;
 
-/// Brokers refuse commits with more metadata (`offset.metadata.max.bytes`).
+/// The largest metadata of a commit, in bytes: Kafka's default of `offset.metadata.max.bytes`. Brokers refuse more.
 pub const METADATA_MAX: usize = 4_096;
 const VERSION: &str = "2:";
-/// Written by versions before: without the offset, and only where something is settled above it.
-const VERSION_BEFORE: &str = "1:";
-/// Base64 makes four bytes of three.
+/// The prefix of notes by earlier versions. They lack the offset, and exist only if something above it is settled.
+const PREVIOUS_VERSION: &str = "1:";
+/// The most bytes that fit into a note. Base64 turns three bytes into four.
 const BYTES_MAX: usize = (METADATA_MAX - VERSION.len()) / 4 * 3;
 
-/// What a predecessor knew of offsets at and above its watermark.
+/// The note of the previous owner about the offsets from its watermark on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitNote {
-    /// Timestamp of the record at the watermark, Unix milliseconds; None where it wasn't read.
+    /// The timestamp of the record at the watermark in Unix milliseconds, or `None` if it wasn't read.
     pub stamp_ms: Option<i64>,
-    /// Runs of settled offsets (first, last), ascending.
+    /// The settled offsets, as ascending runs (first, last).
     pub settled: Vec<(i64, i64)>,
 }
 
-/// The note for a commit. What doesn't fit is left off from the top.
+/// Encodes the note for a commit. Runs that don't fit are left out, the highest first.
 #[must_use]
 pub fn encode(watermark: &Watermark) -> String {
     let mut bytes = Vec::with_capacity(64);
-    put(&mut bytes, watermark.offset.cast_unsigned());
-    put(&mut bytes, u64::from(watermark.stamp_ms.is_some()));
+    write_varint(&mut bytes, watermark.offset.cast_unsigned());
+    write_varint(&mut bytes, u64::from(watermark.stamp_ms.is_some()));
     if let Some(stamp_ms) = watermark.stamp_ms {
-        put(&mut bytes, stamp_ms.cast_unsigned());
+        write_varint(&mut bytes, stamp_ms.cast_unsigned());
     }
     let mut at = watermark.offset;
     for (first, last) in &watermark.settled_above {
         let before = bytes.len();
-        put(&mut bytes, (first - at).cast_unsigned());
-        put(&mut bytes, (last - first).cast_unsigned());
+        write_varint(&mut bytes, (first - at).cast_unsigned());
+        write_varint(&mut bytes, (last - first).cast_unsigned());
         if bytes.len() > BYTES_MAX {
             bytes.truncate(before);
             break;
@@ -51,35 +54,36 @@ pub fn encode(watermark: &Watermark) -> String {
     format!("{VERSION}{}", STANDARD_NO_PAD.encode(bytes))
 }
 
-/// Reads the note of a commit at `offset`; None if it is not one of ours, or of another offset.
+/// Decodes the note of a commit at `offset`. Returns `None` if a worker didn't write it, or wrote it for another
+/// offset.
 #[must_use]
 pub fn decode(metadata: &str, offset: i64) -> Option<CommitNote> {
-    if let Some(encoded) = metadata.strip_prefix(VERSION_BEFORE) {
+    if let Some(encoded) = metadata.strip_prefix(PREVIOUS_VERSION) {
         let bytes = STANDARD_NO_PAD.decode(encoded).ok()?;
         let mut rest = bytes.as_slice();
-        let stamp_ms = take(&mut rest)?.cast_signed();
+        let stamp_ms = read_varint(&mut rest)?.cast_signed();
         return Some(CommitNote { stamp_ms: Some(stamp_ms), settled: runs(rest, offset)? });
     }
     let bytes = STANDARD_NO_PAD.decode(metadata.strip_prefix(VERSION)?).ok()?;
     let mut rest = bytes.as_slice();
-    if take(&mut rest)?.cast_signed() != offset {
+    if read_varint(&mut rest)?.cast_signed() != offset {
         return None;
     }
-    let stamp_ms = match take(&mut rest)? {
+    let stamp_ms = match read_varint(&mut rest)? {
         0 => None,
-        1 => Some(take(&mut rest)?.cast_signed()),
+        1 => Some(read_varint(&mut rest)?.cast_signed()),
         _ => return None,
     };
     Some(CommitNote { stamp_ms, settled: runs(rest, offset)? })
 }
 
-/// The runs above `offset`; None unless they ascend, as all of ours do.
+/// Reads the runs above `offset`. Returns `None` if they don't ascend, because no worker writes such a note.
 fn runs(mut rest: &[u8], offset: i64) -> Option<Vec<(i64, i64)>> {
     let mut settled = Vec::new();
     let mut at = offset;
     while !rest.is_empty() {
-        let first = at.checked_add_unsigned(take(&mut rest)?).filter(|first| *first > at)?;
-        let last = first.checked_add_unsigned(take(&mut rest)?)?;
+        let first = at.checked_add_unsigned(read_varint(&mut rest)?).filter(|first| *first > at)?;
+        let last = first.checked_add_unsigned(read_varint(&mut rest)?)?;
         settled.push((first, last));
         at = last;
     }
@@ -87,7 +91,7 @@ fn runs(mut rest: &[u8], offset: i64) -> Option<Vec<(i64, i64)>> {
 }
 
 impl CommitNote {
-    /// Whether the note says that `offset` is settled.
+    /// Whether `offset` is settled according to the note.
     #[must_use]
     pub fn is_settled(&self, offset: i64) -> bool {
         let at = self.settled.partition_point(|(_, last)| *last < offset);
@@ -95,8 +99,8 @@ impl CommitNote {
     }
 }
 
-/// LEB128.
-fn put(bytes: &mut Vec<u8>, mut value: u64) {
+/// Appends an integer in the variable-length encoding LEB128.
+fn write_varint(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push((value as u8) | 0x80);
         value >>= 7;
@@ -104,7 +108,7 @@ fn put(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn take(bytes: &mut &[u8]) -> Option<u64> {
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -123,22 +127,22 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_note_of_someone_else_is_not_ours() {
+    fn foreign_metadata_is_not_read_as_a_note() {
         for metadata in ["", "checkpoint", "1:!!", "1:gA", "2:", "2:gA", "2:BQI"] {
             assert_eq!(decode(metadata, 5), None, "{metadata}");
         }
         let note = encode(&Watermark { offset: 5, stamp_ms: None, settled_above: vec![] });
         assert_eq!(decode(&note, 5), Some(CommitNote { stamp_ms: None, settled: vec![] }));
-        assert_eq!(decode(&note, 4), None, "a note that was copied to another offset");
+        assert_eq!(decode(&note, 4), None, "this note was copied to another offset");
     }
 
     #[test]
-    fn a_note_of_the_version_before_is_read() {
+    fn a_note_of_the_previous_version_is_read() {
         let mut bytes = Vec::new();
         for value in [77, 2, 3] {
-            put(&mut bytes, value);
+            write_varint(&mut bytes, value);
         }
-        let metadata = format!("{VERSION_BEFORE}{}", STANDARD_NO_PAD.encode(bytes));
+        let metadata = format!("{PREVIOUS_VERSION}{}", STANDARD_NO_PAD.encode(bytes));
         assert_eq!(decode(&metadata, 5), Some(CommitNote { stamp_ms: Some(77), settled: vec![(7, 10)] }));
     }
 
@@ -152,7 +156,7 @@ mod tests {
         }
 
         #[test]
-        fn a_note_says_what_was_settled_and_fits_a_commit(
+        fn a_note_keeps_settled_offsets_and_fits_into_a_commit(
             offset in 0_i64..1 << 40, stamp in any::<i64>(), steps in prop::collection::vec((1_i64..100_000, 0_i64..1_000), 1..3_000),
         ) {
             let mut settled_above = Vec::new();
@@ -165,7 +169,7 @@ mod tests {
             prop_assert!(note.len() <= METADATA_MAX);
             let read = decode(&note, offset).unwrap();
             prop_assert_eq!(read.stamp_ms, Some(stamp));
-            // A prefix: what doesn't fit is left off, never bent.
+            // Runs that don't fit are left out at the end, and the others are unchanged.
             prop_assert!(!read.settled.is_empty() && settled_above.starts_with(&read.settled));
             prop_assert!(!read.is_settled(offset) && read.is_settled(read.settled[0].0));
         }

@@ -1,11 +1,12 @@
-//! Whether an endpoint is worth trying: closed while it works, open while it doesn't, then one probe at a time.
+//! The circuit breaker of an endpoint. It is closed while the endpoint works and open while it fails. In between it is
+//! half open and lets one probe through at a time.
 //!
 //! **Trip conditions.** The circuit opens on a failed attempt, never on a successful one, when `failure_ratio` of at
 //! least `attempts_min` attempts within `window` failed.
 //!
-//! **Recovery conditions.** A run of successes that an endpoint which fails at the ratio would hardly have is a
-//! recovery: what failed before it is forgotten, so that a single failure after it doesn't open the circuit. While the
-//! circuit is open, a successful probe closes it, and so does a person's successful test.
+//! **Recovery conditions.** A long run of successes counts as a recovery, if an endpoint that fails at the ratio would
+//! hardly ever have such a run. Failures before it are forgotten, so that a single failure after it doesn't open the
+//! circuit. While the circuit is open, a successful probe closes it, and so does a person's successful test.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::report::BreakerState;
 pub struct Breaker {
     state: State,
     window: Window,
-    /// What was asked before this says nothing of the endpoint as it is now.
-    since: Instant,
+    /// The time when the circuit last closed. Failures of requests that started before it don't count.
+    closed_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ enum State {
         until: Instant,
         lasts: Duration,
     },
-    /// The time is over: the next request is a probe, and nothing else goes until it is answered.
+    /// The next request is a probe, and no other request goes until the probe is answered.
     HalfOpen {
         lasted: Duration,
         probing: bool,
@@ -40,36 +41,38 @@ enum State {
 /// Whether a request may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It may.
+    /// The request may go.
     Allowed,
-    /// It may, as the only one: what it comes to decides.
+    /// The request may go as the only one. Its outcome decides whether the circuit closes.
     Probe,
-    /// Not before that long.
+    /// No request may go for this time.
     Refused(Duration),
-    /// Not before the probe is answered: within one request's time.
+    /// No request may go until the probe is answered, which takes no longer than one request.
     Probing,
 }
 
-/// What a result changed.
+/// A change of the circuit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It opened, for that long.
+    /// The circuit opened for this time.
     Opened(Duration),
-    /// It closed: the endpoint is back.
+    /// The circuit closed, because the endpoint works again.
     Closed,
 }
 
-/// Requests of the last one to two half windows.
+/// The outcomes of the current half of the window and of the half before it.
 #[derive(Debug)]
 struct Window {
+    /// The start of the current half.
     began: Instant,
-    now: Counts,
-    before: Counts,
-    /// How many of the last attempts succeeded one after another.
+    current: Counts,
+    previous: Counts,
+    /// The number of successes since the last failure.
     successes_in_a_row: u32,
 }
 
-/// An endpoint that fails at the ratio has a run of successes that is taken for a recovery less often than this.
+/// The highest probability with which an endpoint that fails at the ratio has a run of successes that counts as a
+/// recovery.
 const CHANCE_OF_A_RUN: f64 = 0.05;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,20 +82,22 @@ struct Counts {
 }
 
 impl Breaker {
-    /// Closed.
+    /// A closed circuit without history.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Closed, window: Window::new(now), since: now }
+        Self { state: State::Closed, window: Window::new(now), closed_at: now }
     }
 
-    /// Open for `wait`, as another worker had it. How long it lasted at first isn't told: what is left is taken for it.
+    /// A circuit that is open for `wait`, as another worker found. The other worker announces only the time that is
+    /// left, so that time stands for the whole time.
     #[must_use]
     pub fn opened(wait: Duration, now: Instant, settings: &config::Breaker) -> Self {
         let lasts = wait.clamp(settings.open_initial, settings.open_max);
         Self { state: State::Open { until: now + wait, lasts }, ..Self::new(now) }
     }
 
-    /// Whether a request may go now. A [`Verdict::Probe`] must be followed by [`Breaker::record`] or [`Breaker::abandon`].
+    /// Whether a request may go now. A [`Verdict::Probe`] must be followed by [`Breaker::record`] or
+    /// [`Breaker::abandon`].
     pub fn ask(&mut self, now: Instant) -> Verdict {
         if let State::Open { until, lasts } = self.state {
             match until.checked_duration_since(now).filter(|left| !left.is_zero()) {
@@ -107,11 +112,11 @@ impl Breaker {
                 Verdict::Probe
             }
             State::HalfOpen { .. } => Verdict::Probing,
-            State::Open { .. } => unreachable!("an open one was looked at above"),
+            State::Open { .. } => unreachable!("an open circuit returned or became half open above"),
         }
     }
 
-    /// How long requests are refused for; None while they may go.
+    /// The time for which requests are refused, or None while they may go.
     #[must_use]
     pub fn refuses_for(&self, now: Instant) -> Option<Duration> {
         match self.state {
@@ -120,7 +125,7 @@ impl Breaker {
         }
     }
 
-    /// As it is shown.
+    /// The state for reports.
     #[must_use]
     pub fn state(&self, now: Instant) -> BreakerState {
         match self.state {
@@ -130,7 +135,7 @@ impl Breaker {
         }
     }
 
-    /// Whether requests may go as they come.
+    /// Whether the circuit is closed, so that requests may go.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
@@ -142,7 +147,7 @@ impl Breaker {
         matches!(self.state, State::HalfOpen { probing: true, .. })
     }
 
-    /// The outcome of a request that began at `started`.
+    /// Records the outcome of a request that began at `started`.
     pub fn record(
         &mut self,
         success: bool,
@@ -159,51 +164,52 @@ impl Breaker {
                 }
                 Some(self.open(lasted.saturating_mul(2).clamp(settings.open_initial, settings.open_max), now))
             }
-            // It was under way when the endpoint recovered, and failed of what was before that.
-            State::Closed if !success && started < self.since => None,
+            // The request was under way when the endpoint recovered, so its failure belongs to the time before.
+            State::Closed if !success && started < self.closed_at => None,
             State::Closed => {
                 let counts = self.window.add(success, now, settings);
                 let ratio = f64::from(counts.failures) / f64::from(counts.all);
                 (!success && counts.all >= settings.attempts_min && ratio >= settings.failure_ratio)
                     .then(|| self.open(settings.open_initial, now))
             }
-            // Started before it opened: it says nothing new.
+            // The request started before the circuit opened, so it says nothing new.
             State::Open { .. } | State::HalfOpen { .. } => None,
         }
     }
 
-    /// The endpoint is known to work: its circuit closes, whatever was before. Whether it wasn't closed.
+    /// Closes the circuit and forgets all failures, because the endpoint is known to work. Returns whether the circuit
+    /// was open or half open until now.
     pub fn close(&mut self, now: Instant) -> bool {
         let was_closed = self.state == State::Closed;
         *self = Self::new(now);
         !was_closed
     }
 
-    /// A person asks for the endpoint to be tried: the next request is a probe, whatever is left of an open circuit.
-    /// Where it is closed and `is_held`, it is half open as well, so that a single request goes.
-    pub fn try_now(&mut self, is_held: bool, settings: &config::Breaker) {
+    /// Makes an open circuit half open, because a person asked to try the endpoint now. A closed circuit becomes half
+    /// open if the endpoint `is_cooling` down, so that only a single request goes.
+    pub fn try_now(&mut self, is_cooling: bool, settings: &config::Breaker) {
         match self.state {
             State::Open { lasts, .. } => self.state = State::HalfOpen { lasted: lasts, probing: false },
-            State::Closed if is_held => {
+            State::Closed if is_cooling => {
                 self.state = State::HalfOpen { lasted: settings.open_initial / 2, probing: false };
             }
             State::Closed | State::HalfOpen { .. } => {}
         }
     }
 
-    /// A probe ended without a result: the next request is one.
+    /// Ends a probe without a result. The next request is a probe again.
     pub fn abandon(&mut self) {
         if let State::HalfOpen { probing, .. } = &mut self.state {
             *probing = false;
         }
     }
 
-    /// Nothing is held against the endpoint: its breaker can be forgotten.
+    /// Whether the circuit is closed and remembers no failure. Such a breaker can be forgotten.
     #[must_use]
-    pub fn is_spotless(&self, now: Instant, settings: &config::Breaker) -> bool {
-        let forgotten = now.saturating_duration_since(self.window.began) >= settings.window;
+    pub fn is_forgettable(&self, now: Instant, settings: &config::Breaker) -> bool {
+        let is_outdated = now.saturating_duration_since(self.window.began) >= settings.window;
         self.state == State::Closed
-            && (forgotten || (self.window.now.failures == 0 && self.window.before.failures == 0))
+            && (is_outdated || (self.window.current.failures == 0 && self.window.previous.failures == 0))
     }
 
     fn open(&mut self, lasts: Duration, now: Instant) -> Change {
@@ -214,35 +220,37 @@ impl Breaker {
 
 impl Window {
     fn new(now: Instant) -> Self {
-        Self { began: now, now: Counts::default(), before: Counts::default(), successes_in_a_row: 0 }
+        Self { began: now, current: Counts::default(), previous: Counts::default(), successes_in_a_row: 0 }
     }
 
     fn add(&mut self, success: bool, now: Instant, settings: &config::Breaker) -> Counts {
         let half = settings.window / 2;
         let age = now.saturating_duration_since(self.began);
         if age >= half {
-            self.before = if age >= settings.window { Counts::default() } else { self.now };
-            self.now = Counts::default();
+            self.previous = if age >= settings.window { Counts::default() } else { self.current };
+            self.current = Counts::default();
             self.began = now;
         }
         self.successes_in_a_row = if success { self.successes_in_a_row.saturating_add(1) } else { 0 };
-        if self.successes_in_a_row == recovery(settings) {
-            // All that is left of what was before are the successes that the recovery is made of.
-            (self.now, self.before) = (Counts { failures: 0, all: self.successes_in_a_row - 1 }, Counts::default());
+        if self.successes_in_a_row == recovery_run(settings) {
+            // Everything before the recovery is forgotten, and only the successes of its run remain.
+            self.current = Counts { failures: 0, all: self.successes_in_a_row - 1 };
+            self.previous = Counts::default();
         }
-        self.now.all += 1;
-        self.now.failures += u32::from(!success);
-        Counts { failures: self.now.failures + self.before.failures, all: self.now.all + self.before.all }
+        self.current.all += 1;
+        self.current.failures += u32::from(!success);
+        Counts { failures: self.current.failures + self.previous.failures, all: self.current.all + self.previous.all }
     }
 }
 
-/// How many successes in a row are a recovery: so many that an endpoint which fails at the ratio would have them by
-/// chance in one of twenty cases at the most, and no more than such an endpoint has among `attempts_min` attempts.
-fn recovery(settings: &config::Breaker) -> u32 {
-    let succeeds = 1.0 - settings.failure_ratio;
-    let by_chance = if succeeds <= 0.0 { 1.0 } else { (CHANCE_OF_A_RUN.ln() / succeeds.ln()).ceil() };
-    let among = (f64::from(settings.attempts_min) * succeeds).ceil();
-    by_chance.min(among).max(1.0) as u32
+/// The number of successes in a row that count as a recovery. An endpoint that fails at the ratio has such a run by
+/// chance in at most one of twenty cases. The number is never higher than the successes that such an endpoint has
+/// among `attempts_min` attempts.
+fn recovery_run(settings: &config::Breaker) -> u32 {
+    let success_ratio = 1.0 - settings.failure_ratio;
+    let improbable_run = if success_ratio <= 0.0 { 1.0 } else { (CHANCE_OF_A_RUN.ln() / success_ratio.ln()).ceil() };
+    let expected_successes = (f64::from(settings.attempts_min) * success_ratio).ceil();
+    improbable_run.min(expected_successes).max(1.0) as u32
 }
 
 #[cfg(test)]
@@ -269,14 +277,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_at_the_ratio_once_there_are_enough_attempts() {
+    async fn a_circuit_opens_at_the_ratio_once_there_are_enough_attempts() {
         let mut breaker = Breaker::new(Instant::now());
         assert_eq!(fail(&mut breaker, 4), [None, None, None, Some(Change::Opened(30 * SECOND))]);
         assert_eq!(breaker.ask(Instant::now()), Verdict::Refused(30 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_below_the_ratio_or_long_ago_do_not_open_it() {
+    async fn failures_below_the_ratio_or_long_ago_do_not_open_a_circuit() {
         let mut breaker = Breaker::new(Instant::now());
         for _ in 0..10 {
             assert_eq!(breaker.record(true, false, Instant::now(), Instant::now(), &settings()), None);
@@ -289,14 +297,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_its_time_one_probe_goes_and_each_failed_one_doubles_the_time_up_to_its_cap() {
+    async fn each_failed_probe_doubles_the_time_up_to_its_cap() {
         let mut breaker = Breaker::new(Instant::now());
         fail(&mut breaker, 4);
         for lasts in [60, 100, 100] {
             tokio::time::advance(100 * SECOND).await;
             assert_eq!(breaker.ask(Instant::now()), Verdict::Probe);
             assert_eq!(breaker.ask(Instant::now()), Verdict::Probing, "one at a time");
-            // A late answer from before says nothing.
+            // A late answer to a request from before the circuit opened changes nothing.
             assert_eq!(breaker.record(true, false, Instant::now(), Instant::now(), &settings()), None);
             let opened = breaker.record(false, true, Instant::now(), Instant::now(), &settings());
             assert_eq!(opened, Some(Change::Opened(lasts * SECOND)));
@@ -305,15 +313,15 @@ mod tests {
         assert_eq!(breaker.ask(Instant::now()), Verdict::Probe);
         assert_eq!(breaker.record(true, true, Instant::now(), Instant::now(), &settings()), Some(Change::Closed));
         assert_eq!(breaker.ask(Instant::now()), Verdict::Allowed);
-        assert!(breaker.is_spotless(Instant::now(), &settings()));
+        assert!(breaker.is_forgettable(Instant::now(), &settings()));
     }
 
-    /// The defaults: 20 attempts, half of them.
+    /// The default settings: half of at least 20 attempts must fail.
     fn defaults() -> config::Breaker {
         Config::built_in().delivery.breaker
     }
 
-    /// Whether it opened at the last of `outcomes`, `S` or `F`; at an earlier one is a mistake of the test.
+    /// Whether the circuit opened at the last of `outcomes` (`S` or `F`). Panics if it opened at an earlier one.
     fn opened_at_last(outcomes: &str, settings: &config::Breaker) -> bool {
         let mut breaker = Breaker::new(Instant::now());
         let changes: Vec<Option<Change>> = outcomes
@@ -326,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_circuit_never_opens_on_a_success_nor_on_the_next_failure_of_what_has_recovered() {
+    async fn a_circuit_never_opens_on_a_success_or_right_after_a_recovery() {
         let (f, s) = (|times| "F".repeat(times), |times| "S".repeat(times));
         for recovered in [
             f(10) + &s(10),
@@ -344,14 +352,14 @@ mod tests {
         let sensitive = config::Breaker { failure_ratio: 0.05, ..defaults() };
         assert!(
             opened_at_last(&(f(1) + &s(14) + &f(1) + &s(4) + "F"), &sensitive),
-            "one in fifteen is too many for it"
+            "one failure in fifteen attempts is too many"
         );
         let patient = config::Breaker { failure_ratio: 1.0, ..defaults() };
-        assert!(!opened_at_last(&(f(19) + "S" + &f(19)), &patient), "a single success counts where all must fail");
+        assert!(!opened_at_last(&(f(19) + "S" + &f(19)), &patient), "a single success is a recovery if all must fail");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_under_way_when_the_endpoint_recovered_does_not_open_its_circuit_again() {
+    async fn requests_from_before_a_recovery_do_not_open_the_circuit() {
         let mut breaker = Breaker::new(Instant::now());
         let before = Instant::now();
         fail(&mut breaker, 4);
@@ -360,11 +368,11 @@ mod tests {
         for _ in 0..50 {
             assert_eq!(breaker.record(false, false, before, Instant::now(), &settings()), None);
         }
-        assert!(breaker.is_spotless(Instant::now(), &settings()));
+        assert!(breaker.is_forgettable(Instant::now(), &settings()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_person_asks_for_is_a_probe_at_once_and_a_failed_one_opens_for_longer() {
+    async fn a_request_to_try_now_makes_the_next_request_a_probe() {
         let mut breaker = Breaker::new(Instant::now());
         fail(&mut breaker, 4);
         breaker.try_now(false, &settings());
@@ -376,16 +384,16 @@ mod tests {
         assert_eq!(breaker.ask(Instant::now()), Verdict::Probe);
         assert_eq!(breaker.record(true, true, Instant::now(), Instant::now(), &settings()), Some(Change::Closed));
         breaker.try_now(false, &settings());
-        assert_eq!(breaker.ask(Instant::now()), Verdict::Allowed, "one that works is left as it is");
+        assert_eq!(breaker.ask(Instant::now()), Verdict::Allowed, "a closed circuit stays closed");
         breaker.try_now(true, &settings());
-        assert_eq!(breaker.ask(Instant::now()), Verdict::Probe, "one that asked to be left alone gets one request");
+        assert_eq!(breaker.ask(Instant::now()), Verdict::Probe, "an endpoint that cools down gets one request");
         let opened = breaker.record(false, true, Instant::now(), Instant::now(), &settings());
         assert_eq!(opened, Some(Change::Opened(30 * SECOND)));
     }
 
     proptest! {
         #[test]
-        fn a_circuit_opens_on_failures_alone_and_on_every_endpoint_that_keeps_failing_at_the_ratio(
+        fn a_circuit_opens_only_on_failures_and_always_if_all_attempts_fail(
             outcomes in prop::collection::vec(any::<bool>(), 0..200),
             attempts_min in 1_u32..40,
             ratio in 0.05_f64..=0.95,
@@ -394,14 +402,14 @@ mod tests {
             let now = Instant::now();
             let mut breaker = Breaker::new(now);
             for success in outcomes {
-                let before = breaker.window.now.all + breaker.window.before.all;
+                let attempts_before = breaker.window.current.all + breaker.window.previous.all;
                 let change = breaker.record(success, false, now, now, &settings);
-                prop_assert!(change.is_none() || (!success && before + 1 >= attempts_min));
+                prop_assert!(change.is_none() || (!success && attempts_before + 1 >= attempts_min));
                 if change.is_some() {
                     breaker.close(now);
                 }
             }
-            // However it was before, so many failures in a row are enough.
+            // This many failures in a row open the circuit, whatever the history is.
             let mut opened = false;
             let limit = 200 + attempts_min;
             for _ in 0..limit.saturating_mul(20) {
@@ -412,7 +420,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_is_abandoned_leaves_its_place_to_the_next() {
+    async fn an_abandoned_probe_is_followed_by_another_probe() {
         let mut breaker = Breaker::new(Instant::now());
         fail(&mut breaker, 4);
         tokio::time::advance(30 * SECOND).await;

@@ -1,7 +1,7 @@
-//! One plain thread that owns a consumer and polls it: records in, offsets out.
+//! The poll threads. Each one owns a consumer, reads its records and hands them to the fan-out in batches.
 //!
-//! Rebalances run on this thread, inside of `poll`; waiting there for tokio's tasks is safe, since none of
-//! them runs on it.
+//! Rebalances run on this thread, inside `poll`. They may wait for tokio tasks there, because no task runs on this
+//! thread.
 
 mod committing;
 mod intake;
@@ -36,18 +36,19 @@ pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
 use watchdog::Watchdog;
 
-/// Longest that a poll waits: how soon a commit, a pause or the end is noticed.
+/// The longest that a poll waits, and so the longest delay before the thread notices a pause or the end.
 const POLL_MAX: Duration = Duration::from_millis(50);
-/// How long a full pipeline is waited for before consumption is paused: a pause drops what was read ahead.
+/// The longest wait for a full pipeline before consumption is paused. A pause discards the records that the client has
+/// read ahead, so a short wait is cheaper.
 const PAUSE_AFTER: Duration = Duration::from_millis(200);
 
-/// How long each step waits while consumption is paused.
+/// The wait of each step while consumption is paused.
 const BLOCKED_WAIT: Duration = Duration::from_millis(10);
 
-/// How long the group may take to say that partitions are lost after a standstill, before this member joins anew by itself.
+/// The time that the group may take to report lost partitions after a standstill. After it this member joins again.
 const REJOIN_AFTER: Duration = Duration::from_secs(3);
 
-/// One of the two consumer groups: its name, what it subscribes to, and what it makes of its records.
+/// One of the two consumer groups: its name, its topics, and the kind of its records.
 pub struct Group {
     thread_name: &'static str,
     group_id: String,
@@ -73,7 +74,7 @@ impl Group {
         Self {
             thread_name: "retries",
             group_id: names.retry_group(),
-            // A pattern, so that the group also reads tiers that other settings left, or that are created while it runs.
+            // With a pattern the group also reads tiers of earlier settings, and tiers that are created while it runs.
             topics: vec![names.waiting_pattern()],
             intake: Intake::Retries(Retries::new(config)),
         }
@@ -86,27 +87,27 @@ impl Group {
     }
 }
 
-/// What a poll thread shares with the rest of the process.
+/// The parts that a poll thread shares with the rest of the process.
 pub struct Setup {
     /// The configuration.
     pub config: Arc<Config>,
-    /// Where records go.
+    /// The channel to the fan-out.
     pub batches: mpsc::Sender<Batch>,
-    /// The list of what is assigned to this process.
+    /// The list of the partitions that are assigned to this process.
     pub assigned: Arc<Assigned>,
-    /// The streams of marks: a commit trims them.
+    /// The streams of marks. A commit trims them.
     pub marks: MarkStreams,
-    /// Whether this process stood still.
+    /// Detects standstills of this process.
     pub standstill: Arc<Standstill>,
-    /// Where an outage shows.
+    /// The conditions that show an outage.
     pub conditions: Conditions,
-    /// Ends the thread, after a drain.
+    /// Cancelled to drain and end the thread.
     pub stop: CancellationToken,
-    /// Dropped when the thread ends, however it does.
+    /// Dropped when the thread ends, even by a panic.
     pub ended: DropGuard,
 }
 
-/// Starts the thread. Its result is how many deliveries were still in flight when the drain's time was over.
+/// Starts the thread. It returns how many deliveries were still in flight when the drain's time was over.
 ///
 /// # Errors
 /// Fails if the consumer or a thread can't be created.
@@ -121,7 +122,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         runtime: tokio::runtime::Handle::current(),
         registry: setup.assigned,
         standstill: setup.standstill.clone(),
-        // An operator who sets another reset policy means it: then nothing is committed before a record is settled.
+        // With another reset policy of the operator, nothing is committed before a record is settled.
         begins_at_oldest: client.get("auto.offset.reset") == Some("earliest"),
         conditions: setup.conditions.clone(),
     });
@@ -145,7 +146,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         drain_timeout: config.worker.drain_timeout,
         epoch: setup.standstill.epoch(),
         standstill: setup.standstill,
-        given_up: None,
+        given_up_at: None,
         stop: setup.stop,
         is_fatal: false,
     };
@@ -163,19 +164,19 @@ struct Consume {
     intake: Intake,
     runtime: tokio::runtime::Handle,
     batches: mpsc::Sender<Batch>,
-    /// What the pipeline had no room for yet.
+    /// The records that the pipeline has had no room for yet.
     pending: Batch,
-    /// The pipeline had no room for long: everything is paused.
+    /// Whether all partitions are paused, because the pipeline has had no room for long.
     blocked: bool,
     open_offsets_max: usize,
     drain_timeout: Duration,
     standstill: Arc<Standstill>,
-    /// Standstills that were dealt with.
+    /// The number of standstills that were handled.
     epoch: u64,
-    /// When the partitions were given up after a standstill.
-    given_up: Option<Instant>,
+    /// The time when the partitions were given up after a standstill.
+    given_up_at: Option<Instant>,
     stop: CancellationToken,
-    /// librdkafka gave up on this consumer: only a new process can go on.
+    /// Whether the consumer has had a fatal error. Only a new process can go on.
     is_fatal: bool,
 }
 
@@ -189,13 +190,13 @@ impl Consume {
         }
         let left = self.consumer.context().finish(&self.consumer, self.drain_timeout);
         self.committing.end();
-        // Dropping the consumer leaves the group; what is still assigned is closed by now.
+        // Dropping the consumer leaves the group. All partitions are closed by now.
         self.consumer.unsubscribe();
         left
     }
 
-    /// Reads until a batch is full or nothing more is there. Polls at least once, however full it is: a member
-    /// that doesn't poll is thrown out of its group, and while everything is paused a poll brings no record.
+    /// Reads until a batch is full or no more records are there. Polls at least once, even if the batch is full: a
+    /// member that doesn't poll is removed from its group, and a poll returns no records while everything is paused.
     fn read(&mut self) {
         let mut wait = if self.blocked { BLOCKED_WAIT } else { self.intake.wait(POLL_MAX) };
         loop {
@@ -219,8 +220,9 @@ impl Consume {
         self.intake.release(self.open_offsets_max, &mut self.pending);
     }
 
-    /// Gives up everything after a standstill: other members have it by now. The group says so itself, and assigns anew;
-    /// if it doesn't, because it waited longer than expected, this member leaves and joins again.
+    /// Gives up all partitions after a standstill, because other members have them by now. The group usually reports
+    /// that and assigns partitions again. If it doesn't, because it waited longer than expected, this member leaves and
+    /// joins again.
     fn after_standstill(&mut self) {
         let epoch = self.standstill.epoch();
         let context = self.consumer.context();
@@ -228,25 +230,26 @@ impl Consume {
             self.epoch = epoch;
             self.pending = Batch::default();
             context.give_up();
-            self.given_up = Some(Instant::now());
+            self.given_up_at = Some(Instant::now());
         }
-        let Some(since) = self.given_up else { return };
-        // A rebalance alone says nothing: a cooperative one may leave the given-up partitions with this member.
+        let Some(since) = self.given_up_at else { return };
+        // A rebalance alone proves nothing, because a cooperative one may leave partitions that were given up with this
+        // member.
         if context.has_all_of(&self.consumer) {
-            self.given_up = None;
+            self.given_up_at = None;
         } else if since.elapsed() >= REJOIN_AFTER {
-            self.given_up = None;
-            tracing::warn!("the group hasn't noticed the standstill: this member joins anew");
+            self.given_up_at = None;
+            tracing::warn!("the group hasn't noticed the standstill, so this member joins again");
             self.consumer.unsubscribe();
             let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
             if let Err(error) = self.consumer.subscribe(&topics) {
-                tracing::error!(%error, "this member can't join its group again; the process ends");
+                tracing::error!(%error, "this member can't join its group again, so the process ends");
                 self.is_fatal = true;
             }
         }
     }
 
-    /// Hands the batch over, waiting a moment where the pipeline is full.
+    /// Hands the batch to the fan-out. Waits a moment if the pipeline is full.
     fn hand_over(&mut self) {
         if self.pending.is_empty() {
             self.blocked = false;
@@ -266,16 +269,16 @@ impl Consume {
         }
     }
 
-    /// Pauses what may not read on and resumes what may.
+    /// Pauses partitions that have to stop reading, and resumes the others.
     fn regulate(&mut self) {
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         let partitions = self.consumer.context().partitions();
         self.intake.forget_closed();
         for partition in partitions {
-            let wanted =
+            let must_pause =
                 self.blocked || self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max;
-            if partition.paused.swap(wanted, Ordering::Relaxed) != wanted {
-                let list = if wanted { &mut pause } else { &mut resume };
+            if partition.paused.swap(must_pause, Ordering::Relaxed) != must_pause {
+                let list = if must_pause { &mut pause } else { &mut resume };
                 list.add_partition(&partition.topic, partition.number);
             }
         }
@@ -284,19 +287,19 @@ impl Consume {
                 continue;
             }
             let done = if change == "pause" { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-            tracing::debug!(partitions = list.count(), change, "consumption regulated");
+            tracing::debug!(partitions = list.count(), change, "partitions paused or resumed");
             if let Err(error) = done {
-                tracing::warn!(%error, change, "consumption can't be regulated");
+                tracing::warn!(%error, change, "partitions can't be paused or resumed");
             }
         }
     }
 }
 
-/// librdkafka reconnects by itself; what it says is passed on once, at a level that fits.
+/// Logs an error of the client once. The client reconnects by itself.
 fn report(error: &KafkaError) {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
-            tracing::warn!(%error, "kafka is away: consumption goes on when it is back");
+            tracing::warn!(%error, "kafka is away, and consumption goes on when it is back");
         }
         _ => tracing::error!(%error, "kafka consumer"),
     }

@@ -260,7 +260,7 @@ impl<T: Queued> Endpoint<T> {
         self.capacity().holds_long()
     }
 
-    /// Notes that `by` more time has passed with no answer to the requests in flight.
+    /// Notes that `by` more time has passed. Requests in flight have waited for an answer for that much longer.
     pub fn waited(&mut self, by: Duration) {
         if self.lane.in_flight() > 0 {
             self.latency.waited(by);
@@ -347,7 +347,7 @@ impl<T: Queued> Endpoint<T> {
             && self.pace.limit() >= self.limits.in_flight_max
             && self.cooling_until.is_none_or(|until| until <= now)
             && self.rate.as_ref().is_none_or(|rate| rate.free_at() <= now)
-            && self.breaker.is_spotless(now, &self.limits.breaker)
+            && self.breaker.is_forgettable(now, &self.limits.breaker)
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -412,7 +412,7 @@ mod tests {
         let started: Vec<Started> = (0..4).map(|_| start(&mut endpoint)).collect();
         assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing);
         endpoint.finished(None, started[0], Some(outcome(503)), Instant::now());
-        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "three requests are in flight, and two are allowed");
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "three in flight, two allowed");
         endpoint.finished(None, started[1], None, Instant::now());
         endpoint.finished(None, started[2], None, Instant::now());
         start(&mut endpoint);
@@ -554,11 +554,7 @@ mod tests {
         endpoint.admit(Item(5), Instant::now());
         endpoint.admit(Item(6), Instant::now());
         let probe = start(&mut endpoint);
-        assert_eq!(
-            endpoint.next(Instant::now(), SLOW_PART),
-            Next::Nothing,
-            "the other delivery waits for the probe"
-        );
+        assert_eq!(endpoint.next(Instant::now(), SLOW_PART), Next::Nothing, "the other delivery waits for the probe");
         assert_eq!(endpoint.finished(None, probe, Some(outcome(200)), Instant::now()), Some(Change::Closed));
         endpoint.admit(Item(7), Instant::now());
         start(&mut endpoint);
@@ -644,7 +640,9 @@ mod tests {
         let (mut endpoint, _) = endpoint(2);
         endpoint.set_rate(NonZeroU32::new(10), 1, Instant::now());
         start(&mut endpoint);
-        let Next::Later(at) = endpoint.next(Instant::now(), SLOW_PART) else { panic!("the second request may not go yet") };
+        let Next::Later(at) = endpoint.next(Instant::now(), SLOW_PART) else {
+            panic!("the second request may not go yet")
+        };
         assert!(at <= Instant::now() + Duration::from_millis(100));
     }
 

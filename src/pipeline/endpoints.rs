@@ -1,4 +1,4 @@
-//! All endpoints of this process, behind one lock that is held for no longer than a decision takes.
+//! All endpoints of this process. One lock guards them, and it is held only for the time of one decision.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -19,58 +19,58 @@ use crate::report::EndpointReport;
 use crate::store::recoveries::Recovery;
 use crate::webhook::{Webhook, WebhookId};
 
-/// The endpoints that have something to do or a past worth remembering.
+/// The endpoints that have deliveries or a history that matters.
 #[derive(Debug)]
 pub struct Endpoints<T> {
     state: Mutex<State<T>>,
     limits: Arc<EndpointLimits>,
-    /// Workers that share a webhook's rate.
+    /// The number of workers that share a webhook's rate.
     workers: AtomicU32,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    known: HashMap<WebhookId, Known<T>>,
+    entries: HashMap<WebhookId, Entry<T>>,
     slow_permits: SlowPermits,
 }
 
 #[derive(Debug)]
-struct Known<T> {
+struct Entry<T> {
     endpoint: Endpoint<T>,
-    /// As it was when something was last queued for it.
+    /// The webhook at the time when a delivery was last queued for it.
     webhook: Option<Arc<Webhook>>,
-    /// Someone sleeps until it may go on.
+    /// Whether a task sleeps until the endpoint may go on.
     is_awaited: bool,
-    /// Of the places that endpoints may hold for long.
+    /// The number of permits that the endpoint holds for long.
     holds_long: usize,
 }
 
-impl<T> Known<T> {
+impl<T> Entry<T> {
     fn new(endpoint: Endpoint<T>) -> Self {
         Self { endpoint, webhook: None, is_awaited: false, holds_long: 0 }
     }
 }
 
-/// How long an endpoint is left alone, for other workers to know.
+/// A change of an endpoint's back-off that other workers should know about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointChange {
-    /// For so long from now on.
+    /// The endpoint backs off for this long from now on.
     BacksOff(Duration),
-    /// No more.
+    /// The endpoint works again.
     Recovered,
 }
 
-/// A shorter time isn't worth telling: who doesn't know of it learns it by a request or two.
+/// The shortest extension of a back-off that is announced. Other workers find a shorter one with a request or two.
 const ANNOUNCED_MIN: Duration = Duration::from_secs(1);
 
-/// What is to be done at an endpoint.
+/// The next steps at an endpoint.
 #[derive(Debug)]
 pub struct Steps<T> {
-    /// To be sent.
+    /// Deliveries to send.
     pub start: Vec<(T, Started)>,
-    /// To be put off.
+    /// Deliveries to defer.
     pub defer: Vec<(T, Deferral)>,
-    /// When to look again.
+    /// The time at which to look again.
     pub again_at: Option<Instant>,
 }
 
@@ -87,10 +87,10 @@ impl<T> Default for Steps<T> {
 }
 
 impl<T: Queued> Endpoints<T> {
-    /// None yet. Together they may hold `slow_permits` for long.
+    /// Creates an empty set of endpoints. Together they may hold `slow_permits` permits for long.
     #[must_use]
     pub fn new(settings: &config::Delivery, slow_permits: usize) -> Self {
-        let state = State { known: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
+        let state = State { entries: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
         Self { state: Mutex::new(state), limits: Arc::new(EndpointLimits::new(settings)), workers: AtomicU32::new(1) }
     }
 
@@ -98,74 +98,75 @@ impl<T: Queued> Endpoints<T> {
         self.state.lock().expect("nothing panics while it holds the endpoints")
     }
 
-    /// How many workers share a webhook's rate from now on.
+    /// Sets the number of workers that share a webhook's rate.
     pub fn set_workers(&self, workers: u32) {
         self.workers.store(workers.max(1), Ordering::Relaxed);
     }
 
-    /// What other workers know of endpoints that are to be left alone. What is known here already counts more.
+    /// Adds endpoints that back off, as other workers found. Endpoints that this process already knows don't change.
     pub fn back_off(&self, backs_off_for: impl IntoIterator<Item = (WebhookId, Duration)>) {
         let now = Instant::now();
         let mut state = self.state();
         for (webhook, wait) in backs_off_for {
-            let endpoint = || Known::new(Endpoint::backing_off(wait, &self.limits, now));
-            state.known.entry(webhook).or_insert_with(endpoint);
+            let endpoint = || Entry::new(Endpoint::backing_off(wait, &self.limits, now));
+            state.entries.entry(webhook).or_insert_with(endpoint);
         }
     }
 
-    /// What is known of an endpoint from elsewhere: from a person's test or redelivery, or from another worker.
+    /// Applies a recovery: a person's test or redelivery, or a successful probe of another worker.
     pub fn recover(&self, webhook: WebhookId, recovery: Recovery) {
         let now = Instant::now();
         let mut state = self.state();
-        // One that nothing is known of here isn't left alone either.
-        let Some(known) = state.known.get_mut(&webhook) else { return };
+        // An endpoint that this process doesn't know doesn't back off here either.
+        let Some(entry) = state.entries.get_mut(&webhook) else { return };
         match recovery {
-            Recovery::TryNow => known.endpoint.try_now(),
+            Recovery::TryNow => entry.endpoint.try_now(),
             Recovery::Succeeded => {
-                if known.endpoint.recovered(now) {
-                    tracing::info!(%webhook, "circuit closed: the endpoint is known to work");
+                if entry.endpoint.recovered(now) {
+                    tracing::info!(%webhook, "back-off ended by a recovery");
                 }
             }
         }
     }
 
-    /// Queues a delivery.
+    /// Queues a delivery. An endpoint whose URL has changed begins anew.
     pub fn admit(&self, webhook: &Arc<Webhook>, item: T) {
         let now = Instant::now();
         let mut state = self.state();
-        let known = state.known.entry(webhook.id).or_insert_with(|| Known::new(Endpoint::new(&self.limits, now)));
-        if !known.webhook.as_ref().is_some_and(|before| Arc::ptr_eq(before, webhook)) {
-            if known.webhook.as_ref().is_some_and(|before| before.url != webhook.url) {
-                known.endpoint.moved(now);
+        let entry = state.entries.entry(webhook.id).or_insert_with(|| Entry::new(Endpoint::new(&self.limits, now)));
+        if !entry.webhook.as_ref().is_some_and(|before| Arc::ptr_eq(before, webhook)) {
+            if entry.webhook.as_ref().is_some_and(|before| before.url != webhook.url) {
+                entry.endpoint.moved(now);
             }
-            known.webhook = Some(webhook.clone());
+            entry.webhook = Some(webhook.clone());
         }
-        known.endpoint.set_rate(webhook.rate_per_second, self.workers.load(Ordering::Relaxed), now);
-        known.endpoint.admit(item, now);
+        entry.endpoint.set_rate(webhook.rate_per_second, self.workers.load(Ordering::Relaxed), now);
+        entry.endpoint.admit(item, now);
     }
 
-    /// Everything that may be done at an endpoint now.
+    /// Returns all steps that are possible at an endpoint now.
     pub fn advance(&self, webhook: WebhookId) -> Steps<T> {
         let now = Instant::now();
         let mut state = self.state();
-        let State { known, slow_permits } = &mut *state;
-        let Some(one) = known.get_mut(&webhook) else { return Steps::default() };
-        let steps = one.steps(slow_permits, now);
-        // A healthy one that is idle is most of them: forgotten at once, so that memory follows what is going on.
-        if one.is_over() && one.endpoint.is_forgettable(now) {
-            known.remove(&webhook);
+        let State { entries, slow_permits } = &mut *state;
+        let Some(entry) = entries.get_mut(&webhook) else { return Steps::default() };
+        let steps = entry.steps(slow_permits, now);
+        // Most endpoints are idle and healthy. They are forgotten at once, so that memory depends on the endpoints in
+        // use.
+        if entry.is_quiet() && entry.endpoint.is_forgettable(now) {
+            entries.remove(&webhook);
         }
         steps
     }
 
-    /// Nobody sleeps for it any more.
+    /// Notes that the task that slept until [`Steps::again_at`] has woken.
     pub fn woke(&self, webhook: WebhookId) {
-        if let Some(known) = self.state().known.get_mut(&webhook) {
-            known.is_awaited = false;
+        if let Some(entry) = self.state().entries.get_mut(&webhook) {
+            entry.is_awaited = false;
         }
     }
 
-    /// A request is over. What other workers should know.
+    /// Ends a request. Returns the change that other workers should know about, if there is one.
     pub fn finished(
         &self,
         webhook: WebhookId,
@@ -176,7 +177,7 @@ impl<T: Queued> Endpoints<T> {
         let now = Instant::now();
         let (change, before, backs_off_for) = {
             let mut state = self.state();
-            let endpoint = &mut state.known.get_mut(&webhook)?.endpoint;
+            let endpoint = &mut state.entries.get_mut(&webhook)?.endpoint;
             let before = endpoint.backs_off_for(now).unwrap_or_default();
             let change = endpoint.finished(order_key, started, outcome, now);
             (change, before, endpoint.backs_off_for(now).unwrap_or_default())
@@ -184,10 +185,10 @@ impl<T: Queued> Endpoints<T> {
         match change {
             Some(Change::Opened(lasts)) => {
                 metrics::CIRCUITS_OPENED.increment();
-                tracing::warn!(%webhook, for_s = lasts.as_secs(), "endpoint is left alone: too many of its attempts failed");
+                tracing::warn!(%webhook, for_s = lasts.as_secs(), "circuit opened");
             }
             Some(Change::Closed) => {
-                tracing::info!(%webhook, "endpoint is back");
+                tracing::info!(%webhook, "circuit closed");
                 return Some(EndpointChange::Recovered);
             }
             None => {}
@@ -195,39 +196,41 @@ impl<T: Queued> Endpoints<T> {
         (backs_off_for >= before + ANNOUNCED_MIN).then_some(EndpointChange::BacksOff(backs_off_for))
     }
 
-    /// Each as it is now.
+    /// The present state of each endpoint.
     pub fn reports(&self) -> Vec<EndpointReport> {
         let now = Instant::now();
-        self.state().known.iter().map(|(webhook, known)| known.endpoint.report(*webhook, now)).collect()
+        self.state().entries.iter().map(|(webhook, entry)| entry.endpoint.report(*webhook, now)).collect()
     }
 
-    /// Looks after each, another `by` later: what waits too long leaves, what is forgettable or doesn't `exist` any more is
+    /// Looks at each endpoint after `by` more time has passed, and returns the steps that are possible. Deliveries that
+    /// have waited too long are deferred. Endpoints that are forgettable, or whose webhook doesn't exist any more, are
     /// forgotten.
     pub fn sweep(&self, by: Duration, exists: impl Fn(WebhookId) -> bool) -> Vec<(WebhookId, Steps<T>)> {
         let now = Instant::now();
         let mut all = Vec::new();
-        let State { known, slow_permits } = &mut *self.state();
-        known.retain(|webhook, known| {
-            known.endpoint.waited(by);
+        let State { entries, slow_permits } = &mut *self.state();
+        entries.retain(|webhook, entry| {
+            entry.endpoint.waited(by);
             let exists = exists(*webhook);
-            // Enabled again, it begins anew; what is under way still belongs to before.
-            if !exists && known.webhook.take().is_some() {
-                known.endpoint.moved(now);
+            // A webhook that is enabled again begins anew. Requests that are under way belong to its history from
+            // before.
+            if !exists && entry.webhook.take().is_some() {
+                entry.endpoint.moved(now);
             }
-            let overdue = known.endpoint.take_overdue(now);
-            let mut steps = known.steps(slow_permits, now);
+            let overdue = entry.endpoint.take_overdue(now);
+            let mut steps = entry.steps(slow_permits, now);
             steps.defer.extend(overdue.into_iter().map(|item| (item, Deferral::SATURATED)));
             if !steps.is_empty() {
                 all.push((*webhook, steps));
             }
-            !(known.is_over() && (!exists || known.endpoint.is_forgettable(now)))
+            !(entry.is_quiet() && (!exists || entry.endpoint.is_forgettable(now)))
         });
         all
     }
 }
 
-impl<T: Queued> Known<T> {
-    /// Everything that may be done now.
+impl<T: Queued> Entry<T> {
+    /// Returns all steps that are possible now.
     fn steps(&mut self, slow_permits: &mut SlowPermits, now: Instant) -> Steps<T> {
         let mut steps = Steps::default();
         let part = slow_permits.part(self.holds_long);
@@ -249,8 +252,8 @@ impl<T: Queued> Known<T> {
         steps
     }
 
-    /// Nothing is going on with it.
-    fn is_over(&self) -> bool {
+    /// Whether it has no delivery and no task sleeps for it.
+    fn is_quiet(&self) -> bool {
         self.endpoint.is_idle() && !self.is_awaited
     }
 }

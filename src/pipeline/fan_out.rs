@@ -1,4 +1,4 @@
-//! From a record to its deliveries: one per webhook that wants the event, as places come free.
+//! Fans records out to deliveries: one for each webhook that subscribes to the event, as permits come free.
 
 use crate::metrics;
 use crate::store::marks::Settled;
@@ -27,16 +27,17 @@ use crate::delivery::{DeadReason, Deferral, Delivery, FirstRead};
 use crate::event::Event;
 use crate::record::LastError;
 
-/// An event for more webhooks than this is fanned out beside the others: they don't wait for its end.
+/// An event for more webhooks than this is wide. It is fanned out in a task of its own, so that the next events don't
+/// wait.
 const WIDE: usize = 64;
-/// Wide events that are fanned out at once; the next ones wait for one of them to end, beside the others too.
+/// The most wide events that are fanned out at a time. Further ones wait in their tasks until one of these ends.
 const WIDE_AT_ONCE: usize = 64;
-/// KiB of events that are fanned out beside the others or wait for that; beyond, everything waits.
-const BESIDE_KIB_MAX: u32 = 32_768;
-/// KiB that an event takes beside its payload: itself, its receipt, its task.
+/// The most KiB of the events in tasks of their own. Beyond that, the whole fan-out waits.
+const TASKS_KIB_MAX: u32 = 32_768;
+/// The approximate KiB that an event takes in addition to its payload, with its receipt and its task.
 const EVENT_KIB: u32 = 4;
 
-/// Fans out what a consumer hands over, in its order, until the consumer is gone. `parking` is its group's.
+/// Fans out the batches of one consumer, in order, until the consumer is gone. `parking` belongs to its group.
 pub async fn run(
     dispatcher: Arc<Dispatcher>,
     predecessors: Predecessors,
@@ -48,13 +49,13 @@ pub async fn run(
         unsupported: UnsupportedEvents::new(dispatcher.clone(), predecessors.clone(), parking.clone()),
         dispatcher,
         predecessors,
-        beside: HashMap::new(),
-        beside_kib: Arc::new(Semaphore::new(BESIDE_KIB_MAX as usize)),
+        task_ends: HashMap::new(),
+        tasks_kib: Arc::new(Semaphore::new(TASKS_KIB_MAX as usize)),
         wide_at_once: Arc::new(Semaphore::new(WIDE_AT_ONCE)),
     };
     fan_out.dispatcher.load_backoffs().await;
     while let Some(batch) = batches.recv().await {
-        fan_out.beside.retain(|_, done| done.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        fan_out.task_ends.retain(|_, ended| ended.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         for (incoming, receipt) in batch.records {
             parking.room().await;
             fan_out.guarded(incoming, receipt).await;
@@ -66,25 +67,26 @@ struct FanOut {
     dispatcher: Arc<Dispatcher>,
     unsupported: UnsupportedEvents,
     predecessors: Arc<Predecessors>,
-    /// Tasks with an event that is fanned out beside the others; told when it is done. The next event of such a
-    /// task waits for it, so that first attempts keep their order.
-    beside: HashMap<u64, oneshot::Receiver<()>>,
-    beside_kib: Arc<Semaphore>,
+    /// Says when the fan-out of an event in a task of its own has ended, by the key of the event's task. The next event
+    /// of the same task waits for it, so that first attempts keep their order.
+    task_ends: HashMap<u64, oneshot::Receiver<()>>,
+    tasks_kib: Arc<Semaphore>,
     wide_at_once: Arc<Semaphore>,
 }
 
 impl FanOut {
-    /// A panic costs the record that it was met in, and nothing else. What is fanned out is guarded by itself.
+    /// Handles one record. A panic affects only that record. Fan-outs in tasks of their own catch their panics
+    /// themselves.
     async fn guarded(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
-        let spare = incoming.clone();
+        let copy = incoming.clone();
         if panics::caught(self.take(incoming, receipt.clone())).await.is_ok() {
             return;
         }
-        tracing::error!(topic = %receipt.partition.topic, partition = receipt.partition.number, offset = receipt.offset, "handling a record panicked; it is tried once more");
-        if panics::caught(self.take(spare.clone(), receipt.clone())).await.is_ok() {
+        tracing::error!(topic = %receipt.partition.topic, partition = receipt.partition.number, offset = receipt.offset, "handling a record panicked, trying once more");
+        if panics::caught(self.take(copy.clone(), receipt.clone())).await.is_ok() {
             return;
         }
-        match spare {
+        match copy {
             Incoming::Due { delivery, .. } | Incoming::DueLater { delivery, .. } => {
                 let permits = self.dispatcher.permits.write().await;
                 let Some(handling) = self.dispatcher.handle(receipt, permits) else { return };
@@ -114,22 +116,22 @@ impl FanOut {
                 self.event(event, first_read(source, replays, traceparent, &receipt), receipt).await;
             }
             Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
-            Incoming::DueLater { delivery, last, due_at_ms } => self.far(delivery, last, due_at_ms, receipt).await,
+            Incoming::DueLater { delivery, last, due_at_ms } => self.hand_off_again(delivery, last, due_at_ms, receipt).await,
             Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
         }
     }
 
     async fn event(&mut self, event: Arc<Event>, first: FirstRead, receipt: Arc<Receipt>) {
         let snapshot = self.dispatcher.snapshots.current().await;
-        for held in snapshot.unsupported(event.event_type) {
-            self.unsupported.take(&snapshot, held, &event, &first, &receipt).await;
+        for webhook in snapshot.unsupported(event.event_type) {
+            self.unsupported.take(&snapshot, webhook, &event, &first, &receipt).await;
         }
         let webhooks = snapshot.matching(event.event_type);
         drop(snapshot);
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
-        let before = if ordered { self.beside.remove(&key) } else { None };
+        let predecessor = if ordered { self.task_ends.remove(&key) } else { None };
         let claim = match (first.replays, is_wide) {
             (1.., _) => Claim::Retry,
             (0, true) => Claim::Wide,
@@ -144,24 +146,24 @@ impl FanOut {
             receipt,
             claim,
         };
-        if !is_wide && before.is_none() {
+        if !is_wide && predecessor.is_none() {
             return spread.run().await;
         }
         let size = EVENT_KIB + u32::try_from(spread.event.body.len() >> 10).unwrap_or(u32::MAX);
-        let kib = acquire(&self.beside_kib, size.min(BESIDE_KIB_MAX)).await;
+        let kib = acquire(&self.tasks_kib, size.min(TASKS_KIB_MAX)).await;
         let wide_at_once = is_wide.then(|| self.wide_at_once.clone());
-        let (done, told) = oneshot::channel();
-        self.beside.insert(key, told);
+        let (end, ended) = oneshot::channel();
+        self.task_ends.insert(key, ended);
         tokio::spawn(async move {
-            if let Some(before) = before {
-                let _ = before.await;
+            if let Some(predecessor) = predecessor {
+                let _ = predecessor.await;
             }
-            let one = match &wide_at_once {
+            let wide_slot = match &wide_at_once {
                 Some(at_once) => Some(acquire(at_once, 1).await),
                 None => None,
             };
             spread.run().await;
-            drop((done, one, kib));
+            drop((end, wide_slot, kib));
         });
     }
 
@@ -194,8 +196,8 @@ impl FanOut {
         }
     }
 
-    /// Written again into the tier that fits what is left of its wait.
-    async fn far(&self, delivery: Arc<Delivery>, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
+    /// Hands a delivery off again, into the tier that fits the rest of its wait.
+    async fn hand_off_again(&self, delivery: Arc<Delivery>, last: LastError, due_at_ms: i64, receipt: Arc<Receipt>) {
         if self.predecessors.settled(&receipt, Settled::Delivery(delivery.id)).await {
             return receipt.settle();
         }

@@ -1,8 +1,9 @@
-//! Writing a delivery to a retry tier or the dead-letter topic: acknowledged by all replicas, tried until it is.
+//! Hand-offs: writes of deliveries to a retry tier or the dead-letter topic. A hand-off is tried until all replicas
+//! have acknowledged it.
 //!
-//! Every write has an end. One that is too large leads to a dead letter, and a dead letter that is too large to a shortened
-//! one. What can't be written for another reason holds its offset and nothing else: it gives its permits back, a drain
-//! doesn't wait for it, and `/readyz` names the topic and the reason.
+//! Every hand-off ends. A delivery that is too large for its tier becomes a dead letter, and a dead letter that is too
+//! large is shortened. A hand-off that is refused for another reason blocks its own offset and nothing else: it gives
+//! its permits back, a drain doesn't wait for it, and `/readyz` names the topic and the reason.
 
 mod producing;
 
@@ -27,27 +28,27 @@ pub struct HandOff {
     names: Arc<Names>,
 }
 
-/// Whether it is written.
+/// The outcome of a hand-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum HandedOff {
-    /// It is durable.
+    /// The record is durable.
     Written,
-    /// It wasn't written, and its partition isn't ours any more: the next owner does it.
+    /// The record wasn't written, and its partition is no longer ours. The next owner writes it.
     LeftToNextOwner,
 }
 
-/// Bytes of a dead letter's value that are tried one after another where the whole is too large.
-const SHORTENED: [usize; 4] = [512 << 10, 64 << 10, 4 << 10, 0];
+/// The sizes in bytes to which the value of a dead letter is cut in turn if the whole dead letter is too large.
+const SHORTENED_SIZES: [usize; 4] = [512 << 10, 64 << 10, 4 << 10, 0];
 
 impl HandOff {
-    /// Over `producing`.
+    /// Creates the hand-off. Clones share the producers.
     #[must_use]
     pub fn new(producing: Producing, names: Names) -> Self {
         Self { producing: Arc::new(producing), names: Arc::new(names) }
     }
 
-    /// Puts a delivery into `tier`. Returns when it is durable; not cancel safe.
+    /// Writes a delivery to `tier`. Returns when it is durable. Not cancel safe.
     pub async fn retry(
         &self,
         delivery: &Delivery,
@@ -63,13 +64,13 @@ impl HandOff {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner => HandedOff::LeftToNextOwner,
             Written::TooLarge => {
-                let detail = format!("topic {topic} doesn't take a record of {} bytes", delivery.body.len());
+                let detail = format!("topic {topic} refuses a record of {} bytes", delivery.body.len());
                 self.dead(delivery, DeadReason::TooLarge, &detail, last, handling).await
             }
         }
     }
 
-    /// Gives a delivery up. Returns when that is durable; not cancel safe.
+    /// Dead-letters a delivery. Returns when the dead letter is durable. Not cancel safe.
     pub async fn dead(
         &self,
         delivery: &Delivery,
@@ -82,11 +83,12 @@ impl HandOff {
         metrics::DEAD_LETTERS.increment(reason.as_str());
         let key = delivery.webhook_id.to_string();
         let headers = |detail: &str| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
-        let letter = Letter { key: Some(key.as_bytes()), value: Some(&delivery.body), detail, at: &delivery.source };
+        let letter =
+            Letter { key: Some(key.as_bytes()), value: Some(&delivery.body), detail, original: &delivery.source };
         self.letter(letter, headers, headers, handling).await
     }
 
-    /// Gives a record up that can't be read: its key, value and headers untouched beside ours.
+    /// Dead-letters a record that can't be read. Its key, value and headers are unchanged, and ours are appended.
     pub async fn unreadable(&self, record: &Unreadable, handling: &mut Handling) -> HandedOff {
         let source = &record.origin.source;
         let reason = record.reason.as_str();
@@ -96,13 +98,13 @@ impl HandOff {
             record::dead(record::unread(theirs, &record.origin), record.reason, detail, now_ms())
         };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
-        let letter = Letter { key, value, detail: &record.detail, at: source };
+        let letter = Letter { key, value, detail: &record.detail, original: source };
         let whole = |detail: &str| headers(record.headers.clone(), detail);
         self.letter(letter, whole, |detail| headers(OwnedHeaders::new(), detail), handling).await
     }
 
-    /// Writes a dead letter, shortened where the topic doesn't take all of it: first its value, at last its own key and
-    /// headers too.
+    /// Writes a dead letter. If the topic refuses it for its size, the value is shortened step by step. The last step
+    /// also leaves out the record's own key and headers.
     async fn letter(
         &self,
         letter: Letter<'_>,
@@ -111,16 +113,16 @@ impl HandOff {
         handling: &mut Handling,
     ) -> HandedOff {
         let topic = self.names.dead_letters();
-        let Letter { key, value, detail, at } = letter;
+        let Letter { key, value, detail, original } = letter;
         let outgoing = |key, value| Outgoing { topic: &topic, key, value };
         let mut written = self.producing.write(outgoing(key, value), headers(detail), handling).await;
         let size = value.map_or(0, <[u8]>::len);
-        for kept in SHORTENED.into_iter().filter(|kept| *kept < size).chain([0]) {
+        for kept in SHORTENED_SIZES.into_iter().filter(|kept| *kept < size).chain([0]) {
             if written != Written::TooLarge {
                 break;
             }
-            let place = format!("{}/{}/{}", at.topic, at.partition, at.offset);
-            let detail = format!("cut to {kept} of {size} bytes, the original stands at {place}; {detail}");
+            let position = format!("{}/{}/{}", original.topic, original.partition, original.offset);
+            let detail = format!("cut to {kept} of {size} bytes, the original is at {position}; {detail}");
             let is_last = kept == 0;
             let headers = if is_last { fewest_headers(&detail) } else { headers(&detail) };
             let key = key.filter(|_| !is_last);
@@ -130,19 +132,21 @@ impl HandOff {
         match written {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner => HandedOff::LeftToNextOwner,
-            // Not even the fewest headers fit: no broker allows that little, so this is the topic's fault, and it is loud.
+            // Not even the fewest headers fit. No broker has such a low default, so the topic has a wrong setting. The
+            // write is tried until somebody corrects it, and `/readyz` shows it.
             Written::TooLarge => {
                 let outgoing = outgoing(None, None);
-                self.producing.write_however_long(outgoing, fewest_headers(detail), handling).await
+                self.producing.write_whatever_size(outgoing, fewest_headers(detail), handling).await
             }
         }
     }
 }
 
+/// A dead letter before it is written.
 struct Letter<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     detail: &'a str,
-    /// Where the original stands.
-    at: &'a crate::position::RecordPosition,
+    /// The position of the original record.
+    original: &'a crate::position::RecordPosition,
 }

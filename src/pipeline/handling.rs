@@ -1,4 +1,4 @@
-//! What the handling of one part of a record holds: its offset, its place in a drain, its permits.
+//! The handling of one part of a record. It holds the offset and the permits, and a drain waits for it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::parking::{Parked, Parking};
 use super::permits::Permits;
 use super::receipt::{InFlight, Receipt};
 
-/// One part of a record that is being handled. Dropping it settles nothing: the offset stays.
+/// One part of a record that is being handled. Dropping it settles nothing, so the offset stays open.
 #[derive(Debug)]
 pub struct Handling {
     /// The record.
@@ -18,14 +18,14 @@ pub struct Handling {
 }
 
 impl Handling {
-    /// Begins; None while its partition drains, or isn't ours any more: then nothing may be started.
+    /// Begins the handling. Returns None if the partition drains or is no longer ours: then nothing may be started.
     #[must_use]
     pub fn start(receipt: Arc<Receipt>, permits: Permits, parking: Arc<Parking>) -> Option<Self> {
         let in_flight = Some(receipt.start()?);
         Some(Self { receipt, in_flight, permits: Some(permits), parking, parked: None })
     }
 
-    /// What it waits for may take long: its permits go back to the others, and it counts as `bytes` that are parked.
+    /// Parks the delivery with `bytes`, because it may wait for very long. Its permits are given back.
     pub fn park(&mut self, bytes: usize) {
         self.permits = None;
         if self.parked.is_none() {
@@ -33,12 +33,14 @@ impl Handling {
         }
     }
 
-    /// Nothing is under way for now, so a drain needn't wait for it. [`Handling::resume`] comes before the next try.
+    /// Lets a drain go on without this handling, because nothing is under way. [`Handling::resume`] must be called
+    /// before the next try.
     pub fn pause(&mut self) {
         self.in_flight = None;
     }
 
-    /// Goes on after a pause; false if its partition drains or isn't ours any more: then it belongs to the next owner.
+    /// Goes on after a pause. Returns false if the partition drains or is no longer ours: then the next owner handles
+    /// the record.
     pub fn resume(&mut self) -> bool {
         if self.in_flight.is_none() {
             self.in_flight = self.receipt.start();

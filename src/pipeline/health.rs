@@ -1,8 +1,9 @@
-//! When a webhook is given up on: it said so (410 Gone), or failed for `webhooks.disable_after` without one success.
+//! Disables webhooks that answer 410 Gone, or that fail for `webhooks.disable_after` without a success.
 //!
-//! Any success ends what was counted, whichever worker saw it: the batch that records it in the log says so. Idle time
-//! doesn't count: a gap between two failed attempts counts for a fifth of `webhooks.disable_after` at the most, so a
-//! webhook fails at least six times, spread over that time, before it is disabled.
+//! A success on any worker resets the time that was counted, because the batch that records the success in the log also
+//! resets it. Idle time doesn't count: a gap between two failed attempts counts for at most a fifth of
+//! `webhooks.disable_after`. A webhook therefore fails at least six times, spread over that time, before it is
+//! disabled.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -17,57 +18,60 @@ use crate::store::webhooks::WebhookStore;
 use crate::store::{StoreError, is_away};
 use crate::webhook::{Webhook, WebhookId};
 
-/// Into so many parts `webhooks.disable_after` is divided; a gap between two failed attempts counts for one of them at
-/// the most. With the defaults that is a day, more than the longest wait between two attempts of a delivery.
-const PARTS: u32 = 5;
-/// How often a worker tells Redis of a webhook's failures: so many times in a part.
-const REPORTS_PER_PART: u32 = 10;
+/// A gap between two failed attempts counts for at most `webhooks.disable_after` divided by this number. With the
+/// defaults that is a day, which is more than the longest wait between two attempts of a delivery.
+const GAP_DIVISOR: u32 = 5;
+/// The most failures of a webhook that a worker reports to Redis within the longest gap that counts.
+const REPORTS_PER_GAP: u32 = 10;
 
-/// Watches the outcomes of attempts.
+/// Watches the outcomes of attempts, and disables webhooks.
 pub struct Health {
     store: WebhookStore,
     failing: Failing,
     log: DeliveryLog,
     disable_after: Duration,
-    /// When Redis was last reported of a webhook's failure; without an entry the next one is reported at once.
+    /// The time at which a failure of each webhook was last reported to Redis. The next failure of a webhook without an
+    /// entry is reported at once.
     reported: Mutex<HashMap<WebhookId, Instant>>,
 }
 
 impl Health {
-    /// With `webhooks.disable_after`.
+    /// `disable_after` is `webhooks.disable_after`.
     #[must_use]
     pub fn new(store: WebhookStore, failing: Failing, log: DeliveryLog, disable_after: Duration) -> Self {
         Self { store, failing, log, disable_after, reported: Mutex::default() }
     }
 
     fn reported(&self) -> MutexGuard<'_, HashMap<WebhookId, Instant>> {
-        self.reported.lock().expect("nothing panics while it holds what was reported")
+        self.reported.lock().expect("no code panics while it holds the times of reports")
     }
 
-    /// Draws the conclusions from an attempt. While Redis is away this costs nothing but a conclusion drawn later.
+    /// Notes the outcome of an attempt, and disables the webhook if it has failed for too long. While Redis is away the
+    /// failure isn't counted, so the webhook may be disabled later.
     pub async fn observe(&self, webhook: &Webhook, attempt: &Attempt) {
         if attempt.failure.is_none() {
             self.reported().remove(&webhook.id);
             return;
         }
         if let Err(error) = self.failed(webhook, attempt.ended_at_ms).await {
-            tracing::debug!(webhook = %webhook.id, %error, "the failure of a webhook can't be kept for now");
+            tracing::debug!(webhook = %webhook.id, %error, "the failure of a webhook can't be recorded for now");
         }
     }
 
-    /// It answered 410 Gone: it is disabled. False if it was changed since it was asked, or is gone or inactive already.
+    /// Disables a webhook that answered 410 Gone. Returns false if the webhook has changed since the request was sent,
+    /// or is already deleted or inactive.
     pub async fn disable_gone(&self, webhook: &Webhook, now_ms: i64) -> bool {
         self.disable(webhook, "the endpoint answered 410 Gone", now_ms).await
     }
 
-    /// Forgets webhooks that don't `exist` any more, or aren't active: enabled again, they begin anew.
+    /// Forgets webhooks that are deleted or inactive. A webhook that is enabled again begins anew.
     pub fn retain(&self, exists: impl Fn(WebhookId) -> bool) {
         self.reported().retain(|webhook, _| exists(*webhook));
     }
 
     async fn failed(&self, webhook: &Webhook, now_ms: i64) -> redis::RedisResult<()> {
-        let gap_max = self.disable_after / PARTS;
-        if self.reported().get(&webhook.id).is_some_and(|reported| reported.elapsed() < gap_max / REPORTS_PER_PART) {
+        let gap_max = self.disable_after / GAP_DIVISOR;
+        if self.reported().get(&webhook.id).is_some_and(|reported| reported.elapsed() < gap_max / REPORTS_PER_GAP) {
             return Ok(());
         }
         let failure = self.failing.failed(webhook.id, gap_max).await?;
@@ -76,7 +80,7 @@ impl Health {
             return Ok(());
         }
         if self.has_success_since(webhook.id, failure).await? {
-            tracing::info!(webhook = %webhook.id, "not disabled: its log has a success since its first failure");
+            tracing::info!(webhook = %webhook.id, "webhook not disabled: its log has a later success");
             return self.failing.clear(webhook.id).await;
         }
         let reason = format!("failed for {} without one success", humantime::format_duration(self.disable_after));
@@ -84,14 +88,15 @@ impl Health {
         Ok(())
     }
 
-    /// Whether people who look at the log would see a success since the first failure that was counted.
+    /// Whether the log has a success since the first failure that was counted. People who see one there would not
+    /// understand why the webhook is disabled.
     async fn has_success_since(&self, webhook: WebhookId, failure: Failure) -> redis::RedisResult<bool> {
         let succeeded = Filter { success: Some(true), event: None };
         let newest = self.log.page(webhook, succeeded, None, 1).await?.entries.into_iter().next();
         Ok(newest.is_some_and(|entry| entry.id.at_ms() >= failure.since_ms))
     }
 
-    /// Tried until Redis has it: an endpoint that asked to be left alone is.
+    /// Disables a webhook, and waits while Redis is away. Returns whether this call disabled it.
     async fn disable(&self, webhook: &Webhook, reason: &str, now_ms: i64) -> bool {
         let mut reconnect = Reconnect::default();
         loop {
@@ -106,7 +111,7 @@ impl Health {
                     tracing::debug!(webhook = %webhook.id, %error, "a webhook can't be disabled for now");
                     reconnect.wait().await;
                 }
-                // It would be refused again: then the attempt failed like any other.
+                // Redis would refuse the change again. The attempt then counts as an ordinary failure.
                 Err(error) => {
                     tracing::warn!(webhook = %webhook.id, %error, "a webhook can't be disabled");
                     return false;

@@ -1,54 +1,54 @@
-//! How long an endpoint holds on to a request, as far as it has shown.
+//! The response time of an endpoint, and whether the endpoint has fallen silent.
 
 use std::time::Duration;
 
-/// A moving mean of what requests took, and how long nothing has come back.
+/// A moving mean of response times, and the time since the last answer.
 #[derive(Debug, Default)]
 pub struct Latency {
     mean: Option<Duration>,
-    /// For so long at least requests have been under way and none was answered.
-    quiet: Option<Duration>,
+    /// The time for which requests have been in flight and none was answered, rounded down.
+    silence: Option<Duration>,
 }
 
-/// What is known of it.
+/// What is known about the response time of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pulse {
-    /// It has answered nothing yet, and had little time to.
+    /// It hasn't answered a request yet, and no request has been in flight for long.
     Unknown,
-    /// It answers within about so long.
+    /// It answers within about this time.
     Answers(Duration),
-    /// It has answered nothing for much longer than it used to take, or ever.
+    /// It hasn't answered for much longer than its usual response time, or it has never answered.
     Silent,
 }
 
-/// Silence for so many times what a request used to take isn't chance.
+/// An endpoint counts as silent after this many times its usual response time.
 const SILENT_AFTER: u32 = 4;
 
-/// What the newest answer counts in the mean: a change shows within a handful of answers.
+/// The weight of the newest answer in the mean. A change of the response time shows within a handful of answers.
 const NEWEST: f64 = 0.25;
 
 impl Latency {
-    /// A request was answered, or given up on, after `took`.
+    /// Notes that a request was answered or timed out after `took`.
     pub fn answered(&mut self, took: Duration) {
         let mean = self.mean.unwrap_or(took);
         self.mean = Some(mean.mul_f64(1.0 - NEWEST) + took.mul_f64(NEWEST));
-        self.quiet = None;
+        self.silence = None;
     }
 
-    /// Another `by` has passed with requests under way.
+    /// Notes that `by` more time has passed with requests in flight.
     pub fn waited(&mut self, by: Duration) {
-        // A request may have begun right before: the first time says that it is under way, no more.
-        self.quiet = Some(self.quiet.map_or(Duration::ZERO, |quiet| quiet + by));
+        // The request may have begun just now, so the first call says only that it is in flight.
+        self.silence = Some(self.silence.map_or(Duration::ZERO, |silence| silence + by));
     }
 
-    /// What is known. `patience` is how long any endpoint may take before its silence says something.
+    /// What is known now. `patience` is the time that any endpoint may take before it counts as silent.
     #[must_use]
     pub fn pulse(&self, patience: Duration) -> Pulse {
-        let quiet = self.quiet.unwrap_or_default();
+        let silence = self.silence.unwrap_or_default();
         let silent_after = self.mean.map_or(patience, |mean| patience.max(mean * SILENT_AFTER));
         match self.mean {
-            _ if quiet >= silent_after => Pulse::Silent,
-            Some(mean) => Pulse::Answers(mean.max(quiet)),
+            _ if silence >= silent_after => Pulse::Silent,
+            Some(mean) => Pulse::Answers(mean.max(silence)),
             None => Pulse::Unknown,
         }
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_requests_took_shows_and_a_change_of_it_soon() {
+    fn a_change_of_the_response_time_shows_within_a_few_answers() {
         let mut latency = Latency::default();
         assert_eq!(latency.pulse(PATIENCE), Pulse::Unknown);
         latency.answered(ms(10));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_shows_by_what_requests_used_to_take() {
+    fn an_endpoint_is_silent_after_a_multiple_of_its_response_time() {
         let mut latencies: [Latency; 3] = Default::default();
         let [new, fast, slow] = &mut latencies;
         fast.answered(ms(10));
@@ -95,6 +95,6 @@ mod tests {
         slow.waited(ms(100));
         assert_eq!(slow.pulse(PATIENCE), Pulse::Silent);
         slow.answered(ms(90));
-        assert_eq!(slow.pulse(PATIENCE), Pulse::Answers(ms(90)), "it is back");
+        assert_eq!(slow.pulse(PATIENCE), Pulse::Answers(ms(90)), "it answers again");
     }
 }

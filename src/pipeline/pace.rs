@@ -1,44 +1,45 @@
-//! How many requests at once an endpoint gets: fewer while it is overwhelmed, more as it recovers.
+//! The limit on the requests that an endpoint has in flight. It falls while the endpoint is overloaded and grows as it
+//! recovers.
 
 use tokio::time::Instant;
 
-/// Additive increase, multiplicative decrease, as TCP does it (RFC 5681): halved by a sign of overload, and grown by
-/// one for each round of successes.
+/// Additive increase and multiplicative decrease, as in TCP (RFC 5681). A sign of overload halves the limit. It grows
+/// by one after as many successes as it allows requests.
 #[derive(Debug)]
 pub struct Pace {
     limit: f64,
-    /// Requests that started before say nothing of the limit since.
+    /// The time when the limit was last lowered. Requests that started before it don't lower the limit again.
     lowered_at: Option<Instant>,
 }
 
 impl Pace {
-    /// As fast as allowed: an endpoint is trusted until it shows otherwise.
+    /// A pace at its maximum, because an endpoint is trusted until it shows overload.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self { limit: max as f64, lowered_at: None }
     }
 
-    /// Requests at once; never none.
+    /// The most requests in flight, at least 1.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit as usize
     }
 
-    /// A request that started at `started` succeeded.
+    /// Raises the limit after a success, up to `max`.
     pub fn succeeded(&mut self, max: usize) {
         self.limit = (self.limit + 1.0 / self.limit).min(max as f64);
     }
 
-    /// It met a sign of overload: a timeout, 429, 502, 503 or 504.
+    /// Lowers the limit after a sign of overload: a timeout, 429, 502, 503 or 504.
     pub fn overloaded(&mut self, started: Instant, now: Instant) {
-        // One bad moment shows in many requests at once and counts once.
+        // One moment of overload shows in many requests, and it counts once.
         if self.lowered_at.is_none_or(|lowered_at| started >= lowered_at) {
             self.limit = (self.limit / 2.0).max(1.0);
             self.lowered_at = Some(now);
         }
     }
 
-    /// Begins anew at one: after an outage the endpoint sets the pace.
+    /// Sets the limit to one. After an outage it grows only as the endpoint succeeds.
     pub fn restart(&mut self) {
         self.limit = 1.0;
     }
@@ -50,7 +51,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
-    async fn one_bad_moment_halves_it_once_and_it_never_falls_below_one() {
+    async fn one_moment_of_overload_halves_the_limit_once_down_to_one() {
         let mut pace = Pace::new(64);
         let started = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_of_successes_raises_it_by_one_up_to_its_maximum() {
+    fn a_round_of_successes_raises_the_limit_by_one_up_to_its_maximum() {
         let mut pace = Pace::new(4);
         pace.restart();
         pace.succeeded(4);

@@ -1,6 +1,6 @@
-//! A panic in one record's handling decides that record's fate, not the process's.
+//! A panic in the handling of one record affects only that record, never the process.
 //!
-//! Whatever panics is tried once more: the cause may have been the moment. After the second time the record goes to the
+//! The handling is tried once more, because the cause may be temporary. After the second panic the record goes to the
 //! dead-letter topic as `malformed`, with [`DETAIL`].
 
 use crate::metrics;
@@ -8,24 +8,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt as _;
 
-/// What a dead letter says of it.
+/// The detail of the dead letter.
 pub const DETAIL: &str = "handling it panicked";
 
 /// The handling panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Panicked;
 
-/// Runs `handle`, once more if it panics; an error if it panics again.
+/// Runs `handle`, and once more if it panics.
+///
+/// # Errors
+/// Fails if it panics twice.
 pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
-    // What a panic leaves half done is thrown away with the record: nothing of it is looked at again.
+    // A panic may leave values half changed. They are discarded with the record, so nobody sees them.
     let mut caught = || catch_unwind(AssertUnwindSafe(&mut handle)).map_err(|_| Panicked);
     caught().or_else(|Panicked| {
-        tracing::error!("handling a record panicked; it is tried once more");
+        tracing::error!("handling a record panicked, trying once more");
         caught()
     })
 }
 
-/// Runs `handling` to its end; an error if it panics.
+/// Runs `handling` to its end.
+///
+/// # Errors
+/// Fails if it panics.
 pub async fn caught<F: Future>(handling: F) -> Result<F::Output, Panicked> {
     AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| {
         metrics::PANICS.increment();
@@ -38,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn handling_that_panics_once_is_tried_again_and_twice_is_an_error() {
+    fn handling_is_tried_again_after_one_panic_and_fails_after_two() {
         let mut tries = 0;
         let result = twice(|| {
             tries += 1;

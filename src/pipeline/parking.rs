@@ -1,8 +1,8 @@
-//! Where deliveries wait for something that may take very long: a topic that refuses to be written, a webhook that this
-//! version can't read.
+//! Parked deliveries: they wait for something that may take very long, such as a topic that can't be written, or a
+//! webhook that this version can't read.
 //!
-//! A parked delivery has given its permit back, so that it holds up no other; it still holds its offset. What bounds
-//! parked deliveries is their bytes, per consumer group: a group with a full car park reads no further, and the other
+//! A parked delivery has given its permits back, so that others go on, and it keeps its offset open. The bytes of
+//! parked deliveries are bounded for each consumer group. A group whose parking is full reads no further, and the other
 //! group goes on.
 
 use std::sync::Arc;
@@ -19,20 +19,21 @@ pub struct Parking {
 }
 
 impl Parking {
-    /// With room for `max` bytes.
+    /// Creates a parking for `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { bytes: AtomicUsize::new(0), max, freed: Notify::new() })
     }
 
-    /// Parks `bytes`. Never waits: what is open already must be able to leave its permit, and it is bounded itself.
+    /// Parks a delivery of `bytes`. This never waits, because an open delivery must always be able to give its permits
+    /// back. The permits bound the bytes by which the limit may be exceeded.
     #[must_use]
     pub fn park(self: &Arc<Self>, bytes: usize) -> Parked {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Parked { parking: self.clone(), bytes }
     }
 
-    /// Waits until there is room, before another record is begun. Cancel safe.
+    /// Waits until there is room. Callers wait here before they begin with another record. Cancel safe.
     pub async fn room(&self) {
         loop {
             let freed = self.freed.notified();
@@ -43,14 +44,14 @@ impl Parking {
         }
     }
 
-    /// Bytes that are parked.
+    /// The bytes of all parked deliveries.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// A parked delivery. It leaves when this is dropped.
+/// A parked delivery. Dropping it frees its bytes.
 #[derive(Debug)]
 pub struct Parked {
     parking: Arc<Parking>,
@@ -71,9 +72,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_car_park_has_room_again_when_a_delivery_leaves() {
+    async fn a_full_parking_has_room_again_when_a_delivery_leaves() {
         let parking = Parking::new(100);
-        let (one, _other) = (parking.park(60), parking.park(60));
+        let (first, _second) = (parking.park(60), parking.park(60));
         let wait = tokio::time::timeout(Duration::from_secs(1), parking.room());
         assert!(wait.await.is_err(), "it is full");
         let waiting = tokio::spawn({
@@ -81,7 +82,7 @@ mod tests {
             async move { parking.room().await }
         });
         tokio::task::yield_now().await;
-        drop(one);
+        drop(first);
         waiting.await.unwrap();
         assert_eq!(parking.bytes(), 60);
     }

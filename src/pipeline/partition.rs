@@ -1,7 +1,8 @@
-//! One partition for as long as it is assigned: what is open, what is in flight, and the end of it.
+//! One partition for as long as it is assigned to this process: its open offsets and the work in flight.
 //!
-//! Each assignment makes a new [`Partition`]; a completion belongs to the one that it was started under, so
-//! what finishes after a revoke can't touch the offsets of the next owner, be it this very process.
+//! Each assignment creates a new [`Partition`]. A delivery belongs to the assignment under which it was started. A
+//! delivery that finishes after a revoke therefore can't change the offsets of the next owner, even if that is this
+//! process again.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicBool;
@@ -22,69 +23,72 @@ use crate::webhook::WebhookId;
 /// One assignment of one partition.
 #[derive(Debug)]
 pub struct Partition {
-    /// Its topic.
+    /// The topic.
     pub topic: Arc<str>,
-    /// Its number.
+    /// The number of the partition within its topic.
     pub number: i32,
-    /// What a crashed predecessor settled above its commit; loaded before the first record is looked at.
+    /// The marks of a predecessor that crashed. They are loaded before the first record is fanned out.
     pub predecessor: OnceCell<Loaded>,
-    /// Whether marks of predecessors are void: the offset that is committed isn't from us.
+    /// Whether the marks of predecessors are void, because the committed offset doesn't come from a worker.
     pub marks_are_void: bool,
-    /// Whether consumption of it is paused; only the poll thread changes it.
+    /// Whether its consumption is paused. Only the poll thread changes this.
     pub paused: AtomicBool,
     standstill: Arc<Standstill>,
     /// The number of standstills when it was assigned.
     epoch: u64,
     state: Mutex<State>,
-    /// Told when nothing is in flight any more.
+    /// Notified when nothing is in flight any more.
     quiet: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     offsets: OpenOffsets,
-    /// Raised when the log turned out to be made anew: receipts from before count no more.
+    /// Raised when the topic turns out to have been created again. Receipts of an earlier generation don't count any
+    /// more.
     generation: u64,
-    /// Started and not settled yet.
+    /// The number of parts of records that are being handled.
     in_flight: usize,
-    /// Nothing is started any more.
+    /// Whether nothing may be started any more.
     draining: bool,
-    /// Nothing is settled any more.
+    /// Whether nothing may be settled any more.
     closed: bool,
+    /// The note in the commit of a predecessor.
     note: Option<CommitNote>,
     /// Whether the first record has been compared with the note.
     is_note_checked: bool,
+    /// The offset that was committed last, and its metadata.
     committed: Option<(i64, String)>,
-    /// Entries in the stream of marks, oldest first, each with the generation that it speaks of.
+    /// The entries in the stream of marks, oldest first, each with the generation that its offsets belong to.
     entries: VecDeque<(u64, MarkEntry)>,
-    /// Receipts of what is open, by offset; some of them are settled already.
+    /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
 }
 
-/// What holds a partition's watermark.
+/// The record that blocks a partition's watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Blocker {
     /// The lowest offset that isn't settled.
     pub offset: i64,
-    /// Timestamp of the record there, Unix milliseconds.
+    /// The timestamp of that record, in Unix milliseconds.
     pub timestamp_ms: i64,
-    /// Where it is.
+    /// The stage that was noted last for its deliveries.
     pub stage: Stage,
-    /// The webhook that was dealt with last.
+    /// The webhook of that stage.
     pub webhook: Option<WebhookId>,
 }
 
-/// What a partition's committed offset says of its predecessors.
+/// The facts about predecessors that follow from a partition's committed offset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// The note that came with it.
+    /// The note in the commit's metadata.
     pub note: Option<CommitNote>,
-    /// Whether it is somebody else's: then marks say nothing of what lies above it.
+    /// Whether the commit doesn't come from a worker. Marks of offsets at or above it are then void.
     pub marks_are_void: bool,
 }
 
 impl Partition {
-    /// Newly assigned, with what was committed of it.
+    /// A partition that was just assigned.
     #[must_use]
     pub fn new(topic: Arc<str>, number: i32, committed: Committed, standstill: Arc<Standstill>) -> Self {
         let Committed { note, marks_are_void } = committed;
@@ -102,22 +106,23 @@ impl Partition {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds a partition's state")
+        self.state.lock().expect("no code panics while it holds this lock")
     }
 
-    /// A record was read. None if the note of a predecessor says that it is settled already.
+    /// Opens the offset of a record that was read. Returns None if the note of a predecessor says that it is settled.
     pub fn open(self: &Arc<Self>, at: Offset, written: TimestampMs) -> Option<Arc<Receipt>> {
         let (Offset(offset), TimestampMs(timestamp_ms)) = (at, written);
         let mut state = self.state();
         if !state.offsets.open(at, written) {
-            tracing::warn!(topic = %self.topic, partition = self.number, offset, "the log begins anew: offsets known of it are forgotten");
+            tracing::warn!(topic = %self.topic, partition = self.number, offset, "the topic was created again, so its known offsets are forgotten");
             state.offsets = OpenOffsets::default();
             state.generation += 1;
             state.note = None;
             let opened = state.offsets.open(at, written);
             debug_assert!(opened, "the first offset always opens");
         }
-        // The note speaks of this log only if the record at the watermark, the first one read, is the same.
+        // The note belongs to this log only if the record at the watermark, which is read first, has the same
+        // timestamp.
         if !std::mem::replace(&mut state.is_note_checked, true)
             && state.note.as_ref().is_some_and(|note| {
                 !note.is_settled(offset)
@@ -136,10 +141,11 @@ impl Partition {
         Some(receipt)
     }
 
-    /// What holds the watermark; None where nothing is open.
+    /// The record that blocks the watermark, or None if no offset is open.
     #[must_use]
     pub fn holding(&self) -> Option<Blocker> {
-        // Settled and forgotten, or given up with an old log: not what is looked for.
+        // Receipts below the watermark are settled, and receipts of an earlier generation don't count. Both are
+        // removed.
         let receipt = {
             let mut state = self.state();
             let generation = state.generation;
@@ -186,19 +192,19 @@ impl Partition {
         if !state.closed && state.generation == generation {
             state.offsets.settle(offset);
         }
-        // What is settled in front needs no remembering; the rest is bounded by the offsets that are open.
+        // Settled receipts at the front are removed, so the list is bounded by the open offsets.
         while state.receipts.front().is_some_and(|first| first.strong_count() == 0) {
             state.receipts.pop_front();
         }
     }
 
-    /// Records between the watermark and the last one read.
+    /// The number of offsets from the watermark to the last record that was read.
     #[must_use]
     pub fn open_offsets(&self) -> usize {
         self.state().offsets.count()
     }
 
-    /// What to commit, with its note, if that has changed since the last commit.
+    /// The offset to commit and its note, if one of them has changed since the last commit.
     #[must_use]
     pub fn to_commit(&self) -> Option<(i64, String)> {
         let state = self.state();
@@ -206,8 +212,8 @@ impl Partition {
             return None;
         }
         let watermark = state.offsets.commit()?;
-        // An operator's reset is remembered by nothing but the commit without our note: it stays until the marks that it made
-        // void are gone, or until there is another offset to commit.
+        // Only the commit without a note shows that an operator reset the offset. It stays until the void marks are
+        // gone, or until there is another offset to commit.
         let is_reset = self.marks_are_void && state.committed.as_ref().is_some_and(|(at, _)| *at == watermark.offset);
         if is_reset && !self.predecessor.initialized() {
             return None;
@@ -216,13 +222,13 @@ impl Partition {
         (state.committed.as_ref() != Some(&commit)).then_some(commit)
     }
 
-    /// The broker has the commit. Gives the stream id up to which marks can be trimmed.
+    /// Notes that the broker has the commit. Returns the stream id up to which marks can be trimmed.
     pub fn committed(&self, offset: i64, note: String) -> Option<String> {
         let mut state = self.state();
         state.committed = Some((offset, note));
         let mut passed = None;
         let current = state.generation;
-        // What speaks of a log before this one is passed by any commit.
+        // Entries of an earlier generation are passed by any commit.
         let is_passed = |(generation, entry): &(u64, MarkEntry)| *generation < current || entry.highest < offset;
         while state.entries.front().is_some_and(is_passed) {
             passed = state.entries.pop_front().map(|(_, entry)| entry.id);
@@ -230,63 +236,64 @@ impl Partition {
         passed
     }
 
-    /// An entry was added to the stream of marks.
+    /// Notes an entry that was added to the stream of marks.
     pub fn marked(&self, entry: MarkEntry) {
         let mut state = self.state();
-        // One that is higher than anything read of this log was made for the log before it.
-        let is_of_this_log = state.offsets.end().is_none_or(|end| entry.highest < end);
-        let generation = if is_of_this_log { state.generation } else { state.generation.saturating_sub(1) };
+        // An entry above every offset that was read belongs to the generation before.
+        let is_current = state.offsets.end().is_none_or(|end| entry.highest < end);
+        let generation = if is_current { state.generation } else { state.generation.saturating_sub(1) };
         state.entries.push_back((generation, entry));
     }
 
-    /// Entries that a predecessor left in the stream of marks. They may speak of offsets that aren't read yet.
+    /// Notes the entries that a predecessor left in the stream of marks. Their offsets may not have been read yet.
     pub fn inherited(&self, entries: &[MarkEntry]) {
         let mut state = self.state();
         let generation = state.generation;
         state.entries.extend(entries.iter().map(|entry| (generation, entry.clone())));
     }
 
-    /// The lowest offset that isn't settled, and one past the highest that was read; None before anything was read.
+    /// The watermark, and the offset after the highest one that was read. None before anything was read.
     #[must_use]
     pub fn span(&self) -> Option<(i64, i64)> {
         let state = self.state();
         Some((state.offsets.watermark()?, state.offsets.end()?))
     }
 
-    /// Nothing of it was read yet: this is where reading begins. `committed` is the metadata of a commit of that offset.
+    /// Sets the offset at which reading begins, before anything was read. `committed` is the metadata of the commit of
+    /// that offset, if there is one.
     pub fn begins_at(&self, offset: i64, committed: Option<&str>) {
         let mut state = self.state();
         state.offsets.begin(offset);
         state.committed = committed.map(|metadata| (offset, metadata.to_owned()));
     }
 
-    /// Whether this process may have lost it without knowing, by standing still.
+    /// Whether this process may have lost the partition without knowing it, because it stood still.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.standstill.has_been_since(self.epoch)
     }
 
-    /// Nothing is started any more.
+    /// Begins a drain: nothing is started from now on.
     pub fn drain(&self) {
         self.state().draining = true;
     }
 
-    /// Waits until nothing is in flight, no longer than `deadline`; how much still is.
+    /// Waits until nothing is in flight, but no longer than `deadline`. Returns how much is still in flight.
     pub fn wait_until_quiet(&self, deadline: Instant) -> usize {
         let mut state = self.state();
         while state.in_flight > 0 {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            state = self.quiet.wait_timeout(state, left).expect("nothing panics while it holds a partition's state").0;
+            state = self.quiet.wait_timeout(state, left).expect("no code panics while it holds this lock").0;
         }
         state.in_flight
     }
 
-    /// What finishes from now on is ignored.
+    /// Closes the partition: deliveries that finish from now on are ignored.
     pub fn close(&self) {
         self.state().closed = true;
     }
 
-    /// Whether it isn't ours any more.
+    /// Whether the partition is closed, because it is no longer ours.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state().closed
@@ -308,12 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_an_older_log_do_not_keep_newer_ones_from_being_trimmed() {
+    fn mark_entries_of_an_older_log_do_not_block_trimming() {
         let partition = partition(None);
         let old = partition.open(Offset(50), TimestampMs(0)).unwrap();
         partition.marked(MarkEntry { id: "1-0".into(), highest: 50 });
         let new = partition.open(Offset(0), TimestampMs(9)).unwrap();
-        // Its attempt ended before the log was made anew, and it is recorded only now.
+        // The attempt ended before the topic was created again, and it is recorded only now.
         old.settle();
         partition.marked(MarkEntry { id: "2-0".into(), highest: 50 });
         partition.marked(MarkEntry { id: "3-0".into(), highest: 0 });
@@ -342,28 +349,28 @@ mod tests {
         assert_eq!(commit_of(&partition), Some(6));
         let (offset, note) = partition.to_commit().unwrap();
         partition.committed(offset, note);
-        assert_eq!(partition.to_commit(), None, "nothing new is committed again");
+        assert_eq!(partition.to_commit(), None, "the same offset is not committed again");
     }
 
     #[test]
-    fn what_holds_the_watermark_is_the_lowest_open_record_and_where_it_is() {
+    fn the_lowest_open_record_blocks_the_watermark() {
         let partition = partition(None);
         let (first, second) =
             (partition.open(Offset(5), TimestampMs(70)).unwrap(), partition.open(Offset(6), TimestampMs(80)).unwrap());
         let webhook = WebhookId(uuid::Uuid::from_u128(1));
         first.note(Stage::Sending, webhook);
-        let holding = Blocker { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
-        assert_eq!(partition.holding(), Some(holding));
+        let blocker = Blocker { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
+        assert_eq!(partition.holding(), Some(blocker));
         first.settle();
         drop(first);
-        let holding = Blocker { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
-        assert_eq!(partition.holding(), Some(holding));
+        let blocker = Blocker { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
+        assert_eq!(partition.holding(), Some(blocker));
         second.settle();
         assert_eq!(partition.holding(), None);
     }
 
     #[test]
-    fn what_finishes_after_a_revoke_is_ignored() {
+    fn deliveries_that_finish_after_a_revoke_are_ignored() {
         let partition = partition(None);
         let receipt = partition.open(Offset(5), TimestampMs(0)).unwrap();
         partition.close();
@@ -373,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_starts_nothing_and_waits_for_what_is_in_flight() {
+    fn a_drain_starts_nothing_and_waits_for_work_in_flight() {
         let partition = partition(None);
         let receipt = partition.open(Offset(5), TimestampMs(0)).unwrap();
         let in_flight = receipt.start().unwrap();
@@ -385,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_predecessors_note_is_believed_only_of_the_same_log() {
+    fn a_predecessors_note_counts_only_for_the_same_log() {
         let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 7)] };
         let same = partition(Some(note.clone()));
         assert!(
@@ -393,12 +400,12 @@ mod tests {
                 && same.open(Offset(6), TimestampMs(80)).is_none()
                 && same.open(Offset(8), TimestampMs(90)).is_some()
         );
-        let anew = partition(Some(note));
-        assert!(anew.open(Offset(5), TimestampMs(78)).is_some() && anew.open(Offset(6), TimestampMs(80)).is_some());
+        let other = partition(Some(note));
+        assert!(other.open(Offset(5), TimestampMs(78)).is_some() && other.open(Offset(6), TimestampMs(80)).is_some());
     }
 
     #[test]
-    fn a_log_made_anew_forgets_what_was_known_of_it() {
+    fn a_topic_that_is_created_again_forgets_its_offsets() {
         let partition = partition(None);
         let old = partition.open(Offset(50), TimestampMs(0)).unwrap();
         let new = partition.open(Offset(0), TimestampMs(9)).unwrap();

@@ -1,4 +1,4 @@
-//! Permits for open deliveries: which pools a delivery takes one from, and the permits that it holds.
+//! Permits for open deliveries: the pools, and the permits that a delivery takes from them.
 
 mod pool;
 
@@ -11,17 +11,17 @@ use crate::config::Config;
 use crate::store::snapshot::Snapshots;
 use pool::PermitPool;
 
-/// For each so many permits to be open, one to be written: a delivery that is only written waits for Kafka, never for
-/// an endpoint.
+/// The number of ordinary permits for each write permit. A delivery that is only written waits for Kafka, never for an
+/// endpoint.
 const PERMITS_PER_WRITE_PERMIT: usize = 8;
-/// A payload of more bytes counts as large.
-const LARGE: usize = 16 << 10;
+/// A payload of more bytes than this counts as large.
+const LARGE_BYTES: usize = 16 << 10;
 
 /// The permits that an open delivery holds. Dropping them gives them back.
 #[derive(Debug)]
 pub struct Permits {
     _open: OwnedSemaphorePermit,
-    _of_kind: Option<OwnedSemaphorePermit>,
+    _claim: Option<OwnedSemaphorePermit>,
     _large: Option<OwnedSemaphorePermit>,
 }
 
@@ -46,6 +46,7 @@ pub struct PermitPools {
     wide: PermitPool,
     /// `worker.large_bytes_max`
     large: PermitPool,
+    /// The pool of deliveries that are only written.
     write: Arc<Semaphore>,
     snapshots: Snapshots,
 }
@@ -66,21 +67,21 @@ impl PermitPools {
         }
     }
 
-    /// Takes the permits for a delivery with a payload of `bytes`. Retries and wide events leave a part of all permits to
-    /// others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so nobody else
-    /// may wait for them. Cancel safe.
+    /// Takes the permits for a delivery with a payload of `bytes`. Retries and wide events leave a part of all permits
+    /// to others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so nobody
+    /// else may wait for them. Cancel safe.
     pub async fn claim(&self, claim: Claim, bytes: usize) -> Option<Permits> {
-        let of_kind = match claim {
+        let claim = match claim {
             Claim::First => None,
             Claim::Wide => Some(self.take(&self.wide, Pool::Wide).await?),
             Claim::Retry => Some(self.take(&self.retry, Pool::Retry).await?),
         };
-        let large = if bytes > LARGE { Some(self.take(&self.large, Pool::Large).await?) } else { None };
-        Some(Permits { _open: self.take(&self.open, Pool::All).await?, _of_kind: of_kind, _large: large })
+        let large = if bytes > LARGE_BYTES { Some(self.take(&self.large, Pool::Large).await?) } else { None };
+        Some(Permits { _open: self.take(&self.open, Pool::All).await?, _claim: claim, _large: large })
     }
 
     async fn take(&self, pool: &PermitPool, name: Pool) -> Option<OwnedSemaphorePermit> {
-        // While Redis is away no delivery ends, and that says nothing about the endpoints.
+        // While Redis is away no delivery ends, so pools are not judged.
         let may_judge = || self.snapshots.is_fresh();
         let permit = pool.claim(may_judge).await;
         if permit.is_none() {
@@ -92,10 +93,10 @@ impl PermitPools {
     /// Takes a permit for a delivery that is only written. Cancel safe.
     pub async fn write(&self) -> Permits {
         let permit = self.write.clone().acquire_owned().await.expect("the semaphore is never closed");
-        Permits { _open: permit, _of_kind: None, _large: None }
+        Permits { _open: permit, _claim: None, _large: None }
     }
 
-    /// How many more deliveries could be open.
+    /// The number of further deliveries that could be open now.
     #[must_use]
     pub fn available(&self) -> usize {
         self.open.available()

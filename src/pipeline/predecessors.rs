@@ -1,4 +1,5 @@
-//! What a crashed predecessor settled above its commit: loaded before the first record of a partition is fanned out.
+//! The deliveries that a crashed predecessor settled above its commit. Their marks are loaded before the first record
+//! of a partition is fanned out.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::store::marks::{Loaded, Mark, MarkStreams, Settled};
 pub struct Predecessors {
     /// The streams of marks.
     pub marks: MarkStreams,
-    /// Where a wait shows.
+    /// The conditions that show a long wait.
     pub conditions: Conditions,
 }
 
 impl Predecessors {
-    /// Whether a predecessor settled this already; waits while Redis is away.
+    /// Whether a predecessor has settled this delivery. Waits while Redis is away.
     pub async fn settled(&self, receipt: &Receipt, what: Settled) -> bool {
         let loaded = receipt.partition.predecessor.get_or_init(async || self.load(&receipt.partition).await).await;
         loaded.contains(Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)))
@@ -37,9 +38,10 @@ impl Predecessors {
                     tracing::debug!(topic = %partition.topic, partition = partition.number, marks = loaded.marks.len(), "marks loaded");
                     return loaded;
                 }
-                // A key of another type, say: what is settled is sent again after a crash, which is what a lost Redis costs.
+                // The key has another type, for example. Deliveries are then sent again after a crash, as with a lost
+                // Redis.
                 Err(error) if !is_away(&error) => {
-                    tracing::error!(key, %error, "what a predecessor settled can't be read: it may be sent again");
+                    tracing::error!(key, %error, "the marks of a predecessor can't be read, so deliveries may be sent again");
                     return Loaded::default();
                 }
                 Err(error) => {

@@ -1,4 +1,4 @@
-//! What people and other workers say of endpoints that this process leaves alone, heard within a moment.
+//! Applies recoveries from people and other workers to endpoints that back off in this process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use super::dispatch::Dispatcher;
 use crate::conditions::Severity;
 use crate::store::recoveries::Recoveries;
 
-/// How often. A person who has mended an endpoint and tests it sees its deliveries go within a second.
+/// The time between two reads of new recoveries. A person who has fixed an endpoint and tests it sees its deliveries go
+/// within a second.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Listens until the process ends.
+/// Reads and applies recoveries. Never returns.
 pub async fn listen(dispatcher: Arc<Dispatcher>, mut recoveries: Recoveries) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -27,7 +28,7 @@ pub async fn listen(dispatcher: Arc<Dispatcher>, mut recoveries: Recoveries) {
                 }
             }
             Err(error) => {
-                outage.failed(format_args!("circuits close by their own time only: {error}"));
+                outage.failed(format_args!("circuits close only after their own time: {error}"));
                 outage.wait().await;
             }
         }

@@ -1,4 +1,4 @@
-//! One attempt: the request of contract section 3, and what it came to.
+//! One attempt: the request (`docs/reference.md`, section "The webhook request") and its outcome.
 
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::signature;
 use crate::store::log::RESPONSE_BODY_MAX;
 use crate::webhook::Webhook;
 
-/// Sends attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
+/// Makes attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
 pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, settings: &config::Delivery) -> Attempt {
     let started = Instant::now();
     let mut attempt = Attempt {
@@ -28,7 +28,7 @@ pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, se
         proofs: Vec::new(),
     };
     let failed = match policy(settings).check_url(&webhook.url) {
-        // The settings may have changed since the webhook was saved.
+        // The URL is checked again because the settings may have changed since the webhook was saved.
         Err(blocked) => Err(SendError::new(FailureCode::AddressBlocked, "the webhook's URL", blocked)),
         Ok(()) => {
             attempt.proofs = proofs(webhook, delivery, now_ms());
@@ -55,12 +55,12 @@ async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| retry_after::read(value, now_ms(), settings.retry_after_max));
-    let (body, whole) = answer.body(settings.response_body_max).await;
+    let (body, read_to_end) = answer.body(settings.response_body_max).await;
     attempt.response_body = String::from_utf8_lossy(&body).chars().take(RESPONSE_BODY_MAX).collect();
     let refused =
         |code, reason| Err(SendError::new(code, "reading the answer", format_args!("{reason} {}", status.as_u16())));
     if status.is_success() {
-        whole
+        read_to_end
     } else if status.is_redirection() {
         refused(FailureCode::Redirect, "redirects are never followed, and the endpoint answered with one:")
     } else {
@@ -68,7 +68,8 @@ async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery
     }
 }
 
-/// Who sent it, and when: only where there is a secret.
+/// The headers that can't be derived from the delivery: the signatures with their time, if the webhook has a secret,
+/// and the trace context.
 fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, String)> {
     let mut proofs = Vec::with_capacity(4);
     if let Some(secret) = &webhook.secret {
@@ -91,7 +92,7 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
     proofs
 }
 
-/// The headers of contract section 3.
+/// All headers of the request (`docs/reference.md`, section "Request headers").
 fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, String)]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(10);
     let mut put = |name: &'static str, value: &str| {

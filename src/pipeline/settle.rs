@@ -1,7 +1,7 @@
-//! Making fates durable: the delivery log and the marks in one batch, then the offsets.
+//! Settles deliveries: one batch writes the delivery log and the marks, and then the offsets are released.
 //!
-//! While Redis takes nothing, nothing is sent either: what is sent couldn't be recorded, and would be sent again after
-//! a crash.
+//! While Redis refuses writes, nothing is sent. The result of an attempt could not be recorded, and the attempt would
+//! be repeated after a crash.
 
 mod batch_bytes;
 mod refusals;
@@ -30,18 +30,19 @@ use crate::webhook::WebhookId;
 use batch_bytes::BatchBytes;
 use refusals::Refusals;
 
-/// Settlements that go into one batch, and that may wait for one.
+/// The most settlements in one batch.
 const BATCH_MAX: usize = 256;
+/// The most settlements that wait for a batch.
 const WAITING_MAX: usize = 4_096;
-/// How long nothing may be recorded before the process isn't ready.
+/// How long recording may fail before the process isn't ready.
 const LOUD_AFTER: Duration = Duration::from_secs(2);
-/// Bytes of a settlement beside its log entry, roughly.
+/// The approximate bytes of a settlement in addition to its log entry.
 const SETTLEMENT_BYTES: usize = 128;
 
 /// An attempt on its way into the log.
 #[derive(Debug)]
 struct Line {
-    /// Grows with each line of this process; given when it is taken up.
+    /// Grows with each line of this process. It is assigned when the line is taken into a batch.
     number: u64,
     webhook: WebhookId,
     meta: Vec<u8>,
@@ -49,7 +50,7 @@ struct Line {
     succeeded: bool,
 }
 
-/// One part of a record whose fate is known.
+/// One part of a record whose fate is decided.
 #[derive(Debug)]
 pub struct Settlement {
     mark: Mark,
@@ -58,7 +59,7 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// After an attempt: it goes into the log.
+    /// A settlement after an attempt, which goes into the log.
     #[must_use]
     pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
         let line = Line {
@@ -71,7 +72,7 @@ impl Settlement {
         Self { log: Some(line), ..Self::silent(Settled::Delivery(delivery.id), handling) }
     }
 
-    /// Without an attempt.
+    /// A settlement without an attempt.
     #[must_use]
     pub fn silent(what: Settled, handling: Handling) -> Self {
         let receipt = &handling.receipt;
@@ -83,31 +84,32 @@ impl Settlement {
     }
 }
 
-/// Takes settlements.
+/// Queues settlements. Clones share the queue.
 #[derive(Clone)]
 pub struct Settler {
     waiting: mpsc::Sender<Settlement>,
 }
 
 impl Settler {
-    /// Hands one over; it is settled with the next batch.
+    /// Queues a settlement for one of the next batches. Waits while the queue is full.
     pub async fn settle(&self, settlement: Settlement) {
         if self.waiting.send(settlement).await.is_err() {
-            tracing::debug!("the process ends: an offset stays open");
+            tracing::debug!("the process ends, so an offset stays open");
         }
     }
 }
 
-/// What settling needs.
+/// The parts that settling needs.
 #[allow(missing_docs, reason = "each is what its type says")]
 pub struct Setup {
     pub recorder: Recorder,
     pub marks: MarkStreams,
     pub redis: config::Redis,
-    /// Told when nothing can be recorded.
+    /// Stops sending while nothing can be recorded.
     pub snapshots: Snapshots,
     pub conditions: Conditions,
-    /// Dropped when settling ends, however it does: without it offsets would stay open for ever, and nobody would know.
+    /// Dropped when settling ends, even by a panic. Without it offsets would stay open forever, and nobody would
+    /// notice.
     pub ended: DropGuard,
 }
 
@@ -124,8 +126,8 @@ pub fn start(setup: Setup) -> Settler {
         conditions,
         bytes: BatchBytes::new(redis.batch_bytes_max, redis.timeout),
         last_number: 0,
-        cut: HashSet::new(),
-        cut_since: Instant::now(),
+        trimmed: HashSet::new(),
+        trimmed_since: Instant::now(),
     };
     tokio::spawn(async move {
         let _ended = ended;
@@ -142,12 +144,12 @@ struct Settling {
     refusals: Refusals,
     bytes: BatchBytes,
     last_number: u64,
-    /// Webhooks whose log was cut by age since.
-    cut: HashSet<WebhookId>,
-    cut_since: Instant,
+    /// The webhooks whose log was trimmed by age since `trimmed_since`.
+    trimmed: HashSet<WebhookId>,
+    trimmed_since: Instant,
 }
 
-/// A batch, and which partitions its entries of marks are of.
+/// A batch, with the partition and the highest offset of each of its entries of marks.
 struct Prepared<'a> {
     batch: settled::Batch<'a>,
     partitions: Vec<(Arc<Partition>, i64)>,
@@ -157,7 +159,7 @@ struct Prepared<'a> {
 impl Settling {
     async fn run(mut self, mut waiting: mpsc::Receiver<Settlement>) {
         let mut taken = Vec::with_capacity(BATCH_MAX);
-        // What arrives while a batch is on its way makes up the next one: batches grow with the load.
+        // Settlements that arrive while a batch is on its way go into the next one, so batches grow with the load.
         while waiting.recv_many(&mut taken, BATCH_MAX).await > 0 {
             for line in taken.iter_mut().filter_map(|settlement| settlement.log.as_mut()) {
                 self.last_number += 1;
@@ -174,11 +176,11 @@ impl Settling {
         }
     }
 
-    /// Writes as many of the first as fit into a batch, until Redis has them. How many that are.
+    /// Writes the first settlements, as many as fit into a batch, and tries until Redis has them. Returns their number.
     async fn write(&mut self, settlements: &[Settlement]) -> usize {
         let name = "redis: recording attempts";
         let mut outage = self.conditions.outage(name, Severity::NotReady).loud_after(LOUD_AFTER);
-        let mut is_withheld = false;
+        let mut has_stopped_sending = false;
         loop {
             let count = self.bytes.fit(settlements.iter().map(Settlement::bytes));
             let prepared = self.prepare(&settlements[..count]);
@@ -187,7 +189,7 @@ impl Settling {
                 Ok(recorded) => {
                     self.bytes.answered(began.elapsed());
                     self.recorded(prepared, recorded);
-                    if is_withheld {
+                    if has_stopped_sending {
                         self.snapshots.settling(None);
                     }
                     return count;
@@ -196,16 +198,16 @@ impl Settling {
             };
             if error.is_timeout() {
                 self.bytes.timed_out(prepared.bytes);
-                // What of it is still to be sent would stand before the next try.
+                // The rest of the batch may still be in the connection, and would delay the next try.
                 self.recorder.renew_connection();
             }
             let reason = match refuses_writes(&error) {
                 Some(why) => format!("reads but refuses writes: {why}"),
                 None if is_away(&error) => format!("attempts can't be recorded: {error}"),
-                None => format!("attempts can't be recorded, and Redis isn't away: {error}"),
+                None => format!("attempts can't be recorded, although Redis answers: {error}"),
             };
-            is_withheld = true;
-            outage.failed(format_args!("{reason}; their offsets stay"));
+            has_stopped_sending = true;
+            outage.failed(format_args!("{reason}; their offsets stay open"));
             self.snapshots.settling(Some(reason));
             outage.wait().await;
         }
@@ -228,9 +230,9 @@ impl Settling {
     }
 
     fn prepare<'a>(&mut self, settlements: &'a [Settlement]) -> Prepared<'a> {
-        if self.cut_since.elapsed() >= log::TRIM_INTERVAL {
-            self.cut.clear();
-            self.cut_since = Instant::now();
+        if self.trimmed_since.elapsed() >= log::TRIM_INTERVAL {
+            self.trimmed.clear();
+            self.trimmed_since = Instant::now();
         }
         let mut lines = Vec::with_capacity(settlements.len());
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
@@ -242,7 +244,7 @@ impl Settling {
                     meta,
                     body,
                     succeeded: *succeeded,
-                    cut: self.cut.insert(*webhook),
+                    cut: self.trimmed.insert(*webhook),
                 });
             }
             let partition = &settlement.handling.receipt.partition;
@@ -251,13 +253,13 @@ impl Settling {
             *highest = (*highest).max(settlement.handling.receipt.offset);
             marks.push(settlement.mark);
         }
-        let (mut marks, mut of) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
+        let (mut marks, mut owners) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
         for (partition, highest, settled) in partitions.into_values() {
             let key = self.marks.key(&partition.topic, partition.number);
             marks.push(NewEntry { key, value: marks::encode(highest, &settled) });
-            of.push((partition.clone(), highest));
+            owners.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();
-        Prepared { batch: settled::Batch { lines, marks }, partitions: of, bytes }
+        Prepared { batch: settled::Batch { lines, marks }, partitions: owners, bytes }
     }
 }

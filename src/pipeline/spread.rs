@@ -1,4 +1,4 @@
-//! One event on its way to its webhooks: a delivery for each of them, as permits come free.
+//! Fans one event out to its webhooks: a delivery for each of them, as permits come free.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::record::LastError;
 use crate::store::marks::Settled;
 use crate::webhook::Webhook;
 
-/// 2015-01-01. A record's timestamp before that comes from a clock that isn't set, or is in seconds.
+/// 2015-01-01. An earlier timestamp of a record comes from a clock that isn't set, or is in seconds.
 const EARLIEST_MS: i64 = 1_420_070_400_000;
 
-/// What all deliveries of an event have in common, for a record that was just read.
+/// The data that all deliveries of an event share, for a record that was just read.
 pub(super) fn first_read(
     source: RecordPosition,
     replays: u32,
@@ -32,7 +32,8 @@ pub(super) fn first_read(
     FirstRead { source, first_seen_at_ms: first_seen_at_ms(receipt), replays, traceparent }
 }
 
-/// When the event was written, in Unix milliseconds. A timestamp that can't be right is replaced by the present time.
+/// The time when the event was written, in Unix milliseconds. A timestamp that can't be right is replaced by the
+/// present time.
 fn first_seen_at_ms(receipt: &Receipt) -> i64 {
     let now = now_ms();
     if (EARLIEST_MS..=now).contains(&receipt.timestamp_ms) { receipt.timestamp_ms } else { now }
@@ -50,7 +51,8 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Fans out to each webhook. If that panics, the record is given up; what went to some webhooks before keeps its fate.
+    /// Fans out to each webhook. If that panics, the record is given up. Deliveries that were already made keep their
+    /// fate.
     pub(super) async fn run(self) {
         if panics::caught(self.each()).await.is_err() {
             let record = panicked(&self.event, self.first.source.clone(), self.first.replays, &self.receipt);
@@ -68,13 +70,13 @@ impl Spread {
             let Ok(delivery) =
                 panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format, &webhook.url)))
             else {
-                // Its body can't be made: the event's own stands for it.
+                // The body can't be made, so the dead letter has the event's own body.
                 let delivery = self.delivery(webhook, self.event.body.clone());
                 self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
                 continue;
             };
             if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
-                // Offsets that were lost must not send the past again.
+                // After a loss of offsets, old events must not be sent again.
                 self.give_up(delivery, DeadReason::Expired, detail).await;
                 continue;
             }
@@ -84,7 +86,7 @@ impl Spread {
                 Some(permits) => permits,
                 None => self.dispatcher.permits.write().await,
             };
-            // Revoked meanwhile: the next owner fans out the rest.
+            // The partition was revoked meanwhile, so the next owner fans out the rest.
             if self.receipt.partition.is_closed() {
                 return;
             }

@@ -1,82 +1,83 @@
-//! Whether this process stood still: suspended by a signal, a debugger or a frozen machine.
+//! Detects standstills: this process was suspended, by a signal, a debugger or a frozen machine.
 //!
-//! A process that stood still for longer than its group waits for it has lost its partitions, and doesn't know it yet
-//! when it wakes. Whatever it starts then is started twice. So each start compares the clock with a beat that a thread of
-//! its own keeps, and partitions from before a standstill start nothing more.
+//! A process that stands still for longer than its group waits loses its partitions, and doesn't know it when it goes
+//! on. Every attempt that it starts then is made twice. Each start therefore compares the clock with the ticks of a
+//! separate thread, and partitions that were assigned before a standstill start nothing more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// How often the thread beats.
-const BEAT: Duration = Duration::from_millis(100);
+/// The time between two ticks of the thread.
+const TICK: Duration = Duration::from_millis(100);
 
-/// The beat of this process.
+/// The ticks of this process, and the number of its standstills.
 #[derive(Debug)]
 pub struct Standstill {
     began: Instant,
-    /// When the thread last beat, in milliseconds since `began`.
-    beat_ms: AtomicU64,
-    /// How often the process stood still for too long.
+    /// The time of the last tick, in milliseconds since `began`.
+    tick_ms: AtomicU64,
+    /// The number of standstills so far.
     epoch: AtomicU64,
     longest: Duration,
 }
 
 impl Standstill {
-    /// Keeps the beat on a thread of its own for as long as someone holds this. A pause of more than `longest` is a
-    /// standstill.
+    /// Starts a thread that ticks for as long as the returned value is held. A gap between two ticks that is longer
+    /// than `longest` is a standstill.
     ///
     /// # Errors
-    /// Where no thread can be made.
+    /// Fails if the thread can't be created.
     pub fn watch(longest: Duration) -> std::io::Result<Arc<Self>> {
         let watched = Arc::new(Self::new(longest));
         let weak = Arc::downgrade(&watched);
-        std::thread::Builder::new().name("beat".to_owned()).spawn(move || keep(&weak))?;
+        std::thread::Builder::new().name("ticks".to_owned()).spawn(move || keep_ticking(&weak))?;
         Ok(watched)
     }
 
     fn new(longest: Duration) -> Self {
-        Self { began: Instant::now(), beat_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest }
+        Self { began: Instant::now(), tick_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest }
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn is_late(&self) -> Option<Duration> {
-        let pause_ms = self.now_ms().saturating_sub(self.beat_ms.load(Ordering::Acquire));
+    /// The time since the last tick, if it is long enough for a standstill.
+    fn pause(&self) -> Option<Duration> {
+        let pause_ms = self.now_ms().saturating_sub(self.tick_ms.load(Ordering::Acquire));
         Some(Duration::from_millis(pause_ms)).filter(|pause| *pause > self.longest)
     }
 
-    fn beat(&self) {
-        if let Some(pause) = self.is_late() {
+    fn tick(&self) {
+        if let Some(pause) = self.pause() {
             self.epoch.fetch_add(1, Ordering::AcqRel);
             tracing::error!(
                 stood_still_ms = pause.as_millis() as u64,
-                "this process stood still for longer than its group waits: its partitions are given up"
+                "this process stood still for longer than its group waits, so its partitions are given up"
             );
         }
-        self.beat_ms.store(self.now_ms(), Ordering::Release);
+        self.tick_ms.store(self.now_ms(), Ordering::Release);
     }
 
-    /// The number of standstills so far. What was assigned under another number is lost.
+    /// The number of standstills so far. A partition that was assigned under another number is lost.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether the process has stood still since `epoch`, noticed by the thread yet or not.
+    /// Whether the process has stood still since `epoch`, whether the thread has noticed it yet or not.
     #[must_use]
     pub fn has_been_since(&self, epoch: u64) -> bool {
-        self.is_late().is_some() || self.epoch() != epoch
+        self.pause().is_some() || self.epoch() != epoch
     }
 }
 
-fn keep(watched: &Weak<Standstill>) {
+fn keep_ticking(watched: &Weak<Standstill>) {
     while let Some(watched) = watched.upgrade() {
-        watched.beat();
+        watched.tick();
         drop(watched);
-        std::thread::sleep(BEAT);
+        std::thread::sleep(TICK);
     }
 }
 
@@ -85,13 +86,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_pause_counts_before_and_after_the_thread_has_noticed_it() {
-        let still = Standstill::new(Duration::from_millis(20));
-        still.beat();
-        assert!(!still.has_been_since(0));
+    fn a_standstill_counts_before_and_after_the_thread_notices_it() {
+        let standstill = Standstill::new(Duration::from_millis(20));
+        standstill.tick();
+        assert!(!standstill.has_been_since(0));
         std::thread::sleep(Duration::from_millis(40));
-        assert!(still.has_been_since(0), "before it is noticed");
-        still.beat();
-        assert!(still.has_been_since(0) && !still.has_been_since(still.epoch()), "what is assigned now is ours");
+        assert!(standstill.has_been_since(0), "before it is noticed");
+        standstill.tick();
+        assert!(
+            standstill.has_been_since(0) && !standstill.has_been_since(standstill.epoch()),
+            "a partition that is assigned now is ours"
+        );
     }
 }

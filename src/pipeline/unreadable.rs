@@ -1,4 +1,4 @@
-//! Records that can't be decoded, or whose handling panics: they go to the dead-letter topic.
+//! Dead-letters records that can't be decoded, or whose handling panics.
 
 use crate::metrics;
 use crate::store::marks::Settled;
@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::position::RecordPosition;
 use crate::record::UnreadOrigin;
 
-/// Gives a record up that can't be read.
+/// Dead-letters a record that can't be read.
 pub(super) async fn unreadable(
     dispatcher: &Arc<Dispatcher>,
     predecessors: &Predecessors,
@@ -39,8 +39,8 @@ pub(super) async fn unreadable(
     });
 }
 
-/// An event whose handling panicked. The record itself is gone by now: the payload that was made of it stands for it, with
-/// where it stood.
+/// The dead letter of an event whose handling panicked. The record itself is no longer in memory, so the dead letter
+/// has the payload that was made of it, and the position of the record.
 pub(super) fn panicked(event: &Event, source: RecordPosition, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
     Arc::new(Unreadable {
         key: Some(event.task_id.clone().into_bytes()),

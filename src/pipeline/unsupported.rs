@@ -1,8 +1,8 @@
-//! Events for a webhook that this version can't read: their deliveries wait, and others go on.
+//! Events for unsupported webhooks, which this version can't read. Their deliveries wait, and others go on.
 //!
-//! Where its format can be read, a delivery is made and put off into a retry tier, without an attempt, like any other
-//! that comes up while its webhook can't be read. Where it can't, nobody knows what the body looks like: the event is
-//! held in memory, and its offset with it, until the webhook can be read or is gone.
+//! If the format of the webhook can be read, the delivery is made and deferred. If it can't be read, the body of the
+//! delivery can't be made. The event is then parked in memory, and its offset stays open, until the webhook can be read
+//! or is gone.
 
 use crate::metrics;
 use crate::store::marks::Settled;
@@ -22,20 +22,20 @@ use crate::store::snapshot::Snapshot;
 use crate::webhook::unsupported::{Shape, Unsupported};
 use crate::webhook::{Webhook, WebhookId};
 
-/// Bytes that an event takes beside its payload.
+/// The approximate bytes that an event takes in addition to its payload.
 const EVENT_BYTES: usize = 4_096;
-/// How often a held event looks whether its partition is still ours.
+/// The time between two checks whether the partition of a parked event is still ours.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The events that one consumer group holds.
+/// The events for unsupported webhooks of one consumer group.
 pub(super) struct UnsupportedEvents {
     dispatcher: Arc<Dispatcher>,
     predecessors: Arc<Predecessors>,
-    /// What bounds the events that are held in memory: a group that has too many reads no further.
+    /// Bounds the bytes of the parked events. A group that has too many reads no further.
     parking: Arc<Parking>,
 }
 
-/// One event for one webhook, on its way.
+/// One event for one unsupported webhook.
 struct Part {
     dispatcher: Arc<Dispatcher>,
     webhook: WebhookId,
@@ -49,28 +49,28 @@ impl UnsupportedEvents {
         Self { dispatcher, predecessors, parking }
     }
 
-    /// Takes an event that `held` may want: one part of its receipt stays open until that one's delivery is settled.
+    /// Takes an event for `unsupported`. One part of the receipt stays open until the delivery is settled.
     pub(super) async fn take(
         &self,
         snapshot: &Arc<Snapshot>,
-        held: &Unsupported,
+        unsupported: &Unsupported,
         event: &Arc<Event>,
         first: &FirstRead,
         receipt: &Arc<Receipt>,
     ) {
-        if self.predecessors.settled(receipt, Settled::Delivery(DeliveryId::of(&event.id, held.id))).await {
+        if self.predecessors.settled(receipt, Settled::Delivery(DeliveryId::of(&event.id, unsupported.id))).await {
             return;
         }
         metrics::UNSUPPORTED_EVENTS.increment();
         receipt.add();
         let part = Part {
             dispatcher: self.dispatcher.clone(),
-            webhook: held.id,
+            webhook: unsupported.id,
             event: event.clone(),
             first: first.clone(),
             receipt: receipt.clone(),
         };
-        match held.shape.clone() {
+        match unsupported.shape.clone() {
             Some(shape) => part.defer(shape).await,
             None => {
                 let parked = self.parking.park(EVENT_BYTES + event.body.len());
@@ -81,7 +81,7 @@ impl UnsupportedEvents {
 }
 
 impl Part {
-    /// Until the webhook can be read, is gone, or the partition is another's.
+    /// Waits until the webhook can be read or is gone, or until the partition is no longer ours.
     async fn wait(self, mut snapshot: Arc<Snapshot>, _parked: Parked) {
         loop {
             snapshot = tokio::select! {
@@ -94,19 +94,19 @@ impl Part {
                 }
             };
             if let Some(webhook) = snapshot.get(self.webhook).cloned() {
-                return self.go_on(&webhook).await;
+                return self.submit(&webhook).await;
             }
-            let held = snapshot.unsupported(self.event.event_type).find(|held| held.id == self.webhook);
-            match held.map(|held| held.shape.clone()) {
+            let unsupported = snapshot.unsupported(self.event.event_type).find(|one| one.id == self.webhook);
+            match unsupported.map(|unsupported| unsupported.shape.clone()) {
                 Some(Some(shape)) => return self.defer(shape).await,
                 Some(None) => {}
-                // It is gone, inactive, or doesn't want this event after all.
+                // The webhook is gone or inactive, or doesn't subscribe to this event.
                 None => return self.receipt.settle(),
             }
         }
     }
 
-    async fn go_on(self, webhook: &Arc<Webhook>) {
+    async fn submit(self, webhook: &Arc<Webhook>) {
         if !webhook.events.contains(&self.event.event_type) {
             return self.receipt.settle();
         }

@@ -1,4 +1,4 @@
-//! What waits of one partition of a retry tier, by when it is due.
+//! The window of one partition of a retry tier: the deliveries that were read ahead, ordered by due time.
 
 use std::collections::BTreeMap;
 
@@ -7,18 +7,19 @@ use crate::schedule::Waits;
 
 /// A bounded read-ahead of a tier's partition.
 ///
-/// Records behind the window can't be due before `last read + shortest wait of the tier`. Until then a full
-/// window wedges nothing; from then on its far-off waits are written again elsewhere, to free their places.
+/// A record behind the window can't be due before the timestamp of the last record that was read plus the shortest wait
+/// of the tier. Until that moment a full window holds nothing up. Afterwards the deliveries with the longest waits are
+/// handed off again, so that the window can read on.
 #[derive(Debug)]
 pub struct Window<T> {
     waiting: BTreeMap<(i64, i64), Item<T>>,
-    /// When what waits is due, by its offset.
+    /// The due time of each waiting delivery, by offset.
     due_by_offset: BTreeMap<i64, i64>,
     max: usize,
     bytes: usize,
     shortest_wait_ms: i64,
     longest_wait_ms: i64,
-    /// Timestamp of the last record that was read, Unix milliseconds.
+    /// The latest timestamp of a record that was read, in Unix milliseconds.
     read_up_to_ms: i64,
 }
 
@@ -29,7 +30,7 @@ struct Item<T> {
 }
 
 impl<T> Window<T> {
-    /// Of `max` records, for a tier whose records wait as `waits` says.
+    /// Creates a window of at most `max` records, for a tier with the given `waits`.
     #[must_use]
     pub fn new(max: usize, waits: Waits) -> Self {
         Self {
@@ -43,24 +44,24 @@ impl<T> Window<T> {
         }
     }
 
-    /// A record of `bytes` was read at `offset` now, at `now_ms`, and written at `written_at_ms`. Whatever its due time says,
-    /// it doesn't wait longer than the tier's records do.
+    /// Adds a record that was read at `now_ms`. Its due time is capped, so that it waits no longer than the longest
+    /// wait of the tier.
     pub fn insert(&mut self, due_at_ms: i64, offset: i64, written_at_ms: i64, now_ms: i64, bytes: usize, item: T) {
         let due_at_ms = due_at_ms.min(now_ms.saturating_add(self.longest_wait_ms));
-        // A record that claims to be written in the future must not keep the far-off waits from leaving.
+        // A timestamp in the future counts as now. Otherwise it would keep the longest waits in the window.
         self.read_up_to_ms = self.read_up_to_ms.max(written_at_ms.min(now_ms));
         self.bytes += bytes;
         self.due_by_offset.insert(offset, due_at_ms);
         self.waiting.insert((due_at_ms, offset), Item { item, bytes });
     }
 
-    /// Whether nothing more should be read for now: it has all the records that it may, or more bytes than `bytes_part`.
+    /// Whether nothing more should be read for now, because the window has its most records or `bytes_part` bytes.
     #[must_use]
     pub fn is_full(&self, bytes_part: usize) -> bool {
         self.waiting.len() >= self.max || (self.bytes > 0 && self.bytes >= bytes_part)
     }
 
-    /// Bytes that wait.
+    /// The bytes of all waiting deliveries.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -72,36 +73,38 @@ impl<T> Window<T> {
         self.waiting.is_empty()
     }
 
-    /// When the next one is due, Unix milliseconds.
+    /// The earliest due time, in Unix milliseconds.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<i64> {
         self.waiting.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Takes the next one if it is due.
+    /// Takes the next delivery if it is due.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<T> {
         let (due, offset) = *self.waiting.first_key_value()?.0;
         (due <= now_ms).then(|| self.take(due, offset))?
     }
 
-    /// Takes the one farthest off, with when it is due, if the window is full and what lies behind it may be due before.
-    pub fn pop_far(&mut self, now_ms: i64, bytes_part: usize) -> Option<(i64, T)> {
+    /// Takes the delivery with the latest due time, if the window is full and a record behind it may be due. Returns
+    /// the due time as well.
+    pub fn pop_farthest(&mut self, now_ms: i64, bytes_part: usize) -> Option<(i64, T)> {
         if !self.is_full(bytes_part) || now_ms < self.read_up_to_ms.saturating_add(self.shortest_wait_ms) {
             return None;
         }
         let (due, offset) = *self.waiting.last_key_value()?.0;
-        self.take_far(due, offset, now_ms)
+        self.take_long_wait(due, offset, now_ms)
     }
 
-    /// Takes the lowest one, with when it is due, if it lies below `offset` and waits for long: it blocks the watermark.
+    /// Takes the delivery with the lowest offset, if that is below `below` and the delivery waits for long. Such a
+    /// delivery blocks the watermark. Returns the due time as well.
     pub fn pop_blocking(&mut self, now_ms: i64, below: i64) -> Option<(i64, T)> {
         let (offset, due) = self.due_by_offset.range(..below).map(|(offset, due)| (*offset, *due)).next()?;
-        self.take_far(due, offset, now_ms)
+        self.take_long_wait(due, offset, now_ms)
     }
 
-    fn take_far(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
-        // One that is due in a moment leaves by itself.
-        if due <= now_ms.saturating_add(FAR_MS) {
+    fn take_long_wait(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
+        // A delivery that is due very soon leaves by itself.
+        if due <= now_ms.saturating_add(LONG_WAIT_MS) {
             return None;
         }
         Some((due, self.take(due, offset)?))
@@ -115,15 +118,15 @@ impl<T> Window<T> {
     }
 }
 
-/// A wait shorter than this isn't worth writing again.
-const FAR_MS: i64 = 1_000;
+/// A delivery with a shorter wait than this is not handed off again.
+const LONG_WAIT_MS: i64 = 1_000;
 
-/// How many bytes one window may hold, where all windows together may hold `max`: an even part of it, or half of what
-/// the others leave, if that is more. So one alone gets much, many get the same, and there is something left for a
-/// newcomer. A window always may hold one record, however little is left.
+/// The bytes that one window may hold, if all windows together may hold `max`. This is an equal part, or half of what
+/// the others leave if that is more. A single window gets a large part, many get equal parts, and something is left for
+/// a new one. A window may always hold one record, however little is left.
 #[must_use]
-pub fn bytes_part(max: usize, windows: usize, held_by_all: usize, own: usize) -> usize {
-    let left = max.saturating_sub(held_by_all - own);
+pub fn bytes_part(max: usize, windows: usize, used_by_all: usize, own: usize) -> usize {
+    let left = max.saturating_sub(used_by_all - own);
     (max / (windows + 1)).max(left / 2).min(left)
 }
 
@@ -138,7 +141,7 @@ mod tests {
     use crate::delivery::{Delivery, Fate, FatePolicy};
 
     #[test]
-    fn none_is_taken_early_and_all_in_order_of_their_due_times() {
+    fn deliveries_are_taken_in_due_order_and_never_early() {
         let mut window = window(10, 0);
         for (due, offset) in [(30, 1), (10, 2), (20, 3), (10, 4)] {
             window.insert(due, offset, 0, 0, 1, offset);
@@ -152,42 +155,42 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_gives_up_its_farthest_once_something_behind_it_may_be_due() {
+    fn a_full_window_gives_up_its_longest_wait_once_the_next_may_be_due() {
         let mut window = window(2, 500);
         window.insert(900_000, 1, 1_000, 1_000, 1, "near");
-        assert_eq!(window.pop_far(10_000, ALL), None, "not full");
+        assert_eq!(window.pop_farthest(10_000, ALL), None, "the window isn't full");
         window.insert(1_000_000, 2, 1_000, 1_000, 1, "far");
-        assert_eq!(window.pop_far(1_499, ALL), None, "nothing behind can be due yet");
-        assert_eq!(window.pop_far(1_500, ALL), Some((1_000_000, "far")));
+        assert_eq!(window.pop_farthest(1_499, ALL), None, "no record behind the window can be due yet");
+        assert_eq!(window.pop_farthest(1_500, ALL), Some((1_000_000, "far")));
         assert!(!window.is_full(ALL));
     }
 
     #[test]
-    fn what_is_due_in_a_moment_is_left_to_leave_by_itself() {
+    fn a_delivery_that_is_due_soon_stays_in_the_window() {
         let mut window = window(1, 0);
         window.insert(2_000, 1, 0, 0, 1, ());
-        assert_eq!(window.pop_far(1_500, ALL), None);
+        assert_eq!(window.pop_farthest(1_500, ALL), None);
     }
 
     #[test]
-    fn a_window_is_full_at_its_part_of_the_bytes_and_empty_ones_take_one_record_in_any_case() {
+    fn a_window_is_full_at_its_part_of_the_bytes_unless_it_is_empty() {
         let mut window = window(100, 0);
         assert!(!window.is_full(0));
         window.insert(90_000, 1, 0, 0, 200, "a");
         assert!(window.is_full(200) && !window.is_full(201));
-        assert_eq!(window.pop_far(10_000, 200), Some((90_000, "a")));
+        assert_eq!(window.pop_farthest(10_000, 200), Some((90_000, "a")));
         assert_eq!(window.bytes(), 0);
     }
 
     #[test]
-    fn one_long_wait_is_taken_out_from_below_the_others() {
+    fn a_long_wait_that_blocks_the_watermark_is_taken_out() {
         let mut window = window(100, 0);
         window.insert(50_000_000, 1, 0, 0, 1, "long");
         window.insert(10, 2, 0, 0, 1, "short");
         window.insert(60_000_000, 9, 0, 0, 1, "above");
-        assert_eq!(window.pop_blocking(0, 1), None, "nothing lies below");
+        assert_eq!(window.pop_blocking(0, 1), None, "no offset is below");
         assert_eq!(window.pop_blocking(0, 9), Some((50_000_000, "long")));
-        assert_eq!(window.pop_blocking(0, 9), None, "what is due in a moment leaves by itself");
+        assert_eq!(window.pop_blocking(0, 9), None, "a delivery that is due soon stays");
     }
 
     #[test]
@@ -201,10 +204,10 @@ mod tests {
     }
 
     #[test]
-    fn windows_leave_each_other_some_of_the_bytes() {
-        assert_eq!(bytes_part(64, 1, 0, 0), 32, "one alone");
-        assert_eq!(bytes_part(64, 4, 60, 0), 4, "never more than is left");
-        assert_eq!(bytes_part(64, 7, 56, 8), 8, "many get the same");
+    fn windows_leave_each_other_some_bytes() {
+        assert_eq!(bytes_part(64, 1, 0, 0), 32, "a single window");
+        assert_eq!(bytes_part(64, 4, 60, 0), 4, "no more than is left");
+        assert_eq!(bytes_part(64, 7, 56, 8), 8, "equal parts");
         assert_eq!(bytes_part(64, 7, 100, 0), 0);
     }
 
@@ -215,7 +218,7 @@ mod tests {
         Window::new(max, Waits { shortest: Duration::from_millis(shortest_ms), longest })
     }
 
-    /// One partition of each tier, and who reads them: what becomes of the backlog of one endpoint that stays away.
+    /// One partition of each tier, with its window: a model of the backlog of an endpoint that stays away.
     struct Tiers {
         policy: FatePolicy,
         logs: Vec<VecDeque<(i64, i64, Delivery)>>,
@@ -231,23 +234,24 @@ mod tests {
         }
 
         fn defer(&mut self, mut delivery: Delivery, now_ms: i64) {
-            // The breaker alone would ask again every 30 seconds.
-            let left_alone = Some(Duration::from_secs(30));
-            let fate = self.policy.after_deferral(&delivery, left_alone, now_ms, rand::random());
+            // With the circuit breaker alone, the endpoint would be tried every 30 seconds.
+            let backs_off_for = Some(Duration::from_secs(30));
+            let fate = self.policy.after_deferral(&delivery, backs_off_for, now_ms, rand::random());
             let Fate::Retry { tier, due_at_ms } = fate else { panic!("{fate:?}") };
             delivery.deferrals += 1;
-            // It takes some time to be written.
+            // A hand-off takes some time.
             self.write(tier, now_ms + rand::random_range(0..20), due_at_ms, delivery);
         }
 
-        /// Everything that is done of one tier by `now_ms`: each far-off wait that is given up makes room for one more.
+        /// Does everything that is possible in one tier at `now_ms`. Each long wait that is handed off makes room for
+        /// another record.
         fn step(&mut self, tier: usize, now_ms: i64) {
             loop {
                 if let Some(due) = self.windows[tier].pop_due(now_ms) {
                     self.defer(due, now_ms);
-                } else if let Some((due_at_ms, far)) = self.windows[tier].pop_far(now_ms, ALL) {
+                } else if let Some((due_at_ms, delivery)) = self.windows[tier].pop_farthest(now_ms, ALL) {
                     let left = Duration::from_millis((due_at_ms - now_ms) as u64);
-                    self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, far);
+                    self.write(self.policy.schedule.tier_for(left), now_ms, due_at_ms, delivery);
                 } else if !self.windows[tier].is_full(ALL)
                     && let Some((written_at_ms, due_at_ms, delivery)) =
                         self.logs[tier].pop_front_if(|(written_at_ms, ..)| *written_at_ms <= now_ms)
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_much_larger_than_the_window_is_written_at_most_8_times_in_the_first_hour() {
+    fn a_backlog_of_20_windows_is_written_at_most_8_times_in_one_hour() {
         let settings = Config::built_in().delivery;
         let policy = FatePolicy::new(&settings);
         let tiers = policy.schedule.tiers();
@@ -272,7 +276,7 @@ mod tests {
         let windows = (1..=tiers).map(window).collect();
         let logs = (0..tiers).map(|_| VecDeque::new()).collect();
         let mut all = Tiers { windows, logs, policy, offset: 0, written: 0 };
-        // Twenty windows full within ten seconds.
+        // A backlog of twenty full windows arrives within ten seconds.
         let waiting = settings.retry.window_max * 20;
         let delivery = Delivery { first_seen_at_ms: 0, ..sample() };
         let mut arrived = 0;

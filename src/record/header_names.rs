@@ -34,7 +34,7 @@ pub const SOURCE_TIMESTAMP: &str = "optio-source-timestamp";
 pub const REPLAYS: &str = "optio-replays";
 /// `true` on a redelivery until its first attempt: it is not deferred because its endpoint backs off.
 pub const BY_HAND: &str = "optio-by-hand";
-/// The record that a record of the replay topic replays.
+/// On a replay or a rewind: the record that is sent again.
 pub const REPLAY_OF: &str = "optio-replay-of";
 /// On a replayed record that could not be decoded: it goes through the decoder again.
 pub const REPLAY_UNREAD: &str = "optio-replay-unread";

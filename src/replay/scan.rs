@@ -1,6 +1,9 @@
 //! A reader of a topic, with bounded memory. It reads from a point in time up to the end that the topic had at the
 //! start, or given spans of offsets.
 
+mod closing;
+mod starts;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +20,8 @@ use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::topics::Names;
+use closing::ClosedInBackground;
+use starts::starts;
 
 /// How long to wait for the broker to answer where a topic begins and ends.
 const BROKER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -116,24 +121,6 @@ pub struct Scan {
     total: u64,
     /// The number of offsets that were read.
     read: u64,
-}
-
-/// A consumer that is closed on a separate thread, because closing takes a tenth of a second or more and has no result.
-struct ClosedInBackground(Option<BaseConsumer<Logging>>);
-
-impl std::ops::Deref for ClosedInBackground {
-    type Target = BaseConsumer<Logging>;
-    fn deref(&self) -> &Self::Target {
-        self.0.as_ref().expect("only drop takes the consumer")
-    }
-}
-
-impl Drop for ClosedInBackground {
-    fn drop(&mut self) {
-        let consumer = self.0.take();
-        // If no thread can be created, the closure is dropped here, and with it the consumer.
-        let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(consumer));
-    }
 }
 
 impl Scan {
@@ -259,42 +246,6 @@ impl Scan {
         }
         Ok(None)
     }
-}
-
-/// The prefix of the cluster id of the in-process broker of librdkafka.
-const IN_PROCESS_BROKER: &str = "mockCluster";
-
-/// The offset at which to begin in each partition. A partition that is absent begins at its oldest record.
-fn starts(
-    consumer: &BaseConsumer<Logging>,
-    topic: &str,
-    numbers: &[i32],
-    start: Start,
-) -> Result<HashMap<i32, i64>, KafkaError> {
-    // If the topic has few partitions, a reader may have none.
-    if numbers.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let at_ms = match start {
-        Start::Oldest => return Ok(HashMap::new()),
-        Start::At(at_ms) => at_ms,
-    };
-    // The in-process broker of `dev` answers every time with the end of the partition, so read everything instead.
-    let cluster = consumer.client().fetch_cluster_id(BROKER_TIMEOUT);
-    if cluster.is_some_and(|id| id.starts_with(IN_PROCESS_BROKER)) {
-        return Ok(HashMap::new());
-    }
-    let mut times = TopicPartitionList::new();
-    for number in numbers {
-        times.add_partition_offset(topic, *number, Offset::Offset(at_ms))?;
-    }
-    let found = consumer.offsets_for_times(times, BROKER_TIMEOUT)?;
-    let offset = |offset| match offset {
-        Offset::Offset(offset) => offset,
-        // No record is that new.
-        _ => i64::MAX,
-    };
-    Ok(found.elements().iter().map(|element| (element.partition(), offset(element.offset()))).collect())
 }
 
 /// Advances a partition to the offset `to`, and decrements `open` when it reaches its end.

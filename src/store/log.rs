@@ -7,7 +7,7 @@ use crate::clock::millis;
 use crate::config;
 use crate::webhook::WebhookId;
 
-pub use entry::{Logged, LoggedAttempt, NewLogEntry};
+pub use entry::{LogEntry, Logged, LoggedAttempt};
 pub use entry_id::EntryId;
 pub use read::{DeliveryLog, Filter, LogPage};
 

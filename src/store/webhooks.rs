@@ -1,9 +1,10 @@
 //! The webhooks in Redis. One script makes each change, increments the version, updates the count and announces the
 //! change.
 
+mod listing;
 mod scripts;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use redis::{AsyncCommands as _, RedisResult, Script, Value};
@@ -13,27 +14,15 @@ use super::reading::{StoreSummary, Version};
 use super::{Keys, StoreError, is_away, replaced};
 use crate::clock::rfc3339;
 use crate::delivery::DeliveryId;
-use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
+pub use listing::Listing;
+use listing::readable;
 
 /// Access to the webhooks in Redis.
 #[derive(Clone)]
 pub struct WebhookStore {
     connection: Connection,
     keys: Keys,
-}
-
-/// All webhooks that Redis holds.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// The webhooks that this version can read, oldest first.
-    pub webhooks: Vec<Webhook>,
-    /// The webhooks that this version cannot read, by id.
-    pub unsupported: Vec<Unsupported>,
-    /// The names of entries that are not webhooks of any version, because the names are not ids.
-    pub foreign: Vec<String>,
-    /// The names of all entries.
-    pub names: HashSet<String>,
 }
 
 /// The state of the store after a webhook was added.
@@ -221,7 +210,7 @@ impl WebhookStore {
     /// # Errors
     /// Errors of Redis.
     pub async fn listing(&self) -> RedisResult<Listing> {
-        Ok(listing(self.connection.clone().hgetall(self.keys.webhooks()).await?))
+        Ok(Listing::read(self.connection.clone().hgetall(self.keys.webhooks()).await?))
     }
 
     /// All webhooks and the metadata of the store, read in one transaction.
@@ -233,7 +222,7 @@ impl WebhookStore {
         pipe.atomic();
         self.query_metadata(&mut pipe).cmd("HGETALL").arg(self.keys.webhooks());
         let (mut peek, entries) = self.answers(&pipe).await?;
-        let listing = listing(redis::from_redis_value(entries)?);
+        let listing = Listing::read(redis::from_redis_value(entries)?);
         peek.found = listing.names.len() as u64;
         Ok((peek, listing))
     }
@@ -278,29 +267,4 @@ impl WebhookStore {
         let declared = optional(declared).and_then(|text| text.parse().ok());
         Ok((StoreSummary { version, count, declared, found: 0 }, last.extract_error()?))
     }
-}
-
-fn readable(id: WebhookId, json: &[u8]) -> Result<Webhook, StoreError> {
-    serde_json::from_slice(json)
-        .map_err(|error| StoreError::Unreadable { id, problem: Unsupported::read(id, json, &error).problem })
-}
-
-fn listing(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Listing {
-    let mut listing = Listing::default();
-    for (name, json) in entries {
-        let name = String::from_utf8_lossy(&name).into_owned();
-        listing.names.insert(name.clone());
-        let Ok(id) = name.parse::<WebhookId>() else {
-            listing.foreign.push(name);
-            continue;
-        };
-        match serde_json::from_slice::<Webhook>(&json) {
-            // Deliveries and changes use the name of the entry, so it overrides the id in the JSON.
-            Ok(webhook) => listing.webhooks.push(Webhook { id, ..webhook }),
-            Err(error) => listing.unsupported.push(Unsupported::read(id, &json, &error)),
-        }
-    }
-    listing.webhooks.sort_by(|a, b| (&a.created_at, a.id).cmp(&(&b.created_at, b.id)));
-    listing.unsupported.sort_by_key(|unsupported| unsupported.id);
-    listing
 }

@@ -1,4 +1,4 @@
-//! What people say of a webhook: all of a new one, or what changes of an old one.
+//! The fields of a new webhook, or the fields to change in an existing one, as people send them.
 
 use std::num::NonZeroU32;
 
@@ -11,41 +11,41 @@ use crate::config::MASK;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
 
-/// What isn't said stays as it is; null takes away.
+/// A new webhook, or a change of one. Fields that are left out stay unchanged, and null removes a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Draft {
-    /// Where requests go; needed for a new one.
+    /// The URL that requests go to; needed for a new webhook.
     pub url: Option<String>,
-    /// What to be told of; needed for a new one.
+    /// The event types to subscribe to; needed for a new webhook.
     #[schema(value_type = Option<Vec<EventType>>)]
     pub events: Option<Vec<String>>,
-    /// Signs every request; null for unsigned ones.
-    #[serde(deserialize_with = "said")]
+    /// The secret that signs every request; null for unsigned requests.
+    #[serde(deserialize_with = "some_or_null")]
     #[schema(value_type = Option<String>)]
     pub secret: Option<Option<String>>,
-    /// For people.
-    #[serde(deserialize_with = "said")]
+    /// A note for people.
+    #[serde(deserialize_with = "some_or_null")]
     #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
-    /// false: nothing is sent, and what waits is dropped.
+    /// Whether the webhook gets events. If it is false, nothing is sent, and waiting deliveries are dropped.
     pub active: Option<bool>,
-    /// What the body looks like; what isn't said follows the URL: `slack` where that is Slack's, else `optio`.
+    /// The format of the body. If it is left out, it follows the URL: `slack` for Slack's hosts, otherwise `optio`.
     pub format: Option<PayloadFormat>,
-    /// Requests a second at the most; null for no limit.
-    #[serde(deserialize_with = "said")]
+    /// The highest number of requests per second; null for no limit.
+    #[serde(deserialize_with = "some_or_null")]
     #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<Option<u32>>,
 }
 
 impl Draft {
-    /// A new webhook.
+    /// Creates a webhook from the draft.
     ///
     /// # Errors
-    /// [`BadWebhook`] names the first field that is missing or can't be read.
+    /// Returns [`BadWebhook`], which names the first field that is missing or can't be read.
     pub fn create(&self, now_ms: i64) -> Result<Webhook, BadWebhook> {
         let Some(url) = &self.url else {
-            return Err(bad("url", "is needed: where requests go, like https://example.com/hooks"));
+            return Err(bad("url", "is needed: the URL that requests go to, such as https://example.com/hooks"));
         };
         let Some(events) = &self.events else {
             return Err(bad("events", &format!("is needed: a list of one or more of {}", all_events())));
@@ -59,7 +59,7 @@ impl Draft {
         Ok(webhook)
     }
 
-    /// Whether it says nothing at all, or nothing but the mask of a secret.
+    /// Whether the draft changes nothing: it has no fields, or only the mask of a secret.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let masked = self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK));
@@ -67,14 +67,15 @@ impl Draft {
         rest == Self::default()
     }
 
-    /// Changes what is said. Enabling one that was disabled takes its reason away.
+    /// Applies the draft to a webhook. A draft that sets `active` also removes the reason why the webhook was disabled.
     ///
     /// # Errors
-    /// [`BadWebhook`] names the first field that can't be read; `webhook` may be half changed then.
+    /// Returns [`BadWebhook`], which names the first field that can't be read. `webhook` may be partly changed then, so
+    /// discard it.
     pub fn apply(&self, webhook: &mut Webhook, now_ms: i64) -> Result<(), BadWebhook> {
         if let Some(url) = &self.url {
             let url = read_url(url)?;
-            // Chosen again, unless it was chosen against what fits the URL before.
+            // The format follows the URL, unless a person chose another one than the default for the previous URL.
             if url != webhook.url && webhook.format == PayloadFormat::preset(&webhook.url) {
                 webhook.format = PayloadFormat::preset(&url);
             }
@@ -83,7 +84,7 @@ impl Draft {
         if let Some(events) = &self.events {
             webhook.events = read_events(events)?;
         }
-        // A client that sends back what it was shown means no change.
+        // A client that sends the mask back means no change.
         if let Some(secret) = self.secret.as_ref().filter(|secret| secret.as_deref() != Some(MASK)) {
             webhook.secret.clone_from(secret);
             webhook.previous_secret = None;
@@ -117,7 +118,7 @@ fn bad(field: &'static str, problem: &str) -> BadWebhook {
 fn read_url(text: &str) -> Result<Url, BadWebhook> {
     let text = text.trim();
     text.parse().map_err(|error| {
-        bad("url", &format!("{text:?} isn't a URL ({error}); allowed is one like https://example.com/hooks"))
+        bad("url", &format!("{text:?} isn't a URL ({error}); use one such as https://example.com/hooks"))
     })
 }
 
@@ -137,8 +138,8 @@ fn all_events() -> String {
     EventType::ALL.map(EventType::as_str).join(", ")
 }
 
-/// A field that is there, be it null.
-fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// Reads a field that is present. Null becomes `Some(None)`, while a field that is left out becomes `None`.
+fn some_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_stays_and_null_takes_away() {
+    fn a_field_that_is_left_out_is_unchanged_and_null_removes_a_value() {
         let mut webhook = sample();
         draft(r#"{"description":null,"ratePerSecond":null}"#).apply(&mut webhook, 1).unwrap();
         assert_eq!((webhook.description, webhook.rate_per_second), (None, None));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_that_comes_back_changes_nothing_and_is_no_secret_of_a_new_one() {
+    fn a_mask_changes_nothing_and_is_refused_for_a_new_webhook() {
         let mut webhook = sample();
         draft(r#"{"secret":"••••••"}"#).apply(&mut webhook, 1).unwrap();
         assert_eq!(webhook.secret.as_deref(), Some("s"));
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_missing_or_wrong_is_named_with_what_is_allowed() {
+    fn an_error_names_the_field_and_what_is_allowed() {
         let error = |json| draft(json).create(0).unwrap_err().to_string();
         assert!(error("{}").starts_with("url: is needed"));
         assert!(error(r#"{"url":"https://example.com/"}"#).starts_with("events: is needed"));
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_is_chosen_again_when_the_url_changes_unless_it_was_chosen_against_the_url() {
+    fn the_format_follows_a_changed_url_unless_a_person_chose_another() {
         let slack = r#""url":"https://HOOKS.slack.com.:443/triggers/T/1/x""#;
         let mut webhook = sample();
         let mut change = |json: &str| {
@@ -195,13 +196,14 @@ mod tests {
         assert_eq!(change(r#"{"description":"d"}"#), PayloadFormat::Slack);
         assert_eq!(change(r#"{"url":"https://example.com/other"}"#), PayloadFormat::Optio);
         assert_eq!(change(r#"{"url":"https://chat.example.com/","format":"slack"}"#), PayloadFormat::Slack);
-        assert_eq!(change(r#"{"url":"https://chat.example.com/moved"}"#), PayloadFormat::Slack, "it was chosen");
+        assert_eq!(change(r#"{"url":"https://chat.example.com/moved"}"#), PayloadFormat::Slack, "a person chose it");
         assert_eq!(change(&format!(r#"{{{slack},"format":"optio"}}"#)), PayloadFormat::Optio);
-        assert_eq!(change(r#"{"url":"https://hooks.slack.com/services/T/B/y"}"#), PayloadFormat::Optio, "so was this");
+        let format = change(r#"{"url":"https://hooks.slack.com/services/T/B/y"}"#);
+        assert_eq!(format, PayloadFormat::Optio, "a person chose it");
     }
 
     #[test]
-    fn what_would_change_nothing_is_noticed_and_an_unknown_field_is_named() {
+    fn a_draft_without_changes_is_empty_and_an_unknown_field_is_refused() {
         assert!(draft("{}").is_empty() && draft(r#"{"secret":"••••••"}"#).is_empty());
         for json in [r#"{"secret":null}"#, r#"{"active":true}"#, r#"{"secret":"••••••","description":null}"#]
         {
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_of_slack_presets_its_format() {
+    fn a_slack_url_gets_the_slack_format_by_default() {
         let json = r#"{"url":"https://hooks.slack.com/services/T/B/x","events":["task.failed"]}"#;
         assert_eq!(draft(json).create(0).unwrap().format, PayloadFormat::Slack);
         assert_eq!(sample().format, PayloadFormat::Optio);

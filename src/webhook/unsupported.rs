@@ -1,7 +1,8 @@
-//! A webhook that this version can't read: a newer one wrote it, with an event type or a format of its own.
+//! An unsupported webhook: a newer version wrote it, for example with a new event type or format, and this version
+//! can't read it.
 //!
-//! Nothing can be sent to it, and nothing of it may be lost: its deliveries wait until a version that can read it
-//! takes over, or until it is changed or removed.
+//! Nothing can be sent to it, and none of its deliveries may be lost. They wait until a version that can read the
+//! webhook takes over, or until the webhook is changed or removed.
 
 use serde_json::Value;
 use url::Url;
@@ -10,29 +11,29 @@ use super::WebhookId;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
 
-/// Characters of what is wrong that are shown.
+/// The longest problem that is shown, in characters.
 const PROBLEM_MAX: usize = 200;
 
-/// What a body looks like depends on these.
+/// The format and the URL, on which the body of a request depends.
 pub type Shape = (PayloadFormat, Url);
 
-/// What can be told of such a webhook.
+/// The readable part of an unsupported webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
-    /// Its identity.
+    /// The webhook's identity.
     pub id: WebhookId,
-    /// What can't be read, for people; without its secret.
+    /// Why the webhook can't be read, for people and without its secret.
     pub problem: String,
-    /// What its body looks like and where it goes, if both can be read.
+    /// The format and the URL, if both can be read.
     pub shape: Option<Shape>,
-    /// Whether it is active, as far as can be told.
+    /// Whether the webhook is active. It counts as active unless `active` is false.
     pub active: bool,
-    /// Those of its events that this version knows; None where it may want any.
+    /// The event types that the webhook subscribes to and this version knows, or `None` if they can't be read.
     events: Option<Vec<EventType>>,
 }
 
 impl Unsupported {
-    /// Reads what can be read of it. `problem` is why the whole can't be.
+    /// Reads the readable part of a webhook. `problem` is the error of reading the whole webhook.
     #[must_use]
     pub fn read(id: WebhookId, json: &[u8], problem: &serde_json::Error) -> Self {
         let value: Value = serde_json::from_slice(json).unwrap_or_default();
@@ -40,7 +41,8 @@ impl Unsupported {
         let url = value.get("url").and_then(|url| serde_json::from_value(url.clone()).ok());
         Self {
             id,
-            // Serde echoes the value that it can't read: bounded, and never the secret's, which is any text.
+            // Serde repeats the value that it can't read, so the text is bounded. A secret isn't repeated, because any
+            // text can be read as a secret.
             problem: problem.to_string().chars().take(PROBLEM_MAX).collect(),
             shape: format.zip(url),
             active: value.get("active") != Some(&Value::Bool(false)),
@@ -48,14 +50,15 @@ impl Unsupported {
         }
     }
 
-    /// Whether it may want to be told of `event`.
+    /// Whether the webhook may subscribe to `event`.
     #[must_use]
     pub fn may_want(&self, event: EventType) -> bool {
         self.active && self.events.as_ref().is_none_or(|events| events.contains(&event))
     }
 }
 
-/// None where the list can't be read: then any event may be wanted. A type of a newer version has no events here.
+/// Returns the event types that this version knows, or `None` if the list can't be read. In that case the webhook may
+/// subscribe to any event. Event types of a newer version are left out, because this version has no such events.
 fn known_events(webhook: &Value) -> Option<Vec<EventType>> {
     let events = webhook.get("events")?.as_array()?;
     let names: Option<Vec<&str>> = events.iter().map(Value::as_str).collect();
@@ -66,7 +69,7 @@ fn known_events(webhook: &Value) -> Option<Vec<EventType>> {
 mod tests {
     use super::*;
 
-    fn held(json: &str) -> Unsupported {
+    fn unsupported(json: &str) -> Unsupported {
         let id = WebhookId(uuid::Uuid::from_u128(1));
         Unsupported::read(
             id,
@@ -76,17 +79,17 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_of_it_says_which_events_it_may_want() {
-        let newer = held(
+    fn the_readable_part_decides_which_events_a_webhook_may_want() {
+        let newer = unsupported(
             r#"{"events":["task.failed","task.archived"],"format":"optio","url":"https://example.com/","active":true}"#,
         );
         assert!(newer.may_want(EventType::TaskFailed) && !newer.may_want(EventType::TaskCompleted));
         assert_eq!(newer.shape.map(|(format, _)| format), Some(PayloadFormat::Optio));
         for any in ["", "{", "[]", "null", r#"{"events":"all"}"#, r#"{"events":[{"type":"task.failed"}]}"#, "{}"] {
-            assert!(held(any).may_want(EventType::TaskCompleted), "{any}");
+            assert!(unsupported(any).may_want(EventType::TaskCompleted), "{any}");
         }
-        assert_eq!(held(r#"{"format":"teams"}"#).shape, None);
-        assert!(!held(r#"{"active":false,"format":"teams"}"#).may_want(EventType::TaskFailed));
-        assert!(held(&format!(r#"{{"id":"{}"}}"#, "x".repeat(9_000))).problem.len() <= PROBLEM_MAX);
+        assert_eq!(unsupported(r#"{"format":"teams"}"#).shape, None);
+        assert!(!unsupported(r#"{"active":false,"format":"teams"}"#).may_want(EventType::TaskFailed));
+        assert!(unsupported(&format!(r#"{{"id":"{}"}}"#, "x".repeat(9_000))).problem.len() <= PROBLEM_MAX);
     }
 }

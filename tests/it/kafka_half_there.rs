@@ -35,7 +35,7 @@ async fn a_worker_that_stood_still_repeats_at_most_in_flight_max_attempts() {
     frozen.signal("-CONT");
     world.receiver.delivered(3_000).await;
     world.settled().await;
-    assert!(frozen.log().contains("stood still"), "the worker has noticed");
+    assert!(frozen.log().contains("stood still"), "the worker has noticed the standstill");
     let mut seen = HashSet::new();
     let repeated = world
         .receiver

@@ -11,6 +11,7 @@ mod delivering;
 mod hostile;
 mod isolating;
 mod kafka_half_there;
+mod layout;
 mod outages;
 mod people;
 mod records;

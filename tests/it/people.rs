@@ -216,10 +216,10 @@ async fn ten_failures_and_ten_successes_open_no_circuit_and_defer_nothing() {
         let before = world.receiver.count();
         world.emit(EventType::TaskCompleted, count).await;
         world.receiver.arrived(before + count).await;
-        world.committed(world.names().events_group(), vec![world.names().events().to_owned()]).await;
+        world.events_committed().await;
     }
     let metrics = worker.page("/metrics").await.unwrap().1;
-    assert!(!metrics.contains("circuit_open") && !worker.log().contains("left alone"), "{metrics}");
+    assert!(!metrics.contains("circuit_open") && !worker.log().contains("circuit opened"), "{metrics}");
 }
 
 /// Settings with which circuits open early and stay open for longer than any test.

@@ -199,7 +199,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_shortened() {
     assert_eq!((shortened.payload().unwrap().len(), shortened.key()), (4_096, Some(&b"k"[..])));
     assert!(has_odd_header(shortened) && header(shortened, "optio-source-offset") == offset.to_string());
     let detail = header(shortened, "optio-dead-detail");
-    assert!(detail.contains(&format!("the original stands at {}/0/{offset}", world.names().events())), "{detail}");
+    assert!(detail.contains(&format!("the original is at {}/0/{offset}", world.names().events())), "{detail}");
     assert!(
         dead.iter().any(|dead| header(dead, "optio-shortened-from") == "6"),
         "the headers of this record were too large"

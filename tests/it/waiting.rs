@@ -217,10 +217,10 @@ async fn after_lost_offsets_the_setting_decides_where_the_group_starts() {
     world.receiver.delivered(25).await;
     world.settled().await;
     assert_eq!(world.receiver.count(), 25, "past events aren't sent again");
-    let said = format!(
+    let warning = format!(
         "group {group}-latest has no committed offsets although its topics have 20 records and there are 1 webhooks"
     );
-    assert!(worker.log().contains(&said), "{}", worker.log());
+    assert!(worker.log().contains(&warning), "{}", worker.log());
     assert!(worker.terminate().await.success());
 
     world.set("kafka.group", &format!("{group}-refuse"));

@@ -70,7 +70,7 @@ pub async fn list(
     let webhook = admin.find(&id).await?;
     let filter = Filter { success: query.success, event: query.event };
     let page = admin.log.page(webhook.id, filter, before, limit).await?;
-    let deliveries = page.entries.iter().map(crate::store::log::NewLogEntry::shown).collect();
+    let deliveries = page.entries.iter().map(crate::store::log::LogEntry::shown).collect();
     Ok(Json(DeliveriesAnswer { deliveries, next: page.next.map(|next| next.to_string()) }).into_response())
 }
 

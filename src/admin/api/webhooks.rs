@@ -18,13 +18,13 @@ use crate::event::EventType;
 use crate::signature;
 use crate::store::log;
 use crate::webhook::draft::Draft;
-use crate::webhook::{Shown, Webhook, WebhookId};
+use crate::webhook::{Webhook, WebhookId, WebhookView};
 
 /// All webhooks.
 #[derive(Serialize, ToSchema)]
 pub struct Webhooks {
     /// The webhooks, oldest first.
-    webhooks: Vec<Shown>,
+    webhooks: Vec<WebhookView>,
     /// The webhooks that this version can't read. Events for them wait. Left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<Unreadable>,
@@ -47,7 +47,7 @@ pub struct Unreadable {
 #[derive(Serialize, ToSchema)]
 #[schema(as = One)]
 pub struct WebhookAnswer {
-    webhook: Shown,
+    webhook: WebhookView,
     /// A note that the store seems to have lost other webhooks. Only adding a webhook answers with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
@@ -63,7 +63,7 @@ impl From<&Webhook> for WebhookAnswer {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rotated {
-    webhook: Shown,
+    webhook: WebhookView,
     /// The new secret, if the request gave none. It is shown here and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     generated_secret: Option<String>,

@@ -73,13 +73,18 @@
 
   function preset(input) {
     const select = input.form.elements.namedItem("format");
-    const isSlack = () => /^\s*https?:\/\/hooks\.slack(-gov)?\.com\.?(:\d+)?(\/|\s*$)/i.test(input.value);
-    let touched = false, slack = isSlack(), before = select.value;
+    // Each option names the hosts whose URLs preset it.
+    const fitting = () => {
+      const text = input.value.trim();
+      const host = URL.canParse(text) ? new URL(text).hostname.replace(/\.$/, "") : "";
+      return [...select.options].find((option) => option.dataset.hosts?.split(" ").includes(host))?.value;
+    };
+    let touched = false, preset = fitting(), before = select.value;
     select.addEventListener("change", () => (touched = true));
     input.addEventListener("input", () => {
-      if (touched || isSlack() === slack) return;
-      slack = !slack;
-      select.value = slack ? "slack" : before;
+      if (touched || fitting() === preset) return;
+      preset = fitting();
+      select.value = preset ?? before;
     });
   }
 

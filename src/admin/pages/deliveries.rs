@@ -14,7 +14,7 @@ use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
 use crate::admin::state::Shared;
 use crate::event::EventType;
-use crate::store::log::{EntryId, Filter, NewLogEntry};
+use crate::store::log::{EntryId, Filter, LogEntry};
 
 /// The number of attempts on a page.
 const PAGE_LEN: usize = 50;
@@ -134,7 +134,7 @@ fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
 }
 
 /// An attempt as a row of the table, also for the live view.
-pub fn row(entry: &NewLogEntry<'_>) -> Markup {
+pub fn row(entry: &LogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     let address = format!("/settings/webhooks/{}/deliveries/{}", entry.webhook_id, entry.id);
     html! {
@@ -149,7 +149,7 @@ pub fn row(entry: &NewLogEntry<'_>) -> Markup {
     }
 }
 
-fn result(entry: &NewLogEntry<'_>) -> Markup {
+fn result(entry: &LogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     html! {
         @match (logged.success, logged.status_code) {

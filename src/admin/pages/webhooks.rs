@@ -60,11 +60,7 @@ impl Entered {
                 )
             })?),
         };
-        let format = match self.format.as_deref() {
-            Some("slack") => Some(PayloadFormat::Slack),
-            Some("optio") => Some(PayloadFormat::Optio),
-            _ => None,
-        };
+        let format = self.format.as_deref().and_then(PayloadFormat::named);
         Ok(Draft {
             url: Some(self.url.clone()),
             events: Some(self.events.clone()),
@@ -83,17 +79,9 @@ impl Entered {
             description: webhook.description.clone().unwrap_or_default(),
             secret: String::new(),
             events: webhook.events.iter().map(|event| event.as_str().to_owned()).collect(),
-            format: Some(format_name(webhook.format).to_owned()),
+            format: Some(webhook.format.as_str().to_owned()),
             rate_per_second: webhook.rate_per_second.map_or(String::new(), |rate| rate.to_string()),
         }
-    }
-}
-
-/// The value of a format in forms.
-fn format_name(format: PayloadFormat) -> &'static str {
-    match format {
-        PayloadFormat::Optio => "optio",
-        PayloadFormat::Slack => "slack",
     }
 }
 
@@ -250,8 +238,11 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
             select #format name="format" {
                 @let selected = entered.format.as_deref().unwrap_or_default();
                 @if is_new { (option("", "Chosen by the URL", selected)) }
-                (option("optio", "Optio's JSON payload", selected))
-                (option("slack", "Slack message", selected))
+                @for format in PayloadFormat::ALL {
+                    option value=(format.as_str()) data-hosts=(format.hosts().join(" ")) selected[format.as_str() == selected] {
+                        (format.label())
+                    }
+                }
             }
             p .hint { "Slack's incoming webhooks (hooks.slack.com) need a Slack message. Triggers of Slack workflows get the same content as variables. Unless you choose a format, it follows the URL." }
         }

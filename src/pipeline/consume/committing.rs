@@ -1,7 +1,7 @@
-//! Commits on a thread of its own.
+//! Commits offsets on a separate thread.
 //!
-//! rdkafka reports no result of an asynchronous commit (rust-rdkafka 856). A synchronous one on the poll thread would
-//! stop polling for a round trip, or for as long as the broker is away.
+//! rdkafka reports no result of an asynchronous commit (rust-rdkafka issue 856). A synchronous commit on the poll
+//! thread would stop polling for a round trip, or for as long as the broker is away.
 
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -20,7 +20,7 @@ pub(super) struct Committing {
     thread: JoinHandle<()>,
 }
 
-/// How long the end waits for a commit that is in flight.
+/// The longest wait at the end for a commit that is in flight.
 const COMMITTING_ENDS_MAX: Duration = Duration::from_secs(2);
 
 impl Committing {
@@ -46,8 +46,8 @@ impl Committing {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the thread, and waits a moment for it: the poll thread must be the last to drop the consumer, because dropping
-    /// it leaves the group.
+    /// Ends the thread, and waits a moment for it. The poll thread must be the last one to drop the consumer, because
+    /// that drop leaves the group.
     pub(super) fn end(self) {
         drop(self.stop);
         let deadline = Instant::now() + COMMITTING_ENDS_MAX;

@@ -1,4 +1,5 @@
-//! What a poll thread makes of its records: events are decoded, retries wait until they are due.
+//! Decodes the records that a poll thread reads, and lets deliveries from the retry tiers and the replay topic wait
+//! until they are due.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,20 +21,20 @@ use crate::position::{Offset, RecordPosition, TimestampMs};
 use crate::record::{self, LastError, UnreadOrigin};
 use crate::topics::{self, Names};
 
-/// What kind of records a thread reads.
+/// The kind of records that a poll thread reads.
 pub enum Intake {
     /// Task transitions.
     Events {
         /// `events.bytes_max`, `delivery.payload_max`
         limits: Limits,
     },
-    /// Retry tiers.
+    /// Deliveries in the retry tiers and the replay topic.
     Retries(Retries),
 }
 
 type Waiting = (Arc<Delivery>, LastError, Arc<Receipt>);
 
-/// A record as it was read.
+/// A record that was read.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a> {
     key: Option<&'a [u8]>,
@@ -44,7 +45,7 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// As the consumer has it.
+    /// Borrows the parts of a consumer's message.
     pub(super) fn of(message: &'a BorrowedMessage<'_>) -> Self {
         Self {
             key: message.key(),
@@ -56,30 +57,32 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What one record turns out to be.
+/// The result of decoding one record.
 enum Read {
-    /// It goes on at once.
+    /// The record goes on at once.
     Ready(Incoming),
-    /// It waits until it is due, Unix milliseconds.
+    /// The delivery waits until it is due, in Unix milliseconds.
     Waits(Box<Delivery>, i64, LastError),
 }
 
-/// The windows of the tiers' partitions, and of the replays'.
+/// The windows of the partitions of the retry tiers and the replay topic.
 pub struct Retries {
     config: Arc<Config>,
     names: Names,
     limits: Limits,
-    /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
+    /// The windows by the address of their partition. Each entry keeps its partition alive, so that no other partition
+    /// can have the same address.
     windows: HashMap<usize, (Arc<Partition>, Window<Waiting>)>,
-    /// Which window is served first; moves on, so that one with very much that is due doesn't hold up the others.
+    /// The window that is served first. It changes each time, so that a window with a large backlog doesn't hold up
+    /// others.
     turn: usize,
 }
 
-/// Bytes that a waiting delivery takes beside its body.
+/// The approximate bytes that a waiting delivery takes in addition to its body.
 const DELIVERY_BYTES: usize = 512;
 
 impl Retries {
-    /// For the tiers of these settings.
+    /// Creates the intake of the retry tiers and the replay topic.
     #[must_use]
     pub fn new(config: &Arc<Config>) -> Self {
         let names = Names::new(config);
@@ -96,10 +99,10 @@ impl Retries {
         }
     }
 
-    /// A replayed record that couldn't be read: through the decoder that it came to first, again.
+    /// Decodes a replayed record that could not be read before. It goes through the decoder of its original topic.
     fn unread(&self, record: &Record<'_>, partition: &Arc<Partition>) -> Incoming {
         let Some(origin) = record::unread_origin(record.headers) else {
-            return malformed(record, here(record, partition), "a replay that doesn't say where it comes from");
+            return malformed(record, here(record, partition), "a replayed record without its original position");
         };
         if !self.names.is_waiting(&origin.source.topic) {
             return transition(record, origin, self.limits);
@@ -120,15 +123,15 @@ impl Retries {
         window
     }
 
-    /// Bytes that a window may hold now which holds `own`.
+    /// The bytes that a window may hold, if it holds `own` now.
     fn bytes_part(&self, own: usize) -> usize {
-        let held = self.windows.values().map(|(_, window)| window.bytes()).sum();
-        bytes_part(self.config.worker.waiting_bytes_max, self.windows.len(), held, own)
+        let used = self.windows.values().map(|(_, window)| window.bytes()).sum();
+        bytes_part(self.config.worker.waiting_bytes_max, self.windows.len(), used, own)
     }
 }
 
 impl Intake {
-    /// How long a poll may wait.
+    /// The time that a poll may wait, at most `longest`.
     pub(super) fn wait(&self, longest: Duration) -> Duration {
         let Self::Retries(retries) = self else { return longest };
         let next = retries.windows.values().filter_map(|(_, window)| window.next_due_ms()).min();
@@ -136,7 +139,7 @@ impl Intake {
         next.map_or(longest, |due| left(due).min(longest))
     }
 
-    /// A record was read. Nothing that stands in it can stop the thread: what panics twice is malformed.
+    /// Takes a record that was read. No record stops the thread: a record whose decoding panics twice is malformed.
     pub(super) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
         let Some(receipt) = partition.open(Offset(record.offset), TimestampMs(timestamp_ms)) else { return };
@@ -158,8 +161,9 @@ impl Intake {
         }
     }
 
-    /// Moves what is due, and what is too far off, to `ready`, as long as that has room. `open_offsets_max` is the number of
-    /// open offsets at which a partition stops reading: before that, long waits below the others are moved on as well.
+    /// Moves deliveries to `ready` while it has room: those that are due, and those whose wait is too long for their
+    /// window. `open_offsets_max` is the number of open offsets at which a partition stops reading. At half of it, long
+    /// waits that block the watermark are moved as well.
     pub(super) fn release(&mut self, open_offsets_max: usize, ready: &mut Batch) {
         let Self::Retries(retries) = self else { return };
         let now = now_ms();
@@ -167,11 +171,11 @@ impl Intake {
         if count == 0 {
             return;
         }
-        let held: usize = retries.windows.values().map(|(_, window)| window.bytes()).sum();
+        let used: usize = retries.windows.values().map(|(_, window)| window.bytes()).sum();
         let (all, bytes_max) = (retries.windows.len(), retries.config.worker.waiting_bytes_max);
         let mut windows: Vec<&mut (Arc<Partition>, Window<Waiting>)> =
             retries.windows.values_mut().filter(|(_, window)| !window.is_empty()).collect();
-        // Equal shares first, then whatever is left to whoever has more.
+        // Each window first gets an equal share of the batch. The rest goes to windows that have more.
         windows.rotate_left(retries.turn % count);
         retries.turn = retries.turn.wrapping_add(1);
         let max = BATCH_MAX;
@@ -182,28 +186,26 @@ impl Intake {
                     let Some((delivery, last, receipt)) = window.pop_due(now) else { break };
                     ready.push(Incoming::Due { delivery, last }, receipt);
                 }
-                let part = bytes_part(bytes_max, all, held, window.bytes());
-                let half = half_open(partition, open_offsets_max);
+                let part = bytes_part(bytes_max, all, used, window.bytes());
+                let middle = middle_of_open(partition, open_offsets_max);
                 while ready.len() < max && !ready.is_full() {
-                    let blocking = half.and_then(|half| window.pop_blocking(now, half));
-                    let Some((due_at_ms, (delivery, last, receipt))) = blocking.or_else(|| window.pop_far(now, part))
-                    else {
-                        break;
-                    };
+                    let blocking = middle.and_then(|middle| window.pop_blocking(now, middle));
+                    let taken = blocking.or_else(|| window.pop_farthest(now, part));
+                    let Some((due_at_ms, (delivery, last, receipt))) = taken else { break };
                     ready.push(Incoming::DueLater { delivery, last, due_at_ms }, receipt);
                 }
             }
         }
     }
 
-    /// Whether a partition may not read on.
+    /// Whether a partition has to stop reading.
     pub(super) fn is_full(&self, partition: &Arc<Partition>) -> bool {
         let Self::Retries(retries) = self else { return false };
         let window = retries.windows.get(&Arc::as_ptr(partition).addr());
         window.is_some_and(|(_, window)| window.is_full(retries.bytes_part(window.bytes())))
     }
 
-    /// Forgets what waits of partitions that aren't ours any more.
+    /// Forgets the waiting deliveries of partitions that are no longer ours.
     pub(super) fn forget_closed(&mut self) {
         if let Self::Retries(retries) = self {
             retries.windows.retain(|_, (partition, _)| !partition.is_closed());
@@ -211,15 +213,15 @@ impl Intake {
     }
 }
 
-/// The middle of a partition's open offsets, once there are half as many as stop it.
-fn half_open(partition: &Arc<Partition>, open_offsets_max: usize) -> Option<i64> {
+/// The middle of a partition's open offsets, once there are half as many of them as stop it.
+fn middle_of_open(partition: &Arc<Partition>, open_offsets_max: usize) -> Option<i64> {
     if partition.open_offsets() < open_offsets_max / 2 {
         return None;
     }
     partition.span().map(|(low, end)| low + (end - low) / 2 + 1)
 }
 
-/// A task transition, as it came now or, replayed, from `origin`.
+/// Decodes a task transition. `origin` is the position at which it was first read.
 fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Incoming {
     let UnreadOrigin { source, timestamp_ms, replays } = &origin;
     match decode(record.value, source, TimestampMs(*timestamp_ms), limits) {
@@ -240,7 +242,7 @@ fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Inco
     }
 }
 
-/// Where a record stands that comes for the first time.
+/// The origin of a record that isn't a replay.
 fn here(record: &Record<'_>, partition: &Arc<Partition>) -> UnreadOrigin {
     UnreadOrigin {
         source: RecordPosition { topic: partition.topic.clone(), partition: partition.number, offset: record.offset },
@@ -257,7 +259,7 @@ fn unreadable(record: &Record<'_>, origin: UnreadOrigin, reason: DeadReason, det
     Incoming::Unreadable(Arc::new(Unreadable {
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
-        // What is replayed has ours behind its own.
+        // A replayed record has our headers after its own.
         headers: if record::is_replay_of_unread(record.headers) {
             record::untouched(record.headers)
         } else {
@@ -292,7 +294,7 @@ mod tests {
         Arc::new(Partition::new(topic.into(), 0, Committed::default(), STANDSTILL.clone()))
     }
 
-    /// A value that fits a header of ours, or nearly does, or is anything.
+    /// Header values: valid ones, nearly valid ones, and random bytes.
     fn value() -> impl Strategy<Value = Option<Vec<u8>>> {
         let sensible = prop::sample::select(vec![
             "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10",
@@ -350,8 +352,8 @@ mod tests {
             8 => ours.prop_map(|name| name.as_bytes().to_vec()),
             1 => prop::collection::vec(1_u8.., 0..12),
         ];
-        // All that a retry record needs, then whatever overrides it.
-        let whole = [
+        // All headers that a retry record needs. Further headers may override them.
+        let required = [
             ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
             ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
             ("optio-event", "task.failed"),
@@ -364,11 +366,11 @@ mod tests {
             ("optio-source-partition", "0"),
             ("optio-source-offset", "0"),
         ];
-        let whole: Headers =
-            whole.map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).to_vec();
-        (any::<bool>(), prop::collection::vec((key, value()), 0..8)).prop_map(move |(is_whole, more)| {
-            let begin = if is_whole { whole.clone() } else { Headers::new() };
-            [begin, more].concat()
+        let required: Headers =
+            required.map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).to_vec();
+        (any::<bool>(), prop::collection::vec((key, value()), 0..8)).prop_map(move |(has_required, more)| {
+            let first = if has_required { required.clone() } else { Headers::new() };
+            [first, more].concat()
         })
     }
 
@@ -387,7 +389,8 @@ mod tests {
         ]
     }
 
-    /// Everything that is made of a record on its way: bodies, the headers of a hand-off and of a dead letter, read back.
+    /// Makes everything that the pipeline makes of a record: bodies, and the headers of a hand-off and of a dead
+    /// letter. Reads them back as well.
     fn follow(incoming: &Incoming) {
         match incoming {
             Incoming::Event { event, traceparent, source, replays } => {
@@ -437,9 +440,9 @@ mod tests {
     }
 
     fn hand_over(delivery: &Delivery) {
-        let written = record::headers(delivery, Some(7), LastError::default());
-        let (read, due_at_ms, _) = record::read(Some(&delivery.body), Some(written.as_borrowed())).unwrap();
-        assert_eq!((&read, due_at_ms), (delivery, 7), "what is handed off comes back as it was");
+        let headers = record::headers(delivery, Some(7), LastError::default());
+        let (read, due_at_ms, _) = record::read(Some(&delivery.body), Some(headers.as_borrowed())).unwrap();
+        assert_eq!((&read, due_at_ms), (delivery, 7), "a hand-off reads back as it was written");
         let policy = crate::delivery::FatePolicy::new(&Config::built_in().delivery);
         let _ = (policy.too_old(delivery, now_ms()), policy.after_deferral(delivery, None, now_ms(), 0.5));
     }
@@ -447,18 +450,18 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
-        /// PROPTEST_CASES=1000000 asks for more.
+        /// `PROPTEST_CASES=1000000` runs more cases.
         #[test]
         fn no_record_of_any_topic_panics_on_its_way_to_a_hand_off(
-            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)), value in body(), of in headers(),
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)), value in body(), pairs in headers(),
             timestamp_ms in prop_oneof![any::<i64>(), Just(1_742_983_954_000), Just(1_742_983_954_000_000)],
             offset in prop_oneof![any::<i64>(), 0_i64..1_000],
         ) {
             let mut owned = OwnedHeaders::new();
-            for (key, value) in &of {
+            for (key, value) in &pairs {
                 headers::add(&mut owned, key, value.as_deref());
             }
-            let headers = (!of.is_empty()).then(|| owned.as_borrowed());
+            let headers = (!pairs.is_empty()).then(|| owned.as_borrowed());
             let record = Record { key: key.as_deref(), value: value.as_deref(), headers, offset, timestamp_ms };
             let config = Arc::new(Config::built_in());
             let events = Intake::Events { limits: Limits { record_max: 50_000, payload_max: 1_000 } };
@@ -471,7 +474,7 @@ mod tests {
                 let partition = assigned(topic);
                 let mut ready = Batch::default();
                 intake.take(&record, &partition, &mut ready);
-                // Two open offsets are half of what stops the partition: what waits for long is moved on.
+                // With two open offsets of at most two, long waits are moved on.
                 let _ = partition.open(Offset(offset.saturating_add(1)), TimestampMs(0));
                 let _ = intake.wait(Duration::from_secs(1));
                 intake.release(2, &mut ready);

@@ -1,4 +1,5 @@
-//! What is assigned, and the two ways that it ends: revoked (drained, committed) or lost (nothing committed).
+//! Rebalances: the assigned partitions, and the two ways in which an assignment ends. A revoked partition is drained
+//! and committed. Of a lost partition nothing is committed.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -20,18 +21,21 @@ use crate::pipeline::partition::{Committed, Partition};
 use crate::pipeline::standstill::Standstill;
 use crate::store::marks::MarkStreams;
 
-/// How long the committed offsets of new partitions are waited for.
+/// The assigned partitions, by topic and number.
+type ByPartition = HashMap<(Arc<str>, i32), Arc<Partition>>;
+
+/// The longest wait for the committed offsets of new partitions, and for other answers of the broker in a rebalance.
 const COMMITTED_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Rebalances {
-    assigned: Mutex<HashMap<(Arc<str>, i32), Arc<Partition>>>,
-    /// Held while offsets are being committed: an older commit must not land behind the last one of a revoke.
+    assigned: Mutex<ByPartition>,
+    /// Locked while offsets are committed, so that an older commit can't overwrite the last commit of a revoke.
     committing: Mutex<()>,
-    refused: Mutex<Outage>,
+    outage: Mutex<Outage>,
     parts: Parts,
 }
 
-/// What rebalances need.
+/// The parts that rebalances need.
 pub(super) struct Parts {
     pub(super) group: String,
     pub(super) drain_timeout: Duration,
@@ -65,9 +69,9 @@ impl ConsumerContext for Rebalances {
             if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
         };
         if let Err(error) = done {
-            tracing::error!(%error, "an assignment can't be taken over");
+            tracing::error!(%error, "an assignment can't be applied");
         }
-        // A pause survives an assignment on the same consumer: clear it, or nothing arrives.
+        // A pause outlasts a new assignment on the same consumer. Without the resume no record would arrive.
         if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS
             && list.count() > 0
             && let Err(error) = consumer.resume(list)
@@ -79,19 +83,19 @@ impl ConsumerContext for Rebalances {
 
 impl Rebalances {
     pub(super) fn new(parts: Parts) -> Self {
-        let refused = parts.conditions.outage(format!("kafka: commits of {}", parts.group), Severity::NotReady);
-        Self { assigned: Mutex::default(), committing: Mutex::default(), refused: Mutex::new(refused), parts }
+        let outage = parts.conditions.outage(format!("kafka: commits of {}", parts.group), Severity::NotReady);
+        Self { assigned: Mutex::default(), committing: Mutex::default(), outage: Mutex::new(outage), parts }
     }
 
-    /// Whether every partition that the client takes for assigned is known here: none of them was given up.
+    /// Whether every partition that the client counts as assigned is known here, so that none of them was given up.
     pub(super) fn has_all_of(&self, consumer: &BaseConsumer<Self>) -> bool {
         let Ok(list) = consumer.assignment() else { return false };
         let assigned = self.assigned();
         list.elements().iter().all(|one| assigned.contains_key(&(Arc::from(one.topic()), one.partition())))
     }
 
-    fn assigned(&self) -> std::sync::MutexGuard<'_, HashMap<(Arc<str>, i32), Arc<Partition>>> {
-        self.assigned.lock().expect("nothing panics while it holds the assignment")
+    fn assigned(&self) -> std::sync::MutexGuard<'_, ByPartition> {
+        self.assigned.lock().expect("no code panics while it holds this lock")
     }
 
     pub(super) fn partition(&self, message: &BorrowedMessage<'_>) -> Option<Arc<Partition>> {
@@ -105,12 +109,12 @@ impl Rebalances {
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
         let found = consumer
             .committed_offsets(list.clone(), COMMITTED_WAIT)
-            .inspect_err(|error| tracing::warn!(%error, "notes of earlier commits can't be read"))
+            .inspect_err(|error| tracing::warn!(%error, "the committed offsets can't be read"))
             .ok();
         let mut fresh = Vec::new();
         for element in list.elements() {
             let (topic, number) = (Arc::<str>::from(element.topic()), element.partition());
-            // What can't be read of one partition isn't the same as never committed.
+            // An offset that can't be read is not the same as one that was never committed.
             let element = found.as_ref().and_then(|found| found.find_partition(&topic, number));
             let element = element.filter(|element| element.error().is_ok());
             let offset = element.as_ref().map(|element| element.offset());
@@ -118,7 +122,7 @@ impl Rebalances {
             let is_fresh = offset == Some(Offset::Invalid);
             tracing::info!(%topic, partition = number, note = committed.note.is_some(), fresh = is_fresh, "partition assigned");
             if committed.marks_are_void && !is_fresh {
-                tracing::warn!(%topic, partition = number, ?offset, "the committed offset isn't from a worker: it is obeyed, and what is known to be settled above it is void");
+                tracing::warn!(%topic, partition = number, ?offset, "the committed offset doesn't come from a worker: it is obeyed, and marks above it are void");
             }
             let partition = Arc::new(Partition::new(topic.clone(), number, committed, self.parts.standstill.clone()));
             if let Some(Offset::Offset(offset)) = offset {
@@ -135,10 +139,11 @@ impl Rebalances {
         }
     }
 
-    /// Commits where reading begins in partitions without a commit. From then on a partition without one has lost it, or is
-    /// new, and marks of it are void; without this, a crash before the first commit would look the same.
+    /// Commits the offset at which reading begins in partitions without a commit. From then on, a partition without a
+    /// commit is new or has lost its commit, and its marks are void. Without this first commit, a crash before the next
+    /// one would look the same, although its marks are valid.
     fn commit_the_beginning(&self, consumer: &BaseConsumer<Self>, fresh: &[Arc<Partition>]) {
-        // This runs inside of a poll: what the broker doesn't say in time is left out.
+        // This runs inside `poll`. Partitions for which the broker doesn't answer in time are left out.
         let deadline = Instant::now() + COMMITTED_WAIT;
         for partition in fresh {
             let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
@@ -147,14 +152,15 @@ impl Rebalances {
             match consumer.fetch_watermarks(&partition.topic, partition.number, left) {
                 Ok((low, _)) => partition.begins_at(low, None),
                 Err(error) => {
-                    tracing::warn!(%error, topic = %partition.topic, partition = partition.number, "where a new partition begins can't be read")
+                    tracing::warn!(%error, topic = %partition.topic, partition = partition.number, "the lowest offset of a new partition can't be read")
                 }
             }
         }
         self.commit_of(consumer, fresh);
     }
 
-    /// Stop starting, finish what is in flight, commit, let go: in this order, so that the next owner repeats nothing.
+    /// Starts nothing more, waits for the work in flight, commits, and closes the partitions. In this order the next
+    /// owner repeats nothing.
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let leaving: Vec<Arc<Partition>> = list
             .elements()
@@ -166,7 +172,7 @@ impl Rebalances {
             partition.drain();
         }
         if lost {
-            tracing::warn!(partitions = leaving.len(), "partitions lost: nothing of them is committed");
+            tracing::warn!(partitions = leaving.len(), "partitions lost, nothing is committed");
         } else {
             self.settle_and_commit(consumer, &leaving, self.parts.drain_timeout);
         }
@@ -176,7 +182,8 @@ impl Rebalances {
         }
     }
 
-    /// Gives up everything without a commit: it isn't ours any more. What is in flight ends without touching offsets.
+    /// Gives up all partitions without a commit, because they are no longer ours. Work in flight ends without a change
+    /// of offsets.
     pub(super) fn give_up(&self) {
         let lost: Vec<Arc<Partition>> = self.assigned().drain().map(|(_, partition)| partition).collect();
         for partition in &lost {
@@ -185,11 +192,11 @@ impl Rebalances {
         }
         tracing::warn!(
             partitions = lost.len(),
-            "partitions given up: nothing of them is committed, and nothing more is started"
+            "partitions given up, nothing is committed or started any more"
         );
     }
 
-    /// Drains everything; how much was still in flight when the time was over.
+    /// Drains all partitions. Returns how many deliveries were still in flight when the time was over.
     pub(super) fn finish(&self, consumer: &BaseConsumer<Self>, drain_timeout: Duration) -> usize {
         let partitions = self.partitions();
         for partition in &partitions {
@@ -211,12 +218,13 @@ impl Rebalances {
         let deadline = Instant::now() + drain_timeout;
         let left = partitions.iter().map(|partition| partition.wait_until_quiet(deadline)).sum();
         if left > 0 {
-            tracing::warn!(in_flight = left, "the drain's time is over: what is in flight may be repeated");
+            tracing::warn!(in_flight = left, "the drain's time is over, and deliveries in flight may be repeated");
         }
-        // A commit that is under way may wait for a broker that is away: then the marks say what is settled.
+        // A commit that is under way may wait for a broker that is away. The last commit is then left out, and the
+        // marks say what is settled.
         match self.lock_commits(deadline.max(Instant::now() + COMMITTED_WAIT)) {
             Some(_committing) => self.commit_of(consumer, partitions),
-            None => tracing::warn!("the last commit is left out: another one hasn't come to its end"),
+            None => tracing::warn!("the last commit is left out, because another one hasn't ended"),
         }
         left
     }
@@ -231,9 +239,9 @@ impl Rebalances {
         }
     }
 
-    /// Commits what has changed. Blocks until the broker has it.
+    /// Commits the offsets and notes that have changed. Blocks until the broker has them.
     pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
-        let _committing = self.committing.lock().expect("nothing panics while it commits");
+        let _committing = self.committing.lock().expect("no code panics while it holds this lock");
         self.commit_of(consumer, &self.partitions());
     }
 
@@ -243,7 +251,8 @@ impl Rebalances {
         for partition in partitions {
             let Some((offset, note)) = partition.to_commit() else { continue };
             let mut element = list.add_partition(&partition.topic, partition.number);
-            // The offset of the next record to look at, as Kafka wants it: the watermark itself, never plus one.
+            // Kafka expects the offset of the next record to read. That is the watermark itself, never the watermark
+            // plus one.
             if let Err(error) = element.set_offset(Offset::Offset(offset)) {
                 tracing::error!(%error, offset, "an offset can't be committed");
                 continue;
@@ -254,12 +263,12 @@ impl Rebalances {
         if commits.is_empty() {
             return;
         }
-        // Synchronous: only so does rdkafka say whether the broker took it.
+        // The commit is synchronous, because rdkafka reports the result of no other commit.
         let committed = consumer.commit(&list, CommitMode::Sync);
-        let mut refused = self.refused.lock().expect("nothing panics while it holds the outage");
+        let mut outage = self.outage.lock().expect("no code panics while it holds this lock");
         match committed {
             Ok(()) => {
-                refused.over();
+                outage.over();
                 tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");
                 for (partition, offset, note) in commits {
                     if let Some(passed) = partition.committed(offset, note) {
@@ -271,24 +280,24 @@ impl Rebalances {
             }
             Err(error) => {
                 metrics::COMMIT_FAILURES.increment();
-                tracing::warn!(%error, group = self.parts.group, "offsets can't be committed; tried again");
-                refused.failed(error);
+                tracing::warn!(%error, group = self.parts.group, "offsets can't be committed, retrying");
+                outage.failed(error);
             }
         }
     }
 }
 
-/// What a committed offset and its metadata say of predecessors.
+/// The facts about predecessors that follow from a committed offset and its metadata.
 fn committed(offset: Option<Offset>, metadata: &str) -> Committed {
     match offset {
-        // A commit of ours always has a note.
+        // A commit of a worker always has a note.
         Some(Offset::Offset(offset)) => {
             let note = commit_note::decode(metadata, offset);
             Committed { marks_are_void: note.is_none(), note }
         }
-        // Never committed, lost, or of a topic that was made anew.
+        // The offset was never committed or was lost, or the topic was created again.
         Some(_) => Committed { note: None, marks_are_void: true },
-        // It can't be read now: the marks say what the note would have said.
+        // The offset can't be read now. The marks are used without a note.
         None => Committed { note: None, marks_are_void: false },
     }
 }

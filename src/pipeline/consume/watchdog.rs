@@ -1,7 +1,7 @@
-//! Notices a consumer that polls and reads nothing although records wait for it.
+//! Detects a consumer that polls but reads nothing, although records wait for it.
 //!
-//! Nothing in this program makes one, but clients of Kafka have been seen to do so after rebalances and broker failures
-//! (rust-rdkafka 638). Whoever operates it learns of it here instead of from its users.
+//! Nothing in this program causes that, but Kafka clients have stalled in this way after rebalances and broker failures
+//! (rust-rdkafka issue 638). `/readyz` shows it, so that operators know about it before users do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,41 +14,43 @@ use super::rebalance::Rebalances;
 use crate::conditions::{Conditions, Severity};
 use crate::pipeline::partition::Partition;
 
-/// How long the broker may take to say how far a partition goes.
+/// The time that the broker may take to name the end of a partition.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// What was seen of the partitions.
+/// The last observations of each partition.
 pub(super) struct Watchdog {
     stall_after: Duration,
     conditions: Conditions,
-    /// By the assignment's address; the entry keeps the assignment, so that no other can have it.
+    /// The observations by the address of their partition. Each entry keeps its partition alive, so that no other
+    /// partition can have the same address.
     seen: HashMap<usize, Seen>,
-    looked: Instant,
+    looked_at: Instant,
 }
 
 struct Seen {
     partition: Arc<Partition>,
-    /// Where reading had come to, and since when it has been there.
+    /// The offset after the last record that was read.
     end: Option<i64>,
+    /// The time since when `end` has not changed.
     since: Instant,
-    /// Where the partition ended when it was first found to stand still.
+    /// The end of the partition when it was first found to make no progress.
     high: Option<i64>,
     is_stalled: bool,
 }
 
 impl Watchdog {
     pub(super) fn new(stall_after: Duration, conditions: Conditions) -> Self {
-        Self { stall_after, conditions, seen: HashMap::new(), looked: Instant::now() }
+        Self { stall_after, conditions, seen: HashMap::new(), looked_at: Instant::now() }
     }
 
-    /// Looks at every partition, a few times within `kafka.stall_after`. Blocks on the network only for those that have stood
-    /// still for that long.
+    /// Looks at every partition, a few times within `kafka.stall_after`. Blocks on the network only for partitions that
+    /// have made no progress for that time.
     pub(super) fn look(&mut self, consumer: &BaseConsumer<Rebalances>) {
         let now = Instant::now();
-        if now.duration_since(self.looked) < self.stall_after / 4 {
+        if now.duration_since(self.looked_at) < self.stall_after / 4 {
             return;
         }
-        self.looked = now;
+        self.looked_at = now;
         for partition in consumer.context().partitions() {
             let seen = self.seen.entry(Arc::as_ptr(&partition).addr()).or_insert_with(|| Seen {
                 partition: partition.clone(),
@@ -58,7 +60,7 @@ impl Watchdog {
                 is_stalled: false,
             });
             let end = partition.span().map(|(_, end)| end);
-            // While it is paused it isn't meant to be read.
+            // A paused partition is not expected to make progress.
             if end != seen.end || partition.paused.load(Ordering::Relaxed) {
                 (seen.end, seen.since, seen.high) = (end, now, None);
             }
@@ -78,8 +80,9 @@ impl Watchdog {
 }
 
 impl Seen {
-    /// How many records wait beyond what was read, if they have become more since it stands still; 0 where that can't be
-    /// known. The end of a partition alone says nothing: the last offsets may be markers of transactions, or compacted.
+    /// The number of records that wait to be read, if it has grown since the partition made no progress. It is 0 if it
+    /// can't be known. A distance from the end of the partition alone proves nothing, because the last offsets may be
+    /// transaction markers or compacted records.
     fn unread(&mut self, consumer: &BaseConsumer<Rebalances>) -> i64 {
         let Some(end) = self.end else { return 0 };
         let Ok((_, high)) = consumer.fetch_watermarks(&self.partition.topic, self.partition.number, ANSWER_MAX) else {
@@ -96,7 +99,7 @@ fn report(conditions: &Conditions, seen: &mut Seen, unread: i64) {
         conditions.set(
             &name,
             Severity::NotReady,
-            format!("nothing is read of it although {unread} records wait, and more"),
+            format!("nothing is read although {unread} records wait, and their number grows"),
         );
     } else if seen.is_stalled {
         conditions.clear(&name);

@@ -1,11 +1,11 @@
-//! How many permits an endpoint may hold, from what is known of it.
+//! The number of permits that an endpoint may hold, given what is known about it.
 
 use std::time::Duration;
 
 use super::EndpointLimits;
 use crate::pipeline::latency::Pulse;
 
-/// What is known of an endpoint at one moment.
+/// The facts about an endpoint at one moment that decide how many permits it may hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity<'a> {
     /// Its limits.
@@ -14,9 +14,9 @@ pub struct Capacity<'a> {
     pub in_flight: usize,
     /// Its deliveries that wait.
     pub waiting: usize,
-    /// How many requests it may have in flight.
+    /// The number of requests that it may have in flight.
     pub limit: usize,
-    /// How long it takes to answer.
+    /// Its response time.
     pub pulse: Pulse,
     /// The time from one request to the next, if its webhook has a rate.
     pub period: Option<Duration>,
@@ -25,13 +25,13 @@ pub struct Capacity<'a> {
 }
 
 impl Capacity<'_> {
-    /// How many deliveries it will take within `span`, as far as is known.
+    /// The number of deliveries that it is expected to take within `span`.
     fn takes_within(&self, span: Duration) -> usize {
         let limit = if self.is_probing { 1 } else { self.limit };
         let by_latency = match self.pulse {
             Pulse::Unknown => usize::MAX,
             Pulse::Answers(latency) => (times(span, latency) * limit as f64) as usize,
-            // What is in flight ends within the time that an attempt may take. Before that nothing does.
+            // Its requests in flight end when an attempt times out, and not before.
             Pulse::Silent if span < self.limits.attempt_max => 0,
             Pulse::Silent => limit,
         };
@@ -39,9 +39,9 @@ impl Capacity<'_> {
         by_latency.min(by_rate)
     }
 
-    /// The permits that it may hold: those that it gives back soon, and for long no more than `slow_part`. Nor does it
-    /// hold more for long than what can go now and a short queue behind it, which it will have taken within the time that
-    /// a single attempt may take.
+    /// The permits that it may hold: those that it gives back soon, and at most `slow_part` that it holds for long. The
+    /// latter are no more than the requests that are in flight or can start now, and a short queue. The queue is no
+    /// longer than what the endpoint takes within the time of a single attempt.
     #[must_use]
     pub fn may_hold(&self, slow_part: usize) -> usize {
         let startable = if self.period.is_some() { 1 } else { self.limit.saturating_sub(self.in_flight) };
@@ -50,7 +50,7 @@ impl Capacity<'_> {
         soon.saturating_add(slow_part.min(self.in_flight + startable + queue))
     }
 
-    /// The permits that it holds and, as far as is known, doesn't give back within `delivery.endpoint_wait_max`.
+    /// The permits that it holds and is not expected to give back within `delivery.endpoint_wait_max`.
     #[must_use]
     pub fn holds_long(&self) -> usize {
         if self.pulse == Pulse::Unknown {
@@ -60,7 +60,7 @@ impl Capacity<'_> {
     }
 }
 
-/// How often `each` goes into `span`.
+/// The number of times that `each` fits into `span`.
 fn times(span: Duration, each: Duration) -> f64 {
     span.as_secs_f64() / each.as_secs_f64().max(f64::EPSILON)
 }

@@ -1,4 +1,4 @@
-//! A webhook's `ratePerSecond`, kept by GCRA: requests are spaced evenly.
+//! Spaces the requests of a webhook evenly, according to its `ratePerSecond` (GCRA).
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// Requests that may go at once after a pause. The rest of a second's requests follow evenly.
+/// The number of requests that may go at once after a pause. The rest of a second's requests follow evenly.
 const BURST: NonZeroU32 = NonZeroU32::MIN;
 
 /// The rate of one webhook in this process.
@@ -16,18 +16,19 @@ pub struct Rate {
     /// The time from one request to the next.
     period: Duration,
     limiter: DefaultDirectRateLimiter,
-    /// Until then a new limiter would allow more than this one.
+    /// The time before which a new limiter would allow more than this one.
     free_at: Instant,
 }
 
 impl Rate {
-    /// The time between two requests of this process, if so many `workers` keep the rate together.
+    /// The time between two requests of this process, if `workers` workers share the rate.
     #[must_use]
     pub fn period_of(per_second: NonZeroU32, workers: u32) -> Duration {
         Duration::from_secs(workers.into()) / per_second.get()
     }
 
-    /// One request for each `period`, the first one at `free_at`. None for a period of zero, which is no limit.
+    /// Allows one request in each `period`, the first one at `free_at`. Returns None for a period of zero, which is no
+    /// limit.
     #[must_use]
     pub fn new(period: Duration, free_at: Instant) -> Option<Self> {
         let quota = Quota::with_period(period)?.allow_burst(BURST);
@@ -40,13 +41,16 @@ impl Rate {
         self.period
     }
 
-    /// When another rate in place of this one may let its first request go.
+    /// The time at which a rate that replaces this one may allow its first request.
     #[must_use]
     pub fn free_at(&self) -> Instant {
         self.free_at
     }
 
-    /// Takes one request. Returns when to ask again if none may go now.
+    /// Takes one request.
+    ///
+    /// # Errors
+    /// Returns the time at which to ask again if no request may go now.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
         if self.free_at > now {
             return Err(self.free_at);

@@ -1,4 +1,4 @@
-//! One write, tried until the broker has it or it turns out that it never will.
+//! Writes one record, and tries until the broker has it or it is known that the topic never takes it.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -18,24 +18,24 @@ use crate::kafka::headers;
 use crate::kafka::logging::Logging;
 use crate::pipeline::handling::Handling;
 
-/// `max.message.bytes` of each topic, as far as it could be read.
+/// `max.message.bytes` of each topic for which it could be read.
 pub type Limits = HashMap<String, usize>;
 
-/// Bytes that a hand-off takes in memory beside its record.
+/// The approximate bytes that a hand-off takes in memory in addition to its record.
 const HAND_OFF_BYTES: usize = 4_096;
-/// Bytes that a broker counts beside a batch's records.
+/// The bytes that a broker counts for a batch in addition to its records.
 const BATCH_OVERHEAD: usize = 512;
 
-/// The producer, made again where librdkafka gave up on it.
+/// The producers. A producer that had a fatal error is replaced.
 pub struct Producing {
-    batched: Renewed,
-    /// Sends each record alone: a broker refuses a whole batch for its size, small records in it as well, and only what is
-    /// refused alone is too large.
-    alone: Renewed,
+    batched: Renewable,
+    /// Sends each record in a batch of its own. A broker refuses a whole batch for its size, together with the small
+    /// records in it. Only a record that is refused alone is too large.
+    unbatched: Renewable,
     conditions: Conditions,
 }
 
-struct Renewed {
+struct Renewable {
     config: ClientConfig,
     producer: RwLock<FutureProducer<Logging>>,
 }
@@ -55,50 +55,52 @@ pub(super) enum Written {
     Done,
     /// The topic doesn't take records of that size.
     TooLarge,
-    /// The partition that it came from isn't ours any more.
+    /// The partition that the record came from is no longer ours.
     LeftToNextOwner,
 }
 
 impl Producing {
-    /// With the limits of the topics that are written.
+    /// Creates the producers. `limits` are those of the topics that are written.
     ///
     /// # Errors
-    /// Where the producer can't be made.
+    /// Fails if a producer can't be created.
     pub fn new(mut config: ClientConfig, limits: &Limits, conditions: Conditions) -> Result<Self, KafkaError> {
-        // A batch that is larger than its topic allows is refused as a whole, small records in it as well.
+        // A batch that is larger than its topic allows is refused as a whole, together with the small records in it.
         if let Some(smallest) = limits.values().min() {
             let batch = smallest.saturating_sub(BATCH_OVERHEAD).clamp(1_024, 1_000_000);
             config.set("batch.size", batch.to_string());
         }
-        let mut alone = config.clone();
-        alone.set("batch.num.messages", "1");
-        Ok(Self { batched: Renewed::new(config)?, alone: Renewed::new(alone)?, conditions })
+        let mut unbatched = config.clone();
+        unbatched.set("batch.num.messages", "1");
+        Ok(Self { batched: Renewable::new(config)?, unbatched: Renewable::new(unbatched)?, conditions })
     }
 
-    /// Returns when the broker has it, or when it is known that it never will; not cancel safe.
+    /// Writes a record. Returns when the broker has it, when it turns out to be too large, or when its partition is no
+    /// longer ours. Not cancel safe.
     pub(super) async fn write(
         &self,
         outgoing: Outgoing<'_>,
         headers: OwnedHeaders,
         handling: &mut Handling,
     ) -> Written {
-        self.tried(outgoing, headers, handling, true).await
+        self.try_until_written(outgoing, headers, handling, true).await
     }
 
-    /// The same for a record that can't become any smaller.
-    pub(super) async fn write_however_long(
+    /// Writes a record that can't become any smaller. A refusal for its size is tried again like any other. Not cancel
+    /// safe.
+    pub(super) async fn write_whatever_size(
         &self,
         outgoing: Outgoing<'_>,
         headers: OwnedHeaders,
         handling: &mut Handling,
     ) -> HandedOff {
-        match self.tried(outgoing, headers, handling, false).await {
+        match self.try_until_written(outgoing, headers, handling, false).await {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner | Written::TooLarge => HandedOff::LeftToNextOwner,
         }
     }
 
-    async fn tried(
+    async fn try_until_written(
         &self,
         outgoing: Outgoing<'_>,
         mut headers: OwnedHeaders,
@@ -106,13 +108,13 @@ impl Producing {
         may_be_too_large: bool,
     ) -> Written {
         let Outgoing { topic, key, value } = outgoing;
-        let own = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        let size = own + headers::bytes(Some(headers.as_borrowed())) + HAND_OFF_BYTES;
-        let mut through = &self.batched;
+        let record_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        let bytes = record_bytes + headers::bytes(Some(headers.as_borrowed())) + HAND_OFF_BYTES;
+        let mut renewable = &self.batched;
         let mut outage: Option<Outage> = None;
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
-            let producer = through.producer();
+            let producer = renewable.producer();
             let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
             record.key = key;
             record.payload = value;
@@ -121,8 +123,8 @@ impl Producing {
                 match tokio::time::timeout(LOUD_AFTER, &mut sending).await {
                     Ok(sent) => break sent,
                     Err(_) => {
-                        // Librdkafka tries by itself what may pass, and says nothing meanwhile.
-                        handling.park(size);
+                        // The client retries temporary errors by itself, and doesn't report them.
+                        handling.park(bytes);
                         let outage = outage.get_or_insert_with(|| condition().loud_after(std::time::Duration::ZERO));
                         outage.failed("not acknowledged yet: the broker, or enough of its replicas, can't be reached");
                     }
@@ -134,21 +136,21 @@ impl Producing {
             };
             headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
             if is_for_size(&error) {
-                if std::ptr::eq(through, &self.batched) {
-                    through = &self.alone;
+                if std::ptr::eq(renewable, &self.batched) {
+                    renewable = &self.unbatched;
                     continue;
                 }
                 if may_be_too_large {
                     return Written::TooLarge;
                 }
             }
-            through.renew_where_fatal(&producer);
-            // Whatever the reason, nothing is under way now, and nobody waits behind this but its own offset.
-            handling.park(size);
+            renewable.renew_if_fatal(&producer);
+            // Nothing is under way until the next try, so other deliveries and drains don't wait for this hand-off.
+            handling.park(bytes);
             handling.pause();
             metrics::HAND_OFF_FAILURES.increment_named(topic);
             let outage = outage.get_or_insert_with(|| condition().loud_after(std::time::Duration::ZERO));
-            outage.failed(format_args!("a hand-off can't be made, and its offset stays: {error}"));
+            outage.failed(format_args!("a hand-off failed, and its offset stays open: {error}"));
             outage.wait().await;
             if !handling.resume() {
                 return Written::LeftToNextOwner;
@@ -157,7 +159,7 @@ impl Producing {
     }
 }
 
-impl Renewed {
+impl Renewable {
     fn new(config: ClientConfig) -> Result<Self, KafkaError> {
         let producer = RwLock::new(config.create_with_context(Logging)?);
         Ok(Self { config, producer })
@@ -167,23 +169,23 @@ impl Renewed {
         self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A fatal error of an idempotent producer is for ever: only a new one helps.
-    fn renew_where_fatal(&self, failed: &FutureProducer<Logging>) {
+    /// Replaces the producer if it had a fatal error. An idempotent producer can't recover from one.
+    fn renew_if_fatal(&self, failed: &FutureProducer<Logging>) {
         if failed.client().fatal_error().is_none() {
             return;
         }
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        // Another hand-off may have been faster.
+        // Another hand-off may have replaced it already.
         let Some((code, reason)) = producer.client().fatal_error() else { return };
-        tracing::error!(%code, reason, "the producer met a fatal error; a new one is made");
+        tracing::error!(%code, reason, "the producer had a fatal error and is replaced");
         metrics::PRODUCERS_RENEWED.increment();
         match self.config.create_with_context(Logging) {
             Ok(new) => {
                 let old = std::mem::replace(&mut *producer, new);
-                // Closing waits for its thread: that must not hold up the others.
+                // Closing the old producer waits for its thread, and must not block other hand-offs.
                 let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(old));
             }
-            Err(error) => tracing::error!(%error, "a new producer can't be made; tried again"),
+            Err(error) => tracing::error!(%error, "a new producer can't be created; retrying"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A pool of the permits for open deliveries, and whether it is exhausted: held by deliveries that don't give it back.
+//! A pool of permits for open deliveries. It is exhausted if callers wait and permits don't come free.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -6,39 +6,39 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-/// It is exhausted where fewer than this part of its permits come free within a turn.
+/// A pool is exhausted if fewer than this part of its permits come free within one period.
 const EXHAUSTED_BELOW: f64 = 1.0 / 8.0;
 
-/// So many permits. Who finds none waits for one, as long as they come free.
+/// A bounded pool of permits. Callers wait for a permit as long as permits come free.
 #[derive(Debug)]
 pub struct PermitPool {
     permits: Arc<Semaphore>,
     size: usize,
-    /// How long it is watched before it is judged.
-    turn: Duration,
+    /// The time over which the pool is observed before it is judged.
+    period: Duration,
     contention: Mutex<Option<Contention>>,
 }
 
 impl PermitPool {
-    /// Of `size` permits.
+    /// Creates a pool of `size` permits that is judged after each `period`.
     #[must_use]
-    pub fn new(size: usize, turn: Duration) -> Self {
-        Self { permits: Arc::new(Semaphore::new(size)), size, turn, contention: Mutex::default() }
+    pub fn new(size: usize, period: Duration) -> Self {
+        Self { permits: Arc::new(Semaphore::new(size)), size, period, contention: Mutex::default() }
     }
 
-    /// How many are free.
+    /// The number of free permits.
     #[must_use]
     pub fn available(&self) -> usize {
         self.permits.available_permits()
     }
 
-    /// A permit; None where there is none and the pool is exhausted. Where `may_judge` says no, it isn't the endpoints that
-    /// keep permits from coming free, and there is nothing to do but to wait. Cancel safe.
+    /// Takes a permit. Returns None if no permit is free and the pool is exhausted. While `may_judge` returns false,
+    /// endpoints are not the reason why permits don't come free, so the caller waits instead. Cancel safe.
     pub async fn claim(&self, may_judge: impl Fn() -> bool) -> Option<OwnedSemaphorePermit> {
         loop {
             let claimed = self.permits.clone().try_acquire_owned().ok();
             if claimed.is_some() {
-                self.given();
+                self.note_given();
                 return claimed;
             }
             if !may_judge() {
@@ -46,18 +46,18 @@ impl PermitPool {
             } else if self.is_exhausted() {
                 return None;
             }
-            if let Ok(permit) = timeout(self.turn / 4, self.permits.clone().acquire_owned()).await {
-                self.given();
+            if let Ok(permit) = timeout(self.period / 4, self.permits.clone().acquire_owned()).await {
+                self.note_given();
                 return permit.ok();
             }
         }
     }
 
     fn contention(&self) -> MutexGuard<'_, Option<Contention>> {
-        self.contention.lock().expect("nothing panics while it holds the contention")
+        self.contention.lock().expect("no code panics while it holds this lock")
     }
 
-    fn given(&self) {
+    fn note_given(&self) {
         let mut contention = self.contention();
         if self.available() > 0 {
             *contention = None;
@@ -68,30 +68,32 @@ impl PermitPool {
 
     fn is_exhausted(&self) -> bool {
         let now = Instant::now();
-        self.contention()
-            .get_or_insert(Contention { since: now, given: 0, exhausted: false })
-            .is_exhausted(now, self.size, self.turn)
+        self.contention().get_or_insert(Contention { since: now, given: 0, exhausted: false }).is_exhausted(
+            now,
+            self.size,
+            self.period,
+        )
     }
 }
 
-/// More want a permit than there are.
+/// What is known about a pool whose permits are all in use.
 #[derive(Debug)]
 struct Contention {
-    /// When the present turn began.
+    /// The start of the current period.
     since: Instant,
-    /// Places given within it.
+    /// The permits that callers got within the current period.
     given: usize,
-    /// How the last turn ended.
+    /// Whether the pool was exhausted in the last period.
     exhausted: bool,
 }
 
 impl Contention {
-    fn is_exhausted(&mut self, now: Instant, size: usize, turn: Duration) -> bool {
+    fn is_exhausted(&mut self, now: Instant, size: usize, period: Duration) -> bool {
         let age = now.saturating_duration_since(self.since);
-        if age >= turn {
-            // Of a turn that went on unseen, what was given within it is an average.
-            self.exhausted =
-                (self.given as f64) < EXHAUSTED_BELOW * size as f64 * age.as_secs_f64() / turn.as_secs_f64();
+        if age >= period {
+            // If nobody asked for longer than a period, the average over that time counts.
+            let periods = age.as_secs_f64() / period.as_secs_f64();
+            self.exhausted = (self.given as f64) < EXHAUSTED_BELOW * size as f64 * periods;
             self.since = now;
             self.given = 0;
         }
@@ -103,48 +105,48 @@ impl Contention {
 mod tests {
     use super::*;
 
-    const TURN: Duration = Duration::from_millis(500);
+    const PERIOD: Duration = Duration::from_millis(500);
 
     #[tokio::test(start_paused = true)]
-    async fn places_that_are_not_given_back_clog_it_and_then_nobody_waits() {
-        let pool = PermitPool::new(3, TURN);
+    async fn a_pool_whose_permits_stay_taken_is_exhausted_and_nobody_waits() {
+        let pool = PermitPool::new(3, PERIOD);
         let mut held: Vec<_> = vec![];
         for _ in 0..3 {
             held.push(pool.claim(|| true).await.unwrap());
         }
         let began = Instant::now();
         assert!(pool.claim(|| true).await.is_none());
-        assert_eq!(began.elapsed(), TURN);
+        assert_eq!(began.elapsed(), PERIOD);
         assert!(pool.claim(|| true).await.is_none());
-        assert_eq!(began.elapsed(), TURN, "it is known by now");
+        assert_eq!(began.elapsed(), PERIOD, "callers don't wait again");
         held.pop();
         held.push(pool.claim(|| true).await.unwrap());
-        assert!(pool.claim(|| true).await.is_none(), "one that came free is given, and it is exhausted still");
+        assert!(pool.claim(|| true).await.is_none(), "one free permit is given, and the pool is still exhausted");
         held.clear();
         for _ in 0..3 {
             held.push(pool.claim(|| true).await.unwrap());
         }
-        assert!(timeout(TURN / 2, pool.claim(|| true)).await.is_err(), "it came free: everyone waits again");
+        assert!(timeout(PERIOD / 2, pool.claim(|| true)).await.is_err(), "permits came free, so callers wait again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_places_come_free_in_time_everyone_waits_for_one() {
-        let pool = Arc::new(PermitPool::new(4, TURN));
+    async fn callers_wait_while_permits_come_free() {
+        let pool = Arc::new(PermitPool::new(4, PERIOD));
         let mut tasks = vec![];
         for _ in 0..100 {
-            let permit = pool.claim(|| true).await.expect("one comes free within each turn");
+            let permit = pool.claim(|| true).await.expect("a permit comes free within each period");
             tasks.push(tokio::spawn(async move {
-                tokio::time::sleep(TURN / 2).await;
+                tokio::time::sleep(PERIOD / 2).await;
                 drop(permit);
             }));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_judges_while_it_is_not_the_endpoints_that_hold_places() {
-        let pool = PermitPool::new(1, TURN);
+    async fn a_pool_is_not_judged_while_endpoints_are_not_the_reason() {
+        let pool = PermitPool::new(1, PERIOD);
         let permit = pool.claim(|| true).await;
-        assert!(timeout(TURN * 20, pool.claim(|| false)).await.is_err());
+        assert!(timeout(PERIOD * 20, pool.claim(|| false)).await.is_err());
         drop(permit);
         assert!(pool.claim(|| false).await.is_some());
     }

@@ -1,4 +1,4 @@
-//! Keys in Redis that refuse what is recorded into them: each is named until it takes it again.
+//! Redis keys that refuse the data of a batch. Each is named in `/readyz` until it takes data again.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -6,35 +6,36 @@ use std::time::{Duration, Instant};
 
 use crate::conditions::{Conditions, Severity};
 
-/// Keys that are named.
+/// The most keys that are named.
 const NAMED_MAX: usize = 20;
-/// A key that hasn't refused anything for so long isn't used any more.
+/// A key that hasn't refused anything for this time is no longer in use, and is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// The condition of those that aren't named.
+/// The condition for the keys that aren't named.
 const MORE: &str = "redis: more keys refuse what is recorded";
 
-/// The keys that refuse.
+/// The keys that refuse data.
 pub struct Refusals {
     conditions: Conditions,
-    /// By key, when it last refused something.
+    /// The time of the last refusal, by key.
     named: HashMap<String, Instant>,
+    /// The time of the last refusal of a key that isn't named.
     more: Option<Instant>,
 }
 
 impl Refusals {
-    /// Shown in `conditions`.
+    /// Creates an empty set. Keys that refuse data are shown in `conditions`.
     #[must_use]
     pub fn new(conditions: Conditions) -> Self {
         Self { conditions, named: HashMap::new(), more: None }
     }
 
-    /// Whether none refuses.
+    /// Whether no key refuses data.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.named.is_empty() && self.more.is_none()
     }
 
-    /// What a batch came to: the keys that it used, and those of them that refused something.
+    /// Notes the result of a batch: the keys that it used, and those that refused data, with the error.
     pub fn note<'a>(&mut self, used: impl Iterator<Item = &'a str>, refused: &[(String, String)]) {
         if refused.is_empty() && self.is_empty() {
             return;
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_refuses_is_named_until_it_takes_something_again() {
+    fn a_key_that_refuses_data_is_named_until_it_takes_data() {
         let conditions = Conditions::default();
         let mut refusals = Refusals::new(conditions.clone());
         refusals.note(["a", "b"].into_iter(), &[("a".to_owned(), "WRONGTYPE".to_owned())]);
@@ -87,13 +88,13 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert!(all[0].0.ends_with("key a") && all[0].1.reason.contains("WRONGTYPE"));
         refusals.note(["b"].into_iter(), &[]);
-        assert_eq!(conditions.all().len(), 1, "it wasn't used");
+        assert_eq!(conditions.all().len(), 1, "the key wasn't used");
         refusals.note(["a"].into_iter(), &[]);
         assert!(conditions.all().is_empty());
     }
 
     #[test]
-    fn thousands_that_refuse_do_not_fill_the_page() {
+    fn thousands_of_refusing_keys_do_not_fill_the_page() {
         let conditions = Conditions::default();
         let refused: Vec<(String, String)> = (0..5_000).map(|key| (key.to_string(), "NOPERM".to_owned())).collect();
         Refusals::new(conditions.clone()).note(std::iter::empty(), &refused);

@@ -56,8 +56,8 @@ pub struct Logged<'a> {
 }
 
 impl<'a> Logged<'a> {
-    /// The log entry for `attempt` of `delivery`. `next_attempt_at_ms` is the time of the next attempt in Unix milliseconds,
-    /// or None if there is none.
+    /// The log entry for `attempt` of `delivery`. `next_attempt_at_ms` is the time of the next attempt in Unix
+    /// milliseconds, or None if there is none.
     #[must_use]
     pub fn new(delivery: &'a Delivery, attempt: &'a Attempt, next_attempt_at_ms: Option<i64>) -> Self {
         let source = &delivery.source;
@@ -115,7 +115,7 @@ impl<'a> Logged<'a> {
 
 /// An entry of a delivery log, with its id and its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewLogEntry<'a> {
+pub struct LogEntry<'a> {
     /// The id of the entry in the log.
     pub id: EntryId,
     /// The webhook whose log has the entry.
@@ -126,7 +126,7 @@ pub struct NewLogEntry<'a> {
     pub payload: Cow<'a, str>,
 }
 
-impl<'a> NewLogEntry<'a> {
+impl<'a> LogEntry<'a> {
     /// The entry as the API shows it.
     #[must_use]
     pub fn shown(&'a self) -> LoggedAttempt<'a> {

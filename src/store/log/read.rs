@@ -4,7 +4,7 @@ use crate::store::connection::Connection;
 use redis::RedisError;
 use redis::streams::{StreamId, StreamRangeReply};
 
-use super::{EntryId, Logged, NewLogEntry};
+use super::{EntryId, LogEntry, Logged};
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
 use crate::store::{Keys, is_away};
@@ -35,7 +35,7 @@ impl Filter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogPage {
     /// The entries, newest first.
-    pub entries: Vec<NewLogEntry<'static>>,
+    pub entries: Vec<LogEntry<'static>>,
     /// The id before which the next page begins. None at the end of the log.
     pub next: Option<EntryId>,
 }
@@ -113,7 +113,7 @@ impl DeliveryLog {
         webhook: WebhookId,
         after: EntryId,
         limit: usize,
-    ) -> redis::RedisResult<(Vec<NewLogEntry<'static>>, EntryId)> {
+    ) -> redis::RedisResult<(Vec<LogEntry<'static>>, EntryId)> {
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.log(webhook))
             .arg(format!("({after}"))
@@ -131,7 +131,7 @@ impl DeliveryLog {
     ///
     /// # Errors
     /// Errors of Redis if it is unavailable.
-    pub async fn entry(&self, webhook: WebhookId, id: EntryId) -> redis::RedisResult<Option<NewLogEntry<'static>>> {
+    pub async fn entry(&self, webhook: WebhookId, id: EntryId) -> redis::RedisResult<Option<LogEntry<'static>>> {
         let id = id.to_string();
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.log(webhook))
@@ -151,7 +151,7 @@ impl DeliveryLog {
         &self,
         webhook: WebhookId,
         delivery: DeliveryId,
-    ) -> redis::RedisResult<Option<NewLogEntry<'static>>> {
+    ) -> redis::RedisResult<Option<LogEntry<'static>>> {
         let mut before = None;
         loop {
             let page = self.page(webhook, Filter::default(), before, CHUNK).await?;
@@ -173,10 +173,10 @@ fn empty_if_unreadable(error: RedisError) -> redis::RedisResult<StreamRangeReply
     Ok(StreamRangeReply::default())
 }
 
-fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<NewLogEntry<'static>> {
+fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<LogEntry<'static>> {
     let logged: Logged<'static> = serde_json::from_slice(&stream_id.get::<Vec<u8>>("meta")?)
         .inspect_err(|error| tracing::debug!(%error, webhook = %webhook_id, "a log entry cannot be read"))
         .ok()?;
     let payload = String::from_utf8_lossy(&stream_id.get::<Vec<u8>>("payload")?).into_owned();
-    Some(NewLogEntry { id: stream_id.id.parse().ok()?, webhook_id, logged, payload: payload.into() })
+    Some(LogEntry { id: stream_id.id.parse().ok()?, webhook_id, logged, payload: payload.into() })
 }

@@ -36,7 +36,7 @@ pub struct Setup {
     pub connection: Connection,
     pub keys: Keys,
     pub staleness_max: Duration,
-    /// `redis.timeout`
+    /// The value of `redis.timeout`.
     pub timeout: Duration,
     /// The commits of the consumer groups. They show whether an empty store belongs to a new installation or was lost.
     pub commits: Commits,

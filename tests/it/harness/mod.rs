@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod browser;
+pub mod claims;
 pub mod endpoint;
 pub mod proxy;
 pub mod receiver;

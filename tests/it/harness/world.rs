@@ -202,7 +202,7 @@ impl World {
         admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
     }
 
-    /// Creates the `missing` deleted topics again. The broker may refuse this until a deletion is complete.
+    /// Creates deleted topics again, and expects `missing` of them. The broker may refuse this until the deletions end.
     pub async fn recreate_topics(&self, missing: usize) {
         eventually("the deleted topics are created again", async || {
             let created = admin::Topics::new(&self.config()).unwrap().create().await;

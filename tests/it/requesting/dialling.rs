@@ -52,6 +52,7 @@ async fn names_with_dead_servers_do_not_delay_requests_to_others() {
             slowest = slowest.max(began.elapsed());
         }
         count += 1;
+        // A pause between the rounds, which only limits the load.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("{count} rounds, the slowest request took {slowest:?}");
