@@ -1,13 +1,15 @@
-//! The stages joined: the way of a delivery from end to end.
+//! Joins the stages of the pipeline.
 //!
 //! A poll thread **consumes** and **decodes** records, and lets retries **wait** until they are due. The fan-out
 //! **matches** each event with its webhooks, and the dispatcher **admits** their deliveries to their endpoints and
-//! **sends** them. What fails is **handed off** to a retry tier or the dead-letter topic, what ends is **settled** in
-//! Redis, and the poll thread's companion **commits** what is settled.
+//! **sends** them. Deliveries that fail are **handed off** to a retry tier or the dead-letter topic. Deliveries whose
+//! fate is decided are **settled** in Redis, and a second thread of the consumer **commits** their offsets.
 
 pub mod announce;
 pub mod assigned;
+pub mod blocker;
 pub mod breaker;
+pub mod committed;
 pub mod consume;
 pub mod defer;
 pub mod deliver;
@@ -103,7 +105,7 @@ pub struct Running {
     pub assigned: Arc<Assigned>,
 }
 
-/// Starts the stages, the last one first, because each one hands on to the one behind it.
+/// Starts the stages, the last one first, because each one needs the next one.
 ///
 /// # Errors
 /// Fails if a Kafka client or a thread can't be created.
@@ -141,7 +143,8 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
     ends.keep(announce::run(announced, backoffs, recoveries.clone()));
     ends.keep(recoveries::listen(dispatcher.clone(), recoveries));
 
-    // Consume, decode, wait: one poll thread per group. Match: one fan-out behind it. Commit: beside the poll thread.
+    // Consume, decode and wait: a poll thread per group. Match: a fan-out per group. Commit: another thread per
+    // group.
     let assigned = Arc::new(Assigned::default());
     let standstill = Standstill::watch(clients::standstill_max(&config)).context("a thread for the ticks")?;
     let predecessors = Predecessors { marks: marks.clone(), conditions: conditions.clone() };

@@ -8,8 +8,8 @@ use crate::store::backoffs::Backoffs;
 use crate::store::recoveries::{Recoveries, Recovery};
 use crate::webhook::WebhookId;
 
-/// The most announcements that wait to be written. One that finds no room is left out: the other workers learn of it by
-/// an attempt or two of their own.
+/// The most announcements that wait to be written. An announcement that finds no room is dropped. The other workers
+/// then find the change with an attempt or two.
 pub const WAITING_MAX: usize = 1_024;
 
 /// A change of one endpoint.
@@ -17,7 +17,7 @@ pub const WAITING_MAX: usize = 1_024;
 pub struct Announcement {
     /// The endpoint's webhook.
     pub webhook: WebhookId,
-    /// What changed.
+    /// The change.
     pub change: EndpointChange,
 }
 

@@ -9,17 +9,17 @@ use super::partition::Partition;
 pub struct Assigned(Mutex<Vec<Weak<Partition>>>);
 
 impl Assigned {
-    /// Adds a partition. It leaves by being closed or dropped.
+    /// Adds a partition. It stays in the list until it is closed or dropped.
     pub fn add(&self, partition: &Arc<Partition>) {
-        let mut all = self.0.lock().expect("nothing panics while it holds the list");
+        let mut all = self.0.lock().expect("no code panics while it holds this lock");
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(partition));
     }
 
-    /// The partitions, by topic and number.
+    /// The partitions, sorted by topic and number.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Partition>> {
-        let all = self.0.lock().expect("nothing panics while it holds the list");
+        let all = self.0.lock().expect("no code panics while it holds this lock");
         let mut live: Vec<Arc<Partition>> =
             all.iter().filter_map(Weak::upgrade).filter(|one| !one.is_closed()).collect();
         live.sort_by(|one, other| (&one.topic, one.number).cmp(&(&other.topic, other.number)));

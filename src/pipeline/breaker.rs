@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_failed_probe_doubles_the_time_up_to_its_cap() {
+    async fn one_probe_goes_at_a_time_and_each_failure_doubles_the_time() {
         let mut breaker = Breaker::new(Instant::now());
         fail(&mut breaker, 4);
         for lasts in [60, 100, 100] {

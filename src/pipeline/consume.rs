@@ -1,9 +1,10 @@
 //! The poll threads. Each one owns a consumer, reads its records and hands them to the fan-out in batches.
 //!
-//! Rebalances run on this thread, inside `poll`. They may wait for tokio tasks there, because no task runs on this
-//! thread.
+//! Rebalances run on these threads, inside `poll`. They may wait for tokio tasks there, because no task runs on these
+//! threads.
 
 mod committing;
+mod group;
 mod intake;
 mod rebalance;
 mod watchdog;
@@ -26,13 +27,12 @@ use super::incoming::Batch;
 use super::standstill::Standstill;
 use crate::conditions::Conditions;
 use crate::config::Config;
-use crate::event;
 use crate::kafka::clients;
 use crate::store::marks::MarkStreams;
-use crate::topics::Names;
 use committing::Committing;
+pub use group::Group;
+pub use intake::Intake;
 use intake::Record;
-pub use intake::{Intake, Retries};
 use rebalance::Rebalances;
 use watchdog::Watchdog;
 
@@ -45,47 +45,9 @@ const PAUSE_AFTER: Duration = Duration::from_millis(200);
 /// The wait of each step while consumption is paused.
 const BLOCKED_WAIT: Duration = Duration::from_millis(10);
 
-/// The time that the group may take to report lost partitions after a standstill. After it this member joins again.
+/// The time that the group may take to report lost partitions after a standstill. Afterwards this member joins
+/// again by itself.
 const REJOIN_AFTER: Duration = Duration::from_secs(3);
-
-/// One of the two consumer groups: its name, its topics, and the kind of its records.
-pub struct Group {
-    thread_name: &'static str,
-    group_id: String,
-    topics: Vec<String>,
-    intake: Intake,
-}
-
-impl Group {
-    /// The group that reads `task-events`.
-    #[must_use]
-    pub fn events(config: &Config, names: &Names) -> Self {
-        Self {
-            thread_name: "events",
-            group_id: names.events_group().to_owned(),
-            topics: vec![names.events().to_owned()],
-            intake: Intake::Events { limits: event::Limits::new(config) },
-        }
-    }
-
-    /// The group that reads the retry tiers and the replay topic.
-    #[must_use]
-    pub fn retries(config: &Arc<Config>, names: &Names) -> Self {
-        Self {
-            thread_name: "retries",
-            group_id: names.retry_group(),
-            // With a pattern the group also reads tiers of earlier settings, and tiers that are created while it runs.
-            topics: vec![names.waiting_pattern()],
-            intake: Intake::Retries(Retries::new(config)),
-        }
-    }
-
-    /// Whether it reads `task-events`.
-    #[must_use]
-    pub fn reads_events(&self) -> bool {
-        matches!(self.intake, Intake::Events { .. })
-    }
-}
 
 /// The parts that a poll thread shares with the rest of the process.
 pub struct Setup {
@@ -122,7 +84,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         runtime: tokio::runtime::Handle::current(),
         registry: setup.assigned,
         standstill: setup.standstill.clone(),
-        // With another reset policy of the operator, nothing is committed before a record is settled.
+        // If the operator has set another reset policy, nothing is committed before a record is settled.
         begins_at_oldest: client.get("auto.offset.reset") == Some("earliest"),
         conditions: setup.conditions.clone(),
     });

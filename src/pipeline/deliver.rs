@@ -43,8 +43,8 @@ impl Dispatcher {
         let outcome = attempt.failure.map_or(metrics::DELIVERED, FailureCode::as_str);
         metrics::ATTEMPTS.increment(outcome);
         // The webhook is disabled first, and the delivery is dropped only if that succeeds: a webhook that was changed
-        // meanwhile stays, and then the attempt failed like any other. A crash between the two drops the delivery when it
-        // comes up again.
+        // meanwhile stays, and then the attempt failed like any other. A crash between the two drops the delivery when
+        // it comes up again.
         let is_gone = attempt.status == Some(GONE) && self.health.disable_gone(&webhook, attempt.ended_at_ms).await;
         let fate = if is_gone { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
@@ -114,7 +114,7 @@ struct Turn {
     webhook_id: WebhookId,
     order_key: Option<u64>,
     started: Started,
-    /// The outcome of the attempt; None if no attempt was made.
+    /// The outcome of the attempt, or None if no attempt was made.
     outcome: Option<Outcome>,
 }
 

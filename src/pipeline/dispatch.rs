@@ -138,7 +138,7 @@ impl Dispatcher {
                     Ok(all) => return self.endpoints.back_off(all),
                     // A key that can't be read at all costs a few probes. It must not cost the start.
                     Err(error) if !store::is_away(&error) => {
-                        tracing::warn!(%error, "the endpoints with an open circuit can't be read; each endpoint is tried anew");
+                        tracing::warn!(%error, "the endpoints with an open circuit can't be read, so each endpoint is tried");
                         return;
                     }
                     Err(error) => outage.failed(error),
@@ -204,7 +204,7 @@ impl Dispatcher {
         self.advance(webhook.id);
     }
 
-    /// Takes the next steps at an endpoint: starts what may start, and defers what may not wait.
+    /// Takes the next steps at an endpoint: starts the deliveries that may start, and defers those that may not wait.
     pub(super) fn advance(self: &Arc<Self>, webhook: WebhookId) {
         let steps = self.endpoints.advance(webhook);
         self.take(webhook, steps);
@@ -232,7 +232,7 @@ impl Dispatcher {
         self.spawn(open, move |dispatcher, open| dispatcher.defer(open, deferral));
     }
 
-    /// Looks after all endpoints ten times a second, so that none keeps deliveries that it can't take. Never returns.
+    /// Looks at all endpoints ten times a second, so that none keeps deliveries that it can't take. Never returns.
     pub async fn sweep(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,7 +1,9 @@
 //! One endpoint: its lane, and whether and how fast it may get requests.
 
 mod capacity;
+mod limits;
 mod rate;
+mod step;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -14,58 +16,23 @@ use super::breaker::{Breaker, Change, Verdict};
 use super::lane::{Lane, Queued};
 use super::latency::{Latency, Pulse};
 use super::pace::Pace;
-use crate::config;
 use crate::delivery::{Deferral, FailureCode, Outcome};
 use crate::report::EndpointReport;
 use crate::webhook::WebhookId;
 use capacity::Capacity;
+pub use limits::EndpointLimits;
 use rate::Rate;
+pub use step::{Next, Started};
 
 /// The most redeliveries that wait at one endpoint. Further ones are treated like all other deliveries.
 const REDELIVERIES_MAX: usize = 16;
-
-/// The limits of each endpoint.
-#[derive(Debug, Clone)]
-pub struct EndpointLimits {
-    /// `delivery.endpoint_in_flight_max`
-    pub in_flight_max: usize,
-    /// `delivery.endpoint_queue_max`
-    pub queue_max: usize,
-    /// `delivery.endpoint_wait_max`
-    pub wait_max: Duration,
-    /// `delivery.timeout`
-    pub attempt_max: Duration,
-    /// `delivery.breaker`
-    pub breaker: config::Breaker,
-}
-
-impl EndpointLimits {
-    /// The limits that the settings give.
-    #[must_use]
-    pub fn new(settings: &config::Delivery) -> Self {
-        Self {
-            in_flight_max: settings.endpoint_in_flight_max,
-            queue_max: settings.endpoint_queue_max,
-            wait_max: settings.endpoint_wait_max,
-            attempt_max: settings.timeout,
-            breaker: settings.breaker.clone(),
-        }
-    }
-
-    /// The longest that a delivery waits in a lane. It blocks the commit of its partition, so it waits no longer than
-    /// the attempt that it waits for may take.
-    fn longest_wait(&self) -> Duration {
-        self.attempt_max.max(self.wait_max)
-    }
-}
 
 /// One endpoint: its deliveries and its health.
 #[derive(Debug)]
 pub struct Endpoint<T> {
     limits: Arc<EndpointLimits>,
     lane: Lane<T>,
-    /// Redeliveries, each with the time when it was queued. They go first. They are not deferred when the endpoint
-    /// backs off, because they are its probes.
+    /// Redeliveries, each with the time when it was queued. As probes they go first, even while the endpoint backs off.
     redeliveries: VecDeque<(Instant, T)>,
     pace: Pace,
     latency: Latency,
@@ -74,27 +41,6 @@ pub struct Endpoint<T> {
     /// The end of the pause that its `Retry-After` asked for.
     cooling_until: Option<Instant>,
     /// The number of times that the endpoint moved. Outcomes of requests to the old URL say nothing about the new one.
-    moves: u32,
-}
-
-/// The next step at an endpoint.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next<T> {
-    /// Send it, and then call [`Endpoint::finished`].
-    Start(T, Started),
-    /// Defer them.
-    Defer(Vec<T>, Deferral),
-    /// Ask again at this time.
-    Later(Instant),
-    /// There is nothing to do until something changes.
-    Nothing,
-}
-
-/// A request in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Started {
-    at: Instant,
-    is_probe: bool,
     moves: u32,
 }
 
@@ -148,14 +94,11 @@ impl<T: Queued> Endpoint<T> {
         }
     }
 
-    /// Closes the circuit and ends the cool-down, because a test or another worker's probe has succeeded. Returns
-    /// whether the endpoint was backing off until now.
+    /// Ends the back-off, because a test or another worker's probe has succeeded. Returns whether it was backing off.
     pub fn recovered(&mut self, now: Instant) -> bool {
-        let was_cooling = self.cools_for(now).is_some();
-        self.cooling_until = None;
+        let was_cooling = self.cooling_until.take().is_some_and(|until| until > now);
         let was_open = self.breaker.close(now);
         if was_open {
-            // The backlog comes back at the endpoint's pace, not at ours.
             self.pace.restart();
         }
         was_cooling || was_open
@@ -208,8 +151,7 @@ impl<T: Queued> Endpoint<T> {
             return Next::Defer(self.lane.evict(0), Deferral { why: FailureCode::CircuitOpen, backs_off_for });
         }
         if cooling.is_some_and(|wait| wait > self.limits.wait_max) {
-            let deferral = Deferral { why: FailureCode::Saturated, backs_off_for: cooling };
-            return Next::Defer(self.lane.evict(0), deferral);
+            return Next::Defer(self.lane.evict(0), Deferral { why: FailureCode::Saturated, backs_off_for: cooling });
         }
         let may_hold = self.capacity().may_hold(slow_part);
         let may_wait = may_hold.saturating_sub(self.lane.in_flight());
@@ -334,7 +276,6 @@ impl<T: Queued> Endpoint<T> {
         if change == Some(Change::Closed) {
             // A redelivery may succeed as a probe before the endpoint has cooled down.
             self.cooling_until = None;
-            // The backlog comes back at the endpoint's pace, not at ours.
             self.pace.restart();
         }
         change

@@ -95,7 +95,7 @@ impl<T: Queued> Endpoints<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().expect("nothing panics while it holds the endpoints")
+        self.state.lock().expect("no code panics while it holds this lock")
     }
 
     /// Sets the number of workers that share a webhook's rate.

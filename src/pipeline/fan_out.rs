@@ -116,7 +116,9 @@ impl FanOut {
                 self.event(event, first_read(source, replays, traceparent, &receipt), receipt).await;
             }
             Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
-            Incoming::DueLater { delivery, last, due_at_ms } => self.hand_off_again(delivery, last, due_at_ms, receipt).await,
+            Incoming::DueLater { delivery, last, due_at_ms } => {
+                self.hand_off_again(delivery, last, due_at_ms, receipt).await
+            }
             Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
         }
     }

@@ -1,9 +1,9 @@
 //! Hand-offs: writes of deliveries to a retry tier or the dead-letter topic. A hand-off is tried until all replicas
 //! have acknowledged it.
 //!
-//! Every hand-off ends. A delivery that is too large for its tier becomes a dead letter, and a dead letter that is too
-//! large is shortened. A hand-off that is refused for another reason blocks its own offset and nothing else: it gives
-//! its permits back, a drain doesn't wait for it, and `/readyz` names the topic and the reason.
+//! A delivery that is too large for its tier becomes a dead letter, and a dead letter that is too large is shortened. A
+//! hand-off that is refused for another reason blocks its own offset and nothing else: it gives its permits back, a
+//! drain doesn't wait for it, and `/readyz` names the topic and the reason.
 
 mod producing;
 

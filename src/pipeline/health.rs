@@ -43,7 +43,7 @@ impl Health {
     }
 
     fn reported(&self) -> MutexGuard<'_, HashMap<WebhookId, Instant>> {
-        self.reported.lock().expect("no code panics while it holds the times of reports")
+        self.reported.lock().expect("no code panics while it holds this lock")
     }
 
     /// Notes the outcome of an attempt, and disables the webhook if it has failed for too long. While Redis is away the

@@ -1,4 +1,4 @@
-//! What a consumer makes of a record, and the batches in which records go on to the fan-out.
+//! Decoded records, and the batches in which they go to the fan-out.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub enum Incoming {
         traceparent: Option<String>,
         /// The position of the record that the event was first read from.
         source: crate::position::RecordPosition,
-        /// How often the event was replayed.
+        /// The number of times that the event was replayed.
         replays: u32,
     },
     /// A delivery whose wait is over.
@@ -31,7 +31,7 @@ pub enum Incoming {
         /// Why its last attempt failed.
         last: LastError,
     },
-    /// A delivery that is due so much later that it goes back to a retry tier.
+    /// A delivery that is due much later, so that it is handed off to a retry tier again.
     DueLater {
         /// The delivery.
         delivery: Arc<Delivery>,
@@ -108,13 +108,13 @@ impl Batch {
         self.records.len()
     }
 
-    /// Whether there is no record in it.
+    /// Whether the batch has no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Whether it takes no more records.
+    /// Whether the batch takes no more records.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.records.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX

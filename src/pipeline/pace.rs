@@ -39,7 +39,7 @@ impl Pace {
         }
     }
 
-    /// Sets the limit to one. After an outage it grows only as the endpoint succeeds.
+    /// Sets the limit to one, so that the backlog after an outage comes back at the endpoint's pace.
     pub fn restart(&mut self) {
         self.limit = 1.0;
     }

@@ -11,14 +11,14 @@ use std::time::Instant;
 
 use tokio::sync::OnceCell;
 
+use super::blocker::Blocker;
+use super::committed::Committed;
 use super::receipt::Receipt;
 use super::standstill::Standstill;
 use crate::offsets::OpenOffsets;
 use crate::offsets::commit_note::{self, CommitNote};
 use crate::position::{Offset, TimestampMs};
-use crate::report::Stage;
 use crate::store::marks::{Loaded, MarkEntry};
-use crate::webhook::WebhookId;
 
 /// One assignment of one partition.
 #[derive(Debug)]
@@ -63,28 +63,6 @@ struct State {
     entries: VecDeque<(u64, MarkEntry)>,
     /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
-}
-
-/// The record that blocks a partition's watermark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Blocker {
-    /// The lowest offset that isn't settled.
-    pub offset: i64,
-    /// The timestamp of that record, in Unix milliseconds.
-    pub timestamp_ms: i64,
-    /// The stage that was noted last for its deliveries.
-    pub stage: Stage,
-    /// The webhook of that stage.
-    pub webhook: Option<WebhookId>,
-}
-
-/// The facts about predecessors that follow from a partition's committed offset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// The note in the commit's metadata.
-    pub note: Option<CommitNote>,
-    /// Whether the commit doesn't come from a worker. Marks of offsets at or above it are then void.
-    pub marks_are_void: bool,
 }
 
 impl Partition {
@@ -143,7 +121,7 @@ impl Partition {
 
     /// The record that blocks the watermark, or None if no offset is open.
     #[must_use]
-    pub fn holding(&self) -> Option<Blocker> {
+    pub fn blocker(&self) -> Option<Blocker> {
         // Receipts below the watermark are settled, and receipts of an earlier generation don't count. Both are
         // removed.
         let receipt = {
@@ -303,6 +281,8 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Stage;
+    use crate::webhook::WebhookId;
 
     fn partition(note: Option<CommitNote>) -> Arc<Partition> {
         let committed = Committed { note, marks_are_void: false };
@@ -360,13 +340,13 @@ mod tests {
         let webhook = WebhookId(uuid::Uuid::from_u128(1));
         first.note(Stage::Sending, webhook);
         let blocker = Blocker { offset: 5, timestamp_ms: 70, stage: Stage::Sending, webhook: Some(webhook) };
-        assert_eq!(partition.holding(), Some(blocker));
+        assert_eq!(partition.blocker(), Some(blocker));
         first.settle();
         drop(first);
         let blocker = Blocker { offset: 6, timestamp_ms: 80, stage: Stage::Queued, webhook: None };
-        assert_eq!(partition.holding(), Some(blocker));
+        assert_eq!(partition.blocker(), Some(blocker));
         second.settle();
-        assert_eq!(partition.holding(), None);
+        assert_eq!(partition.blocker(), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A record that was read, and what keeps its offset open.
+//! The receipt of a record: it keeps the record's offset open until all of its parts are settled.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use crate::position::{Offset, TimestampMs};
 use crate::report::Stage;
 use crate::webhook::WebhookId;
 
-/// A record that was read. Its offset stays open until every part of the record is settled.
+/// The receipt of a record that was read. The offset stays open until every part of the record is settled.
 ///
 /// Dropping a receipt settles nothing: the offset stays open, and the record comes again.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Receipt {
     pub offset: i64,
     /// The record's timestamp, in Unix milliseconds.
     pub timestamp_ms: i64,
-    /// Parts that aren't settled yet. One of them stands for the fan-out itself.
+    /// The number of parts that aren't settled yet. One part stands for the fan-out itself.
     open: AtomicUsize,
     stage: Mutex<(Stage, Option<WebhookId>)>,
 }
@@ -44,12 +44,12 @@ impl Receipt {
 
     /// Notes the stage of one of its deliveries, for reports that say what blocks the watermark.
     pub fn note(&self, stage: Stage, webhook: WebhookId) {
-        *self.stage.lock().expect("nothing panics while it holds a stage") = (stage, Some(webhook));
+        *self.stage.lock().expect("no code panics while it holds this lock") = (stage, Some(webhook));
     }
 
     /// The stage that was noted last, and its webhook.
     pub(super) fn stage(&self) -> (Stage, Option<WebhookId>) {
-        *self.stage.lock().expect("nothing panics while it holds a stage")
+        *self.stage.lock().expect("no code panics while it holds this lock")
     }
 
     /// Adds a part that has to be settled.
@@ -65,8 +65,8 @@ impl Receipt {
         }
     }
 
-    /// Begins work that a drain waits for. Returns None while the partition drains, or if this process may have lost it:
-    /// then nothing may be started.
+    /// Begins work that a drain waits for. Returns None while the partition drains, or if this process may have lost
+    /// it: then nothing may be started.
     #[must_use]
     pub fn start(&self) -> Option<InFlight> {
         self.partition.begin_work().then(|| InFlight { partition: self.partition.clone() })

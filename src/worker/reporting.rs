@@ -63,7 +63,7 @@ fn report(dispatcher: &Dispatcher, assigned: &Assigned, worker: String) -> Repor
 }
 
 fn partition_report(partition: &Partition) -> PartitionReport {
-    let holding = partition.holding().map(|holding| HoldingReport {
+    let holding = partition.blocker().map(|holding| HoldingReport {
         offset: holding.offset,
         written_at: rfc3339(holding.timestamp_ms),
         stage: holding.stage,

@@ -282,7 +282,8 @@ mod tests {
     use crate::kafka::headers;
     use crate::payload::Bodies;
     use crate::payload::PayloadFormat;
-    use crate::pipeline::partition::{Committed, Partition};
+    use crate::pipeline::committed::Committed;
+    use crate::pipeline::partition::Partition;
     use crate::pipeline::standstill::Standstill;
     use crate::webhook::Webhook;
 
@@ -474,7 +475,7 @@ mod tests {
                 let partition = assigned(topic);
                 let mut ready = Batch::default();
                 intake.take(&record, &partition, &mut ready);
-                // With two open offsets of at most two, long waits are moved on.
+                // The partition has two open offsets, which is its maximum here, so long waits are moved on.
                 let _ = partition.open(Offset(offset.saturating_add(1)), TimestampMs(0));
                 let _ = intake.wait(Duration::from_secs(1));
                 intake.release(2, &mut ready);

@@ -1,5 +1,4 @@
-//! Rebalances: the assigned partitions, and the two ways in which an assignment ends. A revoked partition is drained
-//! and committed. Of a lost partition nothing is committed.
+//! Rebalances. A revoked partition is drained and committed. Of a lost partition nothing is committed.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -15,9 +14,9 @@ use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
 use crate::conditions::{Conditions, Outage, Severity};
 use crate::kafka::logging;
-use crate::offsets::commit_note;
 use crate::pipeline::assigned::Assigned;
-use crate::pipeline::partition::{Committed, Partition};
+use crate::pipeline::committed::Committed;
+use crate::pipeline::partition::Partition;
 use crate::pipeline::standstill::Standstill;
 use crate::store::marks::MarkStreams;
 
@@ -118,7 +117,7 @@ impl Rebalances {
             let element = found.as_ref().and_then(|found| found.find_partition(&topic, number));
             let element = element.filter(|element| element.error().is_ok());
             let offset = element.as_ref().map(|element| element.offset());
-            let committed = committed(offset, element.as_ref().map_or("", |element| element.metadata()));
+            let committed = Committed::read(offset, element.as_ref().map_or("", |element| element.metadata()));
             let is_fresh = offset == Some(Offset::Invalid);
             tracing::info!(%topic, partition = number, note = committed.note.is_some(), fresh = is_fresh, "partition assigned");
             if committed.marks_are_void && !is_fresh {
@@ -190,10 +189,7 @@ impl Rebalances {
             partition.drain();
             partition.close();
         }
-        tracing::warn!(
-            partitions = lost.len(),
-            "partitions given up, nothing is committed or started any more"
-        );
+        tracing::warn!(partitions = lost.len(), "partitions given up, nothing is committed or started any more");
     }
 
     /// Drains all partitions. Returns how many deliveries were still in flight when the time was over.
@@ -251,8 +247,7 @@ impl Rebalances {
         for partition in partitions {
             let Some((offset, note)) = partition.to_commit() else { continue };
             let mut element = list.add_partition(&partition.topic, partition.number);
-            // Kafka expects the offset of the next record to read. That is the watermark itself, never the watermark
-            // plus one.
+            // Kafka expects the offset of the next record to read: the watermark itself, never the watermark plus one.
             if let Err(error) = element.set_offset(Offset::Offset(offset)) {
                 tracing::error!(%error, offset, "an offset can't be committed");
                 continue;
@@ -284,20 +279,5 @@ impl Rebalances {
                 outage.failed(error);
             }
         }
-    }
-}
-
-/// The facts about predecessors that follow from a committed offset and its metadata.
-fn committed(offset: Option<Offset>, metadata: &str) -> Committed {
-    match offset {
-        // A commit of a worker always has a note.
-        Some(Offset::Offset(offset)) => {
-            let note = commit_note::decode(metadata, offset);
-            Committed { marks_are_void: note.is_none(), note }
-        }
-        // The offset was never committed or was lost, or the topic was created again.
-        Some(_) => Committed { note: None, marks_are_void: true },
-        // The offset can't be read now. The marks are used without a note.
-        None => Committed { note: None, marks_are_void: false },
     }
 }

@@ -185,7 +185,7 @@ impl Renewable {
                 // Closing the old producer waits for its thread, and must not block other hand-offs.
                 let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(old));
             }
-            Err(error) => tracing::error!(%error, "a new producer can't be created; retrying"),
+            Err(error) => tracing::error!(%error, "a new producer can't be created, retrying"),
         }
     }
 }
