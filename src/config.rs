@@ -17,7 +17,7 @@ mod bounds;
 mod check;
 mod load;
 mod masked;
-pub mod proxy;
+pub(crate) mod proxy;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Serialize, Deserialize)]

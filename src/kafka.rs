@@ -2,8 +2,8 @@
 
 pub mod admin;
 pub mod clients;
-pub mod describe;
-pub mod group;
+pub(crate) mod describe;
+pub(crate) mod group;
 pub mod headers;
-pub mod logging;
-pub mod offsets_lost;
+pub(crate) mod logging;
+pub(crate) mod offsets_lost;

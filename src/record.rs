@@ -1,7 +1,7 @@
 //! Writes and reads the headers with which deliveries travel through the retry, replay and dead-letter topics
 //! (`docs/reference.md`, section "Record headers").
 
-pub mod header_names;
+pub(crate) mod header_names;
 
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 

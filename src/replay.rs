@@ -4,17 +4,17 @@
 //! the record that it replays, so it is also the mark that this record was replayed. Writing and marking are one step,
 //! and cannot disagree after a crash.
 
-pub mod backwards;
+pub(crate) mod backwards;
 pub mod browse;
 pub mod choice;
-pub mod dead_letters;
-pub mod from_log;
-pub mod letter;
+pub(crate) mod dead_letters;
+pub(crate) mod from_log;
+pub(crate) mod letter;
 pub mod moment;
-pub mod origin;
-pub mod replay_marks;
-pub mod scan;
-pub mod session;
+pub(crate) mod origin;
+pub(crate) mod replay_marks;
+pub(crate) mod scan;
+pub(crate) mod session;
 pub mod writer;
 
 use std::num::NonZeroU32;

@@ -1,7 +1,7 @@
 //! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
 pub mod draft;
-pub mod unsupported;
+pub(crate) mod unsupported;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -73,7 +73,7 @@ impl Worker {
                 keys: keys.clone(),
                 staleness_max: config.webhooks.staleness_max,
                 timeout: config.redis.timeout,
-                commits: Commits::new(config.clone()).as_found(topics.committed.clone()),
+                commits: Commits::new(config.clone()).found_at_start(topics.committed.clone()),
                 conditions: conditions.clone(),
                 severity: Severity::NotReady,
             },

@@ -115,7 +115,7 @@ impl Commits {
     /// Uses the result from before this process joined its groups. A later reading would find this process's own
     /// commits.
     #[must_use]
-    pub fn as_found(self, at_start: Option<Option<String>>) -> Self {
+    pub fn found_at_start(self, at_start: Option<Option<String>>) -> Self {
         Self { at_start, ..self }
     }
 

@@ -43,12 +43,6 @@ impl Parking {
             freed.await;
         }
     }
-
-    /// The bytes of all parked deliveries.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
 }
 
 /// A parked delivery. Dropping it frees its bytes.
@@ -84,6 +78,6 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         waiting.await.unwrap();
-        assert_eq!(parking.bytes(), 60);
+        assert_eq!(parking.bytes.load(Ordering::Relaxed), 60);
     }
 }

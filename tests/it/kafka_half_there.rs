@@ -92,7 +92,7 @@ async fn a_fatal_error_of_the_producer_leads_to_a_new_one() {
         (requests.iter().filter(|request| request.attempt() == 2).count() == 20).then_some(())
     };
     eventually("all second attempts arrive", second).await;
-    assert!(worker.log().contains("a new one is made"), "{}", worker.log());
+    assert!(worker.log().contains("had a fatal error and is replaced"), "{}", worker.log());
     worker.readiness(true).await;
     assert!(worker.terminate().await.success());
 }
