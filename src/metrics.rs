@@ -257,3 +257,25 @@ pub fn begin() {
     }
     ::metrics::describe_gauge!(CONDITION.name, CONDITION.help);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described_and_documented_once() {
+        let names: Vec<&str> = COUNTERS.iter().map(|counter| counter.name).collect();
+        let names: Vec<&str> = names.into_iter().chain(COUNTERS_BY.iter().map(|counter| counter.name)).collect();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
+        let statics = include_str!("metrics.rs").lines().filter(|line| line.starts_with("pub static ")).count();
+        assert_eq!(statics, names.len() + 1, "every counter is listed, and the gauge stands alone");
+        let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+        let reference = std::fs::read_to_string(reference).unwrap();
+        for name in names.iter().chain([&CONDITION.name]) {
+            assert!(reference.contains(&format!("| `{name}` |")), "{name} is missing in docs/reference.md");
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub struct Panicked;
 /// Fails if it panics twice.
 pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
     // A panic may leave values half changed. They are discarded with the record, so nobody sees them.
-    let mut caught = || catch_unwind(AssertUnwindSafe(&mut handle)).map_err(|_| Panicked);
+    let mut caught = || catch_unwind(AssertUnwindSafe(&mut handle)).map_err(|_| counted());
     caught().or_else(|Panicked| {
         tracing::error!("handling a record panicked, trying once more");
         caught()
@@ -33,10 +33,12 @@ pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
 /// # Errors
 /// Fails if it panics.
 pub async fn caught<F: Future>(handling: F) -> Result<F::Output, Panicked> {
-    AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| {
-        metrics::PANICS.increment();
-        Panicked
-    })
+    AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| counted())
+}
+
+fn counted() -> Panicked {
+    metrics::PANICS.increment();
+    Panicked
 }
 
 #[cfg(test)]

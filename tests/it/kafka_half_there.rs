@@ -111,7 +111,7 @@ async fn readyz_reports_a_partition_that_makes_no_progress() {
         emit_to_mock(&world, 1).await;
         emitted += 1;
         let (status, page) = worker.page("/readyz").await?;
-        (status == 503 && page.contains("nothing is read of it although")).then_some(())
+        (status == 503 && page.contains("nothing is read although")).then_some(())
     })
     .await;
     mock.clear_request_errors(RDKafkaApiKey::Fetch);

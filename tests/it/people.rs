@@ -219,7 +219,10 @@ async fn ten_failures_and_ten_successes_open_no_circuit_and_defer_nothing() {
         world.events_committed().await;
     }
     let metrics = worker.page("/metrics").await.unwrap().1;
-    assert!(!metrics.contains("circuit_open") && !worker.log().contains("circuit opened"), "{metrics}");
+    assert!(
+        metrics.contains(r#"deferrals_total{reason="circuit_open"} 0"#) && !worker.log().contains("circuit opened"),
+        "{metrics}"
+    );
 }
 
 /// Settings with which circuits open early and stay open for longer than any test.

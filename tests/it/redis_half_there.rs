@@ -501,7 +501,7 @@ async fn a_redis_that_is_too_old_stops_the_worker_with_its_version() {
     world.set("redis.url", &url);
     let mut worker = Worker::start(&world.environment());
     assert_eq!(worker.exit().await.code(), Some(78));
-    assert!(worker.log().contains("Redis 6.0.16; 6.2 or newer is needed"), "{}", worker.log());
+    assert!(worker.log().contains("Redis 6.0.16; 6.2 or newer is required"), "{}", worker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
