@@ -51,7 +51,7 @@ pub struct Kafka {
     pub properties: BTreeMap<String, String>,
 }
 
-/// `kafka.offsets_lost`: where a consumer group begins that has lost its offsets.
+/// `kafka.offsets_lost`: where a consumer group that has lost its offsets begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OffsetsLost {
@@ -225,7 +225,7 @@ pub struct Log {
 #[error("{0}")]
 pub struct BadConfig(pub String);
 
-/// The value of a property. librdkafka takes texts only, but in a file a number or a boolean needs no quotes.
+/// The value of a property. librdkafka takes only strings, but in a file a number or a boolean needs no quotes.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Property {

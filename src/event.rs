@@ -143,7 +143,7 @@ pub fn decode(
         values(&text, ["id", "taskId", "toState", "timestamp", "task"]).map_err(not_json)?;
     let to_state = required("toState", Value::of(to_state))?;
     let mut fields = Fields::default();
-    let [own_id, title, state, task_type, repo_url, pr_url, pr_number, agent_type, cost_usd, error, created, completed] =
+    let [nested_id, title, state, task_type, repo_url, pr_url, pr_number, agent, cost_usd, error, created, completed] =
         fields.task(task);
     let task_type = fields.text("task.taskType", task_type);
     let Some(event_type) = EventType::of_transition(&to_state, task_type.as_deref()) else {
@@ -160,13 +160,13 @@ pub fn decode(
         event: event_type,
         task_id: &task_id,
         task: PayloadTask {
-            id: fields.text("task.id", own_id).unwrap_or(Cow::Borrowed(&task_id)),
+            id: fields.text("task.id", nested_id).unwrap_or(Cow::Borrowed(&task_id)),
             title: fields.text("task.title", title),
             state: fields.text("task.state", state).unwrap_or(Cow::Borrowed(&to_state)),
             repo_url: fields.text("task.repoUrl", repo_url),
             pr_url: fields.text("task.prUrl", pr_url),
             pr_number: fields.whole_number("task.prNumber", pr_number),
-            agent_type: fields.text("task.agentType", agent_type),
+            agent_type: fields.text("task.agentType", agent),
             cost_usd: fields.text("task.costUsd", cost_usd),
             created_at: fields.time("task.createdAt", created),
             completed_at: fields.time("task.completedAt", completed),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn an_optional_field_of_another_type_never_costs_the_event() {
+    fn an_optional_field_of_another_type_never_loses_the_event() {
         let event = event(
             r#"{"taskId":"t1","toState":"completed","id":17,"timestamp":1742983954,"task":{"title":{"a":[1]},"costUsd":0.84,
             "prNumber":"142","repoUrl":true,"createdAt":"2025-03-26T12:00:00+02:00","completedAt":"never","agentType":1e999}}"#,

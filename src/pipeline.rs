@@ -87,11 +87,11 @@ pub struct Edges {
 /// The tokens that end the parts of the pipeline.
 #[derive(Debug, Clone, Default)]
 pub struct Ends {
-    /// Cancelled to drain: the poll threads end after it.
+    /// Cancelled to start the drain, at the end of which the poll threads end.
     pub stop: CancellationToken,
     /// Cancelled when the drain is over.
-    pub stop_after: CancellationToken,
-    /// Cancelled by the pipeline when a part that must live has ended.
+    pub drained: CancellationToken,
+    /// Cancelled by the pipeline when a part that must keep running has ended.
     pub ended: CancellationToken,
 }
 
@@ -146,7 +146,8 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
     // Consume, decode and wait: a poll thread per group. Match: a fan-out per group. Commit: another thread per
     // group.
     let assigned = Arc::new(Assigned::default());
-    let standstill = Standstill::watch(clients::standstill_max(&config)).context("a thread for the ticks")?;
+    let standstill =
+        Standstill::watch(clients::standstill_max(&config)).context("can't start the standstill thread")?;
     let predecessors = Predecessors { marks: marks.clone(), conditions: conditions.clone() };
     let mut threads = Vec::with_capacity(2);
     for group in [Group::events(&config, &names), Group::retries(&config, &names)] {
@@ -178,6 +179,6 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
 impl Ends {
     /// Runs a task until the drain is over.
     pub fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.stop_after.clone().run_until_cancelled_owned(task));
+        tokio::spawn(self.drained.clone().run_until_cancelled_owned(task));
     }
 }

@@ -198,7 +198,7 @@ impl Needed {
     pub fn too_small(&self, max_message_bytes: u64) -> Option<String> {
         (max_message_bytes < self.record_bytes).then(|| {
             format!(
-                "topic {}: max.message.bytes = {max_message_bytes} can't hold the largest record that the settings allow; allowed is {} or more (events.bytes_max, delivery.payload_max)",
+                "topic {}: max.message.bytes = {max_message_bytes} can't hold the largest record that the settings allow; it must be {} or more (events.bytes_max, delivery.payload_max)",
                 self.name, self.record_bytes
             )
         })
@@ -213,13 +213,13 @@ impl Needed {
         }
         if let Some(policy) = setting("cleanup.policy").filter(|policy| policy.contains("compact")) {
             return Some(format!(
-                "topic {}: cleanup.policy = {policy} would delete all but the newest record of each key; allowed is delete",
+                "topic {}: cleanup.policy = {policy} would delete all but the newest record of each key; it must be delete",
                 self.name
             ));
         }
         if let Some(bytes) = number("retention.bytes").filter(|bytes| *bytes >= 0) {
             return Some(format!(
-                "topic {}: retention.bytes = {bytes} would delete records too early; allowed is -1",
+                "topic {}: retention.bytes = {bytes} would delete records too early; it must be -1",
                 self.name
             ));
         }
@@ -233,7 +233,7 @@ impl Needed {
         let shortest = i64::try_from(needed.as_millis()).unwrap_or(i64::MAX);
         let retention = number("retention.ms").filter(|retention| (0..shortest).contains(retention))?;
         Some(format!(
-            "topic {}: retention.ms = {retention} is shorter than {what}; allowed is {shortest} or more, or -1",
+            "topic {}: retention.ms = {retention} is shorter than {what}; it must be {shortest} or more, or -1",
             self.name
         ))
     }

@@ -77,7 +77,7 @@ impl Worker {
                 conditions: conditions.clone(),
                 severity: Severity::NotReady,
             },
-            ends.stop_after.clone(),
+            ends.drained.clone(),
         );
         let pipeline = pipeline::start(
             Edges {
@@ -143,7 +143,7 @@ impl Worker {
                 0
             }
         };
-        self.ends.stop_after.cancel();
+        self.ends.drained.cancel();
         // Do not wait longer if Redis is unavailable, because the report becomes outdated by itself.
         let removed = tokio::time::timeout(REPORT_REMOVED_MAX, self.reports.remove(&self.name)).await;
         tracing::debug!(removed = removed.is_ok_and(|removed| removed.is_ok()), "removal of the report ended");

@@ -48,7 +48,7 @@ fn main() {
 async fn all() {
     let only = std::env::var("ONLY").unwrap_or_default();
     let parts = ["", "faults", "backlog", "growth"];
-    assert!(parts.contains(&only.as_str()), "ONLY={only}: allowed is faults, backlog or growth");
+    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be faults, backlog or growth");
     let wanted = |part: &str| only.is_empty() || only == part;
     if wanted("faults") {
         faults().await;

@@ -139,7 +139,7 @@ impl Replays {
     pub async fn begin(&self, request: ReplayRequest) -> Result<ReplayStatus, Problem> {
         let choice = request.choice()?;
         if request.limit == Some(0) {
-            return Err(Problem::field("limit", "0 is not allowed; allowed is 1 or more"));
+            return Err(Problem::field("limit", "0 is not allowed; it must be 1 or more"));
         }
         if choice.is_everything() && !request.all && request.limit.is_none() {
             return Err(Problem::new(

@@ -33,7 +33,7 @@ impl Listen {
     /// Receives until Ctrl-C.
     pub async fn run(self) -> Result<(), Failure> {
         if axum::http::StatusCode::from_u16(self.status).is_err() {
-            return Err(Failure::Usage(format!("--status {} is not allowed; allowed is 100 to 999", self.status)));
+            return Err(Failure::Usage(format!("--status {} is not allowed; it must be 100 to 999", self.status)));
         }
         let (answer_status, fail_first) = (self.status, self.fail_first);
         let answer = move |arrival: &Arrival| {

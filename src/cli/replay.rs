@@ -33,8 +33,8 @@ const EXAMPLES: &str = "Examples:
   optio-webhooks replay --all                                          all dead letters
   optio-webhooks replay --from-log --webhook 0190… --since 2026-11-01  past events, to a new webhook
 
-Filters narrow each other. Several values of one filter, separated by commas, widen it. A replay can be interrupted at any
-time and run again: nothing is replayed twice (see --again).";
+Only what matches every filter is replayed. A filter with several values, separated by commas, matches any of them. A
+replay can be interrupted at any time and run again: nothing is replayed twice (see --again).";
 
 /// `optio-webhooks replay`
 #[derive(clap::Args)]

@@ -219,7 +219,7 @@ async fn check_offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsPr
             }
             OffsetsLost::Refuse => {
                 return Err(OffsetsProblem::Refused(format!(
-                    "{lost}; kafka.offsets_lost = refuse: allowed is earliest (deliver them, except events older than delivery.age_max) or latest (skip them)"
+                    "{lost}; kafka.offsets_lost = refuse: set it to earliest (deliver them, except events older than delivery.age_max) or latest (skip them)"
                 )));
             }
         }

@@ -35,10 +35,10 @@ pub enum Webhooks {
         #[command(flatten)]
         output: Output,
     },
-    /// Add a webhook. It gets every event from now on.
+    /// Add a webhook. It gets the events that it subscribes to from now on.
     Add(Add),
-    /// Declare that the webhooks in Redis are all that there should be. Workers that miss some of them send nothing
-    /// until this is declared or the missing ones are back.
+    /// Declare that the webhooks in Redis are complete. Workers that have noticed a loss of webhooks send nothing until
+    /// this is declared or the lost webhooks are back.
     Init,
     /// Show one webhook.
     Show {
@@ -85,7 +85,7 @@ pub struct Add {
     events: Vec<EventType>,
     #[command(flatten)]
     secret: Secret,
-    /// A description for people.
+    /// A description of the webhook.
     #[arg(long)]
     description: Option<String>,
     /// The highest number of requests per second.
@@ -114,7 +114,7 @@ pub struct Update {
     /// Remove the secret: requests are no longer signed.
     #[arg(long, conflicts_with_all = ["secret", "secret_stdin"])]
     no_secret: bool,
-    /// A description for people.
+    /// A description of the webhook.
     #[arg(long)]
     description: Option<String>,
     /// false pauses the webhook: nothing is sent, and deliveries that wait are dropped. true resumes it.
@@ -155,7 +155,7 @@ impl Secret {
 }
 
 impl Webhooks {
-    /// Runs the verb against Redis.
+    /// Runs the command against Redis.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
@@ -239,7 +239,7 @@ fn event_names(events: &[EventType]) -> Vec<String> {
 async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
     let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
     let count = store.declare(seen, now_ms()).await?;
-    say(&format!("declared that the {count} webhooks in Redis are all that there should be; workers go on"));
+    say(&format!("declared that the webhooks in Redis are complete ({count}); workers that waited for this resume"));
     Ok(())
 }
 

@@ -40,7 +40,7 @@ impl Bound {
                 ((*min..=*max).contains(&value), value.to_string(), format!("{min} to {max}"))
             }
         };
-        (!is_within).then(|| format!("{} = {value}: allowed is {allowed}", self.key))
+        (!is_within).then(|| format!("{} = {value}: must be {allowed}", self.key))
     }
 }
 

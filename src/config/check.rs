@@ -22,7 +22,7 @@ impl Config {
         let mut bad = Vec::new();
         let mut require = |is_allowed: bool, key: &str, value: String, allowed: &str| {
             if !is_allowed {
-                bad.push(format!("{key} = {value}: allowed is {allowed}"));
+                bad.push(format!("{key} = {value}: must be {allowed}"));
             }
         };
         let is_name = |name: &str| {
@@ -36,18 +36,28 @@ impl Config {
             !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
             "kafka.brokers",
             format!("{:?}", masked_brokers(&kafka.brokers)),
-            "host:port, separated by commas; a user name and password belong in kafka.properties",
+            "host:port pairs separated by commas; a user name and password belong in kafka.properties",
         );
         for key in ["bootstrap.servers", "metadata.broker.list"] {
             require(
                 kafka.properties.get(key).is_none_or(|brokers| !brokers.contains('@')),
                 &format!("kafka.properties.{key:?}"),
                 format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", String::as_str))),
-                "host:port, separated by commas; a user name and password belong in sasl.username and sasl.password",
+                "host:port pairs separated by commas; a user name and password belong in sasl.username and sasl.password",
             );
         }
-        require(is_name(&kafka.topic), "kafka.topic", format!("{:?}", kafka.topic), "1 to 200 of a-z A-Z 0-9 . _ -");
-        require(is_name(&kafka.group), "kafka.group", format!("{:?}", kafka.group), "1 to 200 of a-z A-Z 0-9 . _ -");
+        require(
+            is_name(&kafka.topic),
+            "kafka.topic",
+            format!("{:?}", kafka.topic),
+            "1 to 200 characters from a-z A-Z 0-9 . _ -",
+        );
+        require(
+            is_name(&kafka.group),
+            "kafka.group",
+            format!("{:?}", kafka.group),
+            "1 to 200 characters from a-z A-Z 0-9 . _ -",
+        );
         require(
             self.events.bytes_max == 0 || (1_024..=100_000_000).contains(&self.events.bytes_max),
             "events.bytes_max",
@@ -74,7 +84,7 @@ impl Config {
             worker.retry_share.saturating_add(worker.wide_share) <= 90,
             "worker.retry_share + worker.wide_share",
             format!("{} + {}", worker.retry_share, worker.wide_share),
-            "90 (percent) together at most: the rest is reserved for first attempts of all other events",
+            "at most 90 (percent) together: the rest is reserved for first attempts of all other events",
         );
         let delivery = &self.delivery;
         require(
@@ -82,7 +92,7 @@ impl Config {
             "delivery.timeout",
             time(delivery.timeout),
             &format!(
-                "up to {}, which is worker.drain_timeout = {} minus {} for the hand-off that may follow: a drain would \
+                "at most {}, which is worker.drain_timeout = {} minus {} for the hand-off that may follow: a drain would \
                  abandon longer requests, and they would be repeated",
                 time(worker.drain_timeout.saturating_sub(HAND_OFF_MAX)),
                 time(worker.drain_timeout),
@@ -103,20 +113,20 @@ impl Config {
             breaker.failure_ratio > 0.0 && breaker.failure_ratio <= 1.0,
             "delivery.breaker.failure_ratio",
             breaker.failure_ratio.to_string(),
-            "more than 0, up to 1",
+            "more than 0 and at most 1",
         );
         require(
             breaker.open_max >= breaker.open_initial && breaker.open_max <= second * 86_400,
             "delivery.breaker.open_max",
             time(breaker.open_max),
-            "delivery.breaker.open_initial to 24h",
+            "from delivery.breaker.open_initial to 24h",
         );
         let retry = &delivery.retry;
         require(
             retry.max >= retry.initial && retry.max <= second * 86_400 * 7,
             "delivery.retry.max",
             time(retry.max),
-            "delivery.retry.initial to 7days",
+            "from delivery.retry.initial to 7days",
         );
         bad.extend(BOUNDS.iter().filter_map(|bound| bound.problem(self)));
         if bad.is_empty() { Ok(()) } else { Err(BadConfig(bad.join("\n"))) }
@@ -152,7 +162,7 @@ mod tests {
         let mut config = Config::built_in();
         (config.worker.retry_share, config.worker.wide_share) = (45, 46);
         let error = config.check().unwrap_err().to_string();
-        assert!(error.starts_with("worker.retry_share + worker.wide_share = 45 + 46: allowed is 90"), "{error}");
+        assert!(error.starts_with("worker.retry_share + worker.wide_share = 45 + 46: must be at most 90"), "{error}");
         config.worker.wide_share = 45;
         config.check().unwrap();
     }
@@ -165,7 +175,7 @@ mod tests {
         config.check().unwrap();
         config.delivery.timeout += Duration::from_millis(1);
         let error = config.check().unwrap_err().to_string();
-        assert!(error.starts_with("delivery.timeout = 28s 1ms: allowed is up to 28s, which is"), "{error}");
+        assert!(error.starts_with("delivery.timeout = 28s 1ms: must be at most 28s, which is"), "{error}");
         config.worker.drain_timeout = second;
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("worker.drain_timeout = 1s"), "{error}");
@@ -176,6 +186,6 @@ mod tests {
         let mut config = Config::built_in();
         config.delivery.attempts_max = 0;
         let error = config.check().unwrap_err().to_string();
-        assert_eq!(error, "delivery.attempts_max = 0: allowed is 1 to 50");
+        assert_eq!(error, "delivery.attempts_max = 0: must be 1 to 50");
     }
 }

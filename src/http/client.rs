@@ -30,16 +30,16 @@ pub const USER_AGENT: &str = concat!("Optio-Webhooks/", env!("CARGO_PKG_VERSION"
 
 /// How long a request waits while another request dials a connection that both may share, before it dials its own.
 const SHARED_DIAL_WAIT_MAX: Duration = Duration::from_secs(1);
-/// How often a request is sent again within one attempt because the endpoint says that it did not process it.
+/// How many times a request is sent again within one attempt because the endpoint says that it did not process it.
 const UNPROCESSED_RESENDS_MAX: u32 = 3;
 /// `delivery.silence_max` is capped at `delivery.timeout` divided by this, so that there is time left to send again.
 const SILENCE_DIVISOR: u32 = 3;
 
-/// The client can't be built from these settings.
+/// Why the client can't be built from these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum BadClient {
     /// `delivery.proxy` isn't the URL of an http or https proxy.
-    #[error("delivery.proxy: allowed is a URL like http://proxy:3128, or empty for none")]
+    #[error("delivery.proxy: must be a URL like http://proxy:3128, or empty for no proxy")]
     Proxy,
     /// The TLS library refuses its configuration.
     #[error("TLS can't be set up: {0}")]
@@ -97,7 +97,8 @@ impl Client {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let proxy = match delivery.proxy.as_str() {
             "" => None,
-            // Proxy variables of the environment are ignored: such a proxy would bypass the address policy unnoticed.
+            // Proxy settings in environment variables are ignored: such a proxy would bypass the address policy
+            // unnoticed.
             url => Some(Proxy::parse(url).ok_or(BadClient::Proxy)?),
         };
         let silence_max = delivery.silence_max.min(delivery.timeout / SILENCE_DIVISOR);
@@ -122,8 +123,8 @@ impl Client {
     /// Sends a `POST` request and returns its answer once the answer's head has arrived. `headers` builds the headers
     /// and is called each time the request is sent. `delivery.timeout` covers everything, including the answer's body.
     ///
-    /// Within that time the request may be sent again over a new connection, in two cases. The endpoint says that it
-    /// did not process the request (RFC 9113 section 8.7). Or a connection that had served an earlier request broke
+    /// Within that time the request may be sent again over a new connection, in two cases: the endpoint says that it
+    /// did not process the request (RFC 9113 section 8.7), or the connection had served an earlier request and broke
     /// before any byte of an answer arrived. In the second case the endpoint may process the request twice. RFC 9110
     /// section 9.2.2 allows this for requests that are known to be idempotent, as deliveries are by their
     /// `X-Optio-Delivery`.
@@ -135,7 +136,7 @@ impl Client {
     pub async fn post(&self, url: &Url, headers: impl Fn() -> HeaderMap, body: Bytes) -> Result<Answer, SendError> {
         let deadline = Instant::now() + self.0.timeout;
         let target = Target::of(url)?;
-        let (mut freshness, mut unprocessed, mut has_repeated) = (Freshness::Any, 0, false);
+        let (mut freshness, mut unprocessed_resends, mut has_resent_unanswered) = (Freshness::Any, 0, false);
         loop {
             let (pooled, is_reused) = self.connection(&target, freshness, deadline).await?;
             let form = match pooled.carrier {
@@ -147,10 +148,10 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            if failure.is_unprocessed && unprocessed < UNPROCESSED_RESENDS_MAX {
-                unprocessed += 1;
-            } else if is_reused && failure.is_unanswered && !has_repeated {
-                has_repeated = true;
+            if failure.is_unprocessed && unprocessed_resends < UNPROCESSED_RESENDS_MAX {
+                unprocessed_resends += 1;
+            } else if is_reused && failure.is_unanswered && !has_resent_unanswered {
+                has_resent_unanswered = true;
             } else {
                 return Err(failure.error);
             }

@@ -109,8 +109,7 @@ pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
         let mut probe = ClientConfig::new();
         probe.set(key, value);
         if let Err(error) = probe.create_native_config() {
-            let (description, allowed) =
-                (explained(&error, config), "allowed are the properties and values of librdkafka");
+            let (description, allowed) = (explained(&error, config), "use the properties and values of librdkafka");
             let shown = if is_harmless(key) { format!("{value:?}") } else { MASK.to_owned() };
             return Err(BadConfig(format!("kafka.properties.{key:?} = {shown}: {description}; {allowed}")));
         }

@@ -31,7 +31,7 @@ impl Dispatcher {
         let fate = self.policy.after_deferral(delivery, deferral.backs_off_for, now_ms_up(), rand::random());
         let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
         let last = LastError { code: Some(deferral.why), status: last.status };
-        if self.hand_over(&delivery, fate, last, &mut handling).await == HandedOff::Written {
+        if self.hand_off_by_fate(&delivery, fate, last, &mut handling).await == HandedOff::Written {
             self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
         }
     }

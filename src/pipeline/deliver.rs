@@ -22,10 +22,10 @@ impl Dispatcher {
     /// Makes one attempt of a delivery whose turn it is.
     pub(super) async fn deliver(self: Arc<Self>, open: Open, started: Started) {
         let Open { delivery, last, receipt, permits, order_key, .. } = open;
-        // It is dropped on every way out, a panic included, so that the endpoint's slot comes back.
+        // The turn is dropped on every way out, a panic included, which gives back the endpoint's slot.
         let mut turn =
             Turn { dispatcher: self.clone(), webhook_id: delivery.webhook_id, order_key, started, outcome: None };
-        // The webhook is looked up right before the request. While Redis is away, sending waits here.
+        // The webhook is looked up right before the request. While Redis is unavailable, sending waits here.
         let snapshot = self.snapshots.current().await;
         let Some(mut handling) = self.handle(receipt, permits) else { return };
         let webhook = match recipient(&snapshot, &delivery) {
@@ -42,21 +42,23 @@ impl Dispatcher {
         drop(turn);
         let outcome = attempt.failure.map_or(metrics::DELIVERED, FailureCode::as_str);
         metrics::ATTEMPTS.increment(outcome);
-        // The webhook is disabled first, and the delivery is dropped only if that succeeds: a webhook that was changed
-        // meanwhile stays, and then the attempt failed like any other. A crash between the two drops the delivery when
-        // it comes up again.
-        let is_gone = attempt.status == Some(GONE) && self.health.disable_gone(&webhook, attempt.ended_at_ms).await;
-        let fate = if is_gone { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
+        // Disable the webhook first, and drop the delivery only if that succeeds. A webhook that was changed meanwhile
+        // stays active, and the attempt counts as an ordinary failure. After a crash between the two steps, the
+        // delivery is dropped when it comes up again.
+        let is_disabled = attempt.status == Some(GONE) && self.health.disable_gone(&webhook, attempt.ended_at_ms).await;
+        let fate =
+            if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
         handling.receipt.note(Stage::Settling, webhook.id);
-        // Hand off first, settle second: a crash between the two repeats an attempt, the other order loses a delivery.
+        // Hand off first, settle second. A crash between the two repeats an attempt; in the other order it would lose a
+        // delivery.
         if fate != Fate::Delivered {
             // The next owner of a lost partition makes this attempt again, and hands the delivery off itself.
             if handling.receipt.partition.is_closed() {
                 return;
             }
             let next = Delivery { attempts: delivery.attempts.saturating_add(1), ..(*delivery).clone() };
-            if self.hand_over(&next, fate, last, &mut handling).await == HandedOff::LeftToNextOwner {
+            if self.hand_off_by_fate(&next, fate, last, &mut handling).await == HandedOff::LeftToNextOwner {
                 return;
             }
         }
@@ -64,8 +66,8 @@ impl Dispatcher {
         self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling)).await;
     }
 
-    /// Writes a delivery to the topic that its fate names. Not cancel safe.
-    pub(super) async fn hand_over(
+    /// Writes a delivery to the topic that its fate names. A fate without a topic counts as written. Not cancel safe.
+    pub(super) async fn hand_off_by_fate(
         &self,
         delivery: &Delivery,
         fate: Fate,
@@ -122,7 +124,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let change = self.dispatcher.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
         if let Some(change) = change {
-            // A full queue costs the other workers a few probes.
+            // If the queue is full, the announcement is lost, and other workers find the change with an attempt or two.
             let _ = self.dispatcher.announcements.try_send(Announcement { webhook: self.webhook_id, change });
         }
         self.dispatcher.advance(self.webhook_id);

@@ -27,17 +27,19 @@ use crate::delivery::{DeadReason, Deferral, Delivery, FirstRead};
 use crate::event::Event;
 use crate::record::LastError;
 
-/// An event for more webhooks than this is wide. It is fanned out in a task of its own, so that the next events don't
-/// wait.
+/// An event for more webhooks than this is wide. It is fanned out in a tokio task of its own, so that the next events
+/// don't wait.
 const WIDE: usize = 64;
-/// The most wide events that are fanned out at a time. Further ones wait in their tasks until one of these ends.
+/// How many wide events are fanned out at the same time. Further ones wait in their tokio tasks until one of these
+/// ends.
 const WIDE_AT_ONCE: usize = 64;
-/// The most KiB of the events in tasks of their own. Beyond that, the whole fan-out waits.
-const TASKS_KIB_MAX: u32 = 32_768;
-/// The approximate KiB that an event takes in addition to its payload, with its receipt and its task.
+/// How many KiB the events in tokio tasks of their own may take together. Beyond that, the whole fan-out waits.
+const SPAWNED_KIB_MAX: u32 = 32_768;
+/// About how many KiB an event takes in addition to its payload: its receipt and its tokio task.
 const EVENT_KIB: u32 = 4;
 
-/// Fans out the batches of one consumer, in order, until the consumer is gone. `parking` belongs to its group.
+/// Fans out the batches of one consumer, in order, until the consumer is gone. `parking` has the parked deliveries of
+/// its consumer group.
 pub async fn run(
     dispatcher: Arc<Dispatcher>,
     predecessors: Predecessors,
@@ -49,16 +51,16 @@ pub async fn run(
         unsupported: UnsupportedEvents::new(dispatcher.clone(), predecessors.clone(), parking.clone()),
         dispatcher,
         predecessors,
-        task_ends: HashMap::new(),
-        tasks_kib: Arc::new(Semaphore::new(TASKS_KIB_MAX as usize)),
+        fan_out_ends: HashMap::new(),
+        spawned_kib: Arc::new(Semaphore::new(SPAWNED_KIB_MAX as usize)),
         wide_at_once: Arc::new(Semaphore::new(WIDE_AT_ONCE)),
     };
     fan_out.dispatcher.load_backoffs().await;
     while let Some(batch) = batches.recv().await {
-        fan_out.task_ends.retain(|_, ended| ended.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        fan_out.fan_out_ends.retain(|_, ended| ended.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         for (incoming, receipt) in batch.records {
             parking.room().await;
-            fan_out.guarded(incoming, receipt).await;
+            fan_out.handle_guarded(incoming, receipt).await;
         }
     }
 }
@@ -67,23 +69,23 @@ struct FanOut {
     dispatcher: Arc<Dispatcher>,
     unsupported: UnsupportedEvents,
     predecessors: Arc<Predecessors>,
-    /// Says when the fan-out of an event in a task of its own has ended, by the key of the event's task. The next event
-    /// of the same task waits for it, so that first attempts keep their order.
-    task_ends: HashMap<u64, oneshot::Receiver<()>>,
-    tasks_kib: Arc<Semaphore>,
+    /// For each Optio task whose last event is fanned out in a tokio task of its own: the signal that this fan-out has
+    /// ended. The next event of the same Optio task waits for it, so that first attempts keep their order.
+    fan_out_ends: HashMap<u64, oneshot::Receiver<()>>,
+    spawned_kib: Arc<Semaphore>,
     wide_at_once: Arc<Semaphore>,
 }
 
 impl FanOut {
-    /// Handles one record. A panic affects only that record. Fan-outs in tasks of their own catch their panics
+    /// Handles one record. A panic affects only that record. Fan-outs in tokio tasks of their own catch their panics
     /// themselves.
-    async fn guarded(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+    async fn handle_guarded(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
         let copy = incoming.clone();
-        if panics::caught(self.take(incoming, receipt.clone())).await.is_ok() {
+        if panics::caught(self.handle(incoming, receipt.clone())).await.is_ok() {
             return;
         }
         tracing::error!(topic = %receipt.partition.topic, partition = receipt.partition.number, offset = receipt.offset, "handling a record panicked, trying once more");
-        if panics::caught(self.take(copy.clone(), receipt.clone())).await.is_ok() {
+        if panics::caught(self.handle(copy.clone(), receipt.clone())).await.is_ok() {
             return;
         }
         match copy {
@@ -102,7 +104,7 @@ impl FanOut {
         }
     }
 
-    async fn take(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
+    async fn handle(&mut self, incoming: Incoming, receipt: Arc<Receipt>) {
         match incoming {
             Incoming::Nothing(why) => {
                 metrics::EVENTS.increment(why.as_str());
@@ -133,7 +135,7 @@ impl FanOut {
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
-        let predecessor = if ordered { self.task_ends.remove(&key) } else { None };
+        let previous_end = if ordered { self.fan_out_ends.remove(&key) } else { None };
         let claim = match (first.replays, is_wide) {
             (1.., _) => Claim::Retry,
             (0, true) => Claim::Wide,
@@ -148,24 +150,24 @@ impl FanOut {
             receipt,
             claim,
         };
-        if !is_wide && predecessor.is_none() {
+        if !is_wide && previous_end.is_none() {
             return spread.run().await;
         }
-        let size = EVENT_KIB + u32::try_from(spread.event.body.len() >> 10).unwrap_or(u32::MAX);
-        let kib = acquire(&self.tasks_kib, size.min(TASKS_KIB_MAX)).await;
+        let event_kib = EVENT_KIB + u32::try_from(spread.event.body.len() >> 10).unwrap_or(u32::MAX);
+        let held_kib = acquire(&self.spawned_kib, event_kib.min(SPAWNED_KIB_MAX)).await;
         let wide_at_once = is_wide.then(|| self.wide_at_once.clone());
         let (end, ended) = oneshot::channel();
-        self.task_ends.insert(key, ended);
+        self.fan_out_ends.insert(key, ended);
         tokio::spawn(async move {
-            if let Some(predecessor) = predecessor {
-                let _ = predecessor.await;
+            if let Some(previous_end) = previous_end {
+                let _ = previous_end.await;
             }
             let wide_slot = match &wide_at_once {
                 Some(at_once) => Some(acquire(at_once, 1).await),
                 None => None,
             };
             spread.run().await;
-            drop((end, wide_slot, kib));
+            drop((end, wide_slot, held_kib));
         });
     }
 

@@ -44,8 +44,7 @@ pub struct Partition {
 #[derive(Debug, Default)]
 struct State {
     offsets: OpenOffsets,
-    /// Raised when the topic turns out to have been created again. Receipts of an earlier generation don't count any
-    /// more.
+    /// Raised when the topic turns out to have been created again. Receipts of an earlier generation no longer count.
     generation: u64,
     /// The number of parts of records that are being handled.
     in_flight: usize,
@@ -99,8 +98,8 @@ impl Partition {
             let opened = state.offsets.open(at, written);
             debug_assert!(opened, "the first offset always opens");
         }
-        // The note belongs to this log only if the record at the watermark, which is read first, has the same
-        // timestamp.
+        // The note is about this topic, and not about a deleted one of the same name, only if the record at the
+        // watermark has the same timestamp. That record is read first.
         if !std::mem::replace(&mut state.is_note_checked, true)
             && state.note.as_ref().is_some_and(|note| {
                 !note.is_settled(offset)
@@ -142,8 +141,8 @@ impl Partition {
         Some(Blocker { offset: receipt.offset, timestamp_ms: receipt.timestamp_ms, stage, webhook })
     }
 
-    /// Work on a record begins. Returns false while the partition drains, or if this process may have lost it: then
-    /// nothing may be started.
+    /// Begins work on a part of a record. Returns false if nothing may be started, because the partition drains or this
+    /// process may have lost it.
     pub(super) fn begin_work(&self) -> bool {
         if self.is_lost() {
             return false;
@@ -154,7 +153,7 @@ impl Partition {
         may_start
     }
 
-    /// Work on a record ends.
+    /// Ends work on a part of a record.
     pub(super) fn end_work(&self) {
         let mut state = self.state();
         state.in_flight -= 1;
@@ -163,8 +162,8 @@ impl Partition {
         }
     }
 
-    /// Every part of the record at `offset` is settled. Ignored if the record belongs to an earlier `generation` of the
-    /// log, or if the partition is closed.
+    /// Settles `offset`, because every part of its record is settled. Does nothing if the record belongs to an earlier
+    /// `generation` of the topic, or if the partition is closed.
     pub(super) fn settle(&self, generation: u64, offset: i64) {
         let mut state = self.state();
         if !state.closed && state.generation == generation {
@@ -190,8 +189,8 @@ impl Partition {
             return None;
         }
         let watermark = state.offsets.commit()?;
-        // Only the commit without a note shows that an operator reset the offset. It stays until the void marks are
-        // gone, or until there is another offset to commit.
+        // The missing note is the only sign that an operator reset the offset. The commit therefore stays without one
+        // until the void marks are gone, or until there is another offset to commit.
         let is_reset = self.marks_are_void && state.committed.as_ref().is_some_and(|(at, _)| *at == watermark.offset);
         if is_reset && !self.predecessor.initialized() {
             return None;
@@ -200,7 +199,7 @@ impl Partition {
         (state.committed.as_ref() != Some(&commit)).then_some(commit)
     }
 
-    /// Notes that the broker has the commit. Returns the stream id up to which marks can be trimmed.
+    /// Remembers that the broker has the commit. Returns the stream id up to which marks can be trimmed.
     pub fn committed(&self, offset: i64, note: String) -> Option<String> {
         let mut state = self.state();
         state.committed = Some((offset, note));
@@ -214,16 +213,16 @@ impl Partition {
         passed
     }
 
-    /// Notes an entry that was added to the stream of marks.
+    /// Remembers an entry that was added to the stream of marks.
     pub fn marked(&self, entry: MarkEntry) {
         let mut state = self.state();
-        // An entry above every offset that was read belongs to the generation before.
+        // An entry above every offset that was read belongs to the previous generation.
         let is_current = state.offsets.end().is_none_or(|end| entry.highest < end);
         let generation = if is_current { state.generation } else { state.generation.saturating_sub(1) };
         state.entries.push_back((generation, entry));
     }
 
-    /// Notes the entries that a predecessor left in the stream of marks. Their offsets may not have been read yet.
+    /// Remembers the entries that a predecessor left in the stream of marks. Their offsets may not have been read yet.
     pub fn inherited(&self, entries: &[MarkEntry]) {
         let mut state = self.state();
         let generation = state.generation;
@@ -237,12 +236,12 @@ impl Partition {
         Some((state.offsets.watermark()?, state.offsets.end()?))
     }
 
-    /// Sets the offset at which reading begins, before anything was read. `committed` is the metadata of the commit of
-    /// that offset, if there is one.
-    pub fn begins_at(&self, offset: i64, committed: Option<&str>) {
+    /// Sets the offset at which reading begins, before anything was read. `metadata` is that of the commit of this
+    /// offset, if there is one.
+    pub fn begins_at(&self, offset: i64, metadata: Option<&str>) {
         let mut state = self.state();
         state.offsets.begin(offset);
-        state.committed = committed.map(|metadata| (offset, metadata.to_owned()));
+        state.committed = metadata.map(|metadata| (offset, metadata.to_owned()));
     }
 
     /// Whether this process may have lost the partition without knowing it, because it stood still.
@@ -256,7 +255,7 @@ impl Partition {
         self.state().draining = true;
     }
 
-    /// Waits until nothing is in flight, but no longer than `deadline`. Returns how much is still in flight.
+    /// Waits until nothing is in flight, but not beyond `deadline`. Returns how much is still in flight.
     pub fn wait_until_quiet(&self, deadline: Instant) -> usize {
         let mut state = self.state();
         while state.in_flight > 0 {

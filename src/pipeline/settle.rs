@@ -202,7 +202,7 @@ impl Settling {
                 self.recorder.renew_connection();
             }
             let reason = match refuses_writes(&error) {
-                Some(why) => format!("reads but refuses writes: {why}"),
+                Some(why) => format!("answers reads but refuses writes: {why}"),
                 None if is_away(&error) => format!("attempts can't be recorded: {error}"),
                 None => format!("attempts can't be recorded, although Redis answers: {error}"),
             };

@@ -81,7 +81,7 @@ impl std::fmt::Display for Cursor {
 
 /// The error of parsing a text that is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("isn't a cursor; allowed is the `next` of an earlier page")]
+#[error("isn't a cursor; use the `next` of an earlier page")]
 pub struct BadCursor;
 
 impl std::str::FromStr for Cursor {

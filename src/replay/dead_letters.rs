@@ -52,13 +52,14 @@ impl Summary {
 /// The number of records between two progress reports.
 const PROGRESS_EVERY: u64 = 1_000;
 
-/// Replays the dead letters that `choice` selects and whose webhooks are in `active`. Blocks.
+/// Replays the dead letters that `choice` selects and whose webhooks are in `active`. Blocks the calling thread.
 ///
-/// A crash at any point is safe, because the record in the replay topic is also the mark: a dead letter that was
-/// written there is never written again, and the next run with the same choice finds the others.
+/// A crash at any point is safe, because the record in the replay topic also shows that the dead letter was replayed: a
+/// dead letter that was written there is never written again, and the next run with the same choice finds the others.
 ///
 /// # Errors
-/// If Kafka refuses a record, or if [`Watch::still_ours`] returns an error. Nothing is lost or written twice then.
+/// Fails if Kafka refuses a record, or if [`Watch::still_ours`] returns an error. Even then nothing is lost or written
+/// twice.
 pub fn replay(
     config: &Config,
     choice: &Choice,
@@ -67,9 +68,9 @@ pub fn replay(
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
-    let loading = &mut *watch.progress;
+    let progress = &mut *watch.progress;
     let marks = ReplayMarks::load(config, ReplaySource::DeadLetters, choice.since_ms, watch.stop, |read, total| {
-        loading(Progress { reading_marks: true, read, total, replayed: 0 });
+        progress(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
@@ -153,7 +154,7 @@ impl Summary {
         }
     }
 
-    /// Returns the dead letter and its reason if the record is to be replayed. Counts why it is not otherwise.
+    /// Returns the dead letter and its reason if the record is to be replayed. Otherwise counts why it is not.
     fn select(
         &mut self,
         record: &BorrowedMessage<'_>,

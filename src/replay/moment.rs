@@ -10,7 +10,7 @@ pub struct Moment(pub i64);
 
 /// The error of parsing a text that is not a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a time; allowed are 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days")]
+#[error("not a time; use one such as 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days")]
 pub struct BadMoment;
 
 impl std::str::FromStr for Moment {

@@ -89,14 +89,14 @@ struct Trouble {
     /// Webhooks may have been lost.
     unconfirmed: Option<String>,
     /// Redis refused the test write of the keeper.
-    probe: Option<String>,
+    test_write: Option<String>,
     /// Attempts cannot be recorded.
     settling: Option<String>,
 }
 
 impl Trouble {
     fn first(&self) -> Option<&String> {
-        self.unconfirmed.as_ref().or(self.probe.as_ref()).or(self.settling.as_ref())
+        self.unconfirmed.as_ref().or(self.test_write.as_ref()).or(self.settling.as_ref())
     }
 }
 

@@ -99,7 +99,7 @@ impl Draft {
         webhook.format = self.format.unwrap_or(webhook.format);
         if let Some(rate) = self.rate_per_second {
             if rate == Some(0) {
-                return Err(bad("ratePerSecond", "is 0; allowed is 1 or more, or null for no limit"));
+                return Err(bad("ratePerSecond", "is 0; it must be 1 or more, or null for no limit"));
             }
             webhook.rate_per_second = rate.and_then(NonZeroU32::new);
         }
@@ -126,7 +126,7 @@ fn read_events(names: &[String]) -> Result<Vec<EventType>, BadWebhook> {
     let mut events = Vec::with_capacity(names.len());
     for name in names {
         let event = EventType::named(name)
-            .ok_or_else(|| bad("events", &format!("{name:?} isn't an event type; allowed are {}", all_events())))?;
+            .ok_or_else(|| bad("events", &format!("{name:?} isn't an event type; use any of {}", all_events())))?;
         events.push(event);
     }
     events.sort_unstable();

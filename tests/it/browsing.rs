@@ -43,14 +43,14 @@ async fn the_pages_add_a_webhook_and_show_its_deliveries_live() {
     browser.sees("Webhook added").await;
 
     browser.press("Deliveries").await;
-    browser.sees("Nothing was sent to this webhook lately").await;
+    browser.sees("Nothing has been sent to this webhook recently").await;
     browser.sees("Live").await;
     world.receiver.answer(|_| Reply { body: "thank you".into(), ..Reply::status(201) });
     world.emit(EventType::ReviewCompleted, 1).await;
     let request = world.receiver.arrived(1).await.remove(0);
     assert_eq!(request.header("x-optio-signature"), signature::optio(&secret, &request.body));
     browser.sees("Delivered 201").await;
-    assert!(!browser.text().await.contains("Nothing was sent"));
+    assert!(!browser.text().await.contains("Nothing has been sent"));
     browser.screenshot("deliveries").await;
     browser.press("Details").await;
     for text in

@@ -71,10 +71,10 @@ async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
     let names = world.names();
     world.events_committed().await;
     let waiting = (1..=3).map(|tier| world.count(&names.retry(tier))).sum::<i64>();
-    assert!(waiting >= 4 * events, "{waiting} of 200 KB each wait");
+    assert!(waiting >= 4 * events, "only {waiting} deliveries of 200 KB wait");
     // The windows are full now, and the worker reads no further.
     let peak_mib = worker.memory_peak_kib() >> 10;
-    println!("{waiting} deliveries wait, the peak of memory was {peak_mib} MiB");
+    println!("{waiting} deliveries wait, and peak memory was {peak_mib} MiB");
     assert!(peak_mib < 300, "{peak_mib} MiB");
     assert!(worker.terminate().await.success());
 }
@@ -110,7 +110,7 @@ async fn an_event_that_is_too_old_is_dead_lettered_and_not_sent() {
 }
 
 /// The number of entries in all streams of marks.
-async fn marks(world: &World) -> usize {
+async fn mark_entries(world: &World) -> usize {
     let mut redis = world.redis.clone();
     let keys: Vec<String> = redis.keys(format!("{}settled:*", world.config().redis.prefix)).await.unwrap();
     let mut entries = 0;
@@ -136,10 +136,10 @@ async fn at_no_lag_marks_are_trimmed_and_an_idle_worker_commits_nothing() {
     for _ in 0..3 {
         world.emit(EventType::TaskCompleted, 300).await;
         world.settled().await;
-        eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
+        eventually("all marks are trimmed", async || (mark_entries(&world).await == 0).then_some(())).await;
     }
     assert!(commits(&worker) > 0);
-    // A fixed time, because the test proves that an idle worker commits nothing in two intervals.
+    // This waits for a fixed time, because the test proves that an idle worker commits nothing in two intervals.
     let mut before = commits(&worker);
     eventually("the commits stop", async || {
         tokio::time::sleep(2 * world.config().kafka.commit_interval).await;
@@ -165,22 +165,23 @@ async fn an_operators_reset_of_offsets_is_obeyed() {
     world.write("k", Some(stuck.to_string().as_bytes())).await;
     world.emit(EventType::TaskCompleted, 60).await;
     world.receiver.delivered(61).await;
-    eventually("settled deliveries have marks", async || (marks(&world).await > 0).then_some(())).await;
+    eventually("settled deliveries have marks", async || (mark_entries(&world).await > 0).then_some(())).await;
     worker.kill();
     world.receiver.answer(|_| Reply::status(200));
-    // The same as `kafka-consumer-groups --reset-offsets --to-earliest`. It fails until the group has lost its member.
+    // This does the same as `kafka-consumer-groups --reset-offsets --to-earliest`. It fails until the group has noticed
+    // that the killed worker is gone.
     let names = world.names();
-    let group: BaseConsumer = clients::consumer(&world.config(), names.events_group()).create().unwrap();
+    let consumer: BaseConsumer = clients::consumer(&world.config(), names.events_group()).create().unwrap();
     let mut offsets = TopicPartitionList::new();
     offsets.add_partition_offset(names.events(), 0, Offset::Offset(0)).unwrap();
     eventually("the offsets are reset", async || {
-        tokio::task::block_in_place(|| group.commit(&offsets, CommitMode::Sync)).ok()
+        tokio::task::block_in_place(|| consumer.commit(&offsets, CommitMode::Sync)).ok()
     })
     .await;
     let _worker = world.worker().await;
     let again = async || world.receiver.deliveries().values().all(|count| *count == 2).then_some(());
     eventually("all 61 deliveries are sent again", again).await;
-    eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
+    eventually("all marks are trimmed", async || (mark_entries(&world).await == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +197,7 @@ async fn marks_of_a_recreated_topic_are_trimmed() {
     let _worker = world.worker().await;
     world.emit(EventType::TaskFailed, 10).await;
     world.receiver.delivered(60).await;
-    eventually("all marks are trimmed", async || (marks(&world).await == 0).then_some(())).await;
+    eventually("all marks are trimmed", async || (mark_entries(&world).await == 0).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +228,7 @@ async fn after_lost_offsets_the_setting_decides_where_the_group_starts() {
     world.set("kafka.offsets_lost", "refuse");
     let mut worker = crate::harness::worker::Worker::start(&world.environment());
     assert_eq!(worker.exit().await.code(), Some(78), "{}", worker.log());
-    assert!(worker.log().contains("kafka.offsets_lost = refuse: allowed is earliest"), "{}", worker.log());
+    assert!(worker.log().contains("kafka.offsets_lost = refuse: set it to earliest"), "{}", worker.log());
 
     world.set("kafka.group", &format!("{group}-earliest"));
     world.set("kafka.offsets_lost", "earliest");

@@ -125,7 +125,7 @@ pub async fn list(
 ) -> Result<Json<DeadLetterPage>, Problem> {
     let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::field("limit", format!("{limit} is not allowed; allowed is 1 to {LIMIT_MAX}")));
+        return Err(Problem::field("limit", format!("{limit} is not allowed; it must be 1 to {LIMIT_MAX}")));
     }
     let choice = Choice {
         at: None,

@@ -19,7 +19,7 @@ use crate::store::log::{EntryId, Filter, LogEntry};
 /// The number of attempts on a page.
 const PAGE_LEN: usize = 50;
 
-/// The query of the log's pages. A form sends an empty text for a filter that isn't set.
+/// The query of the log's pages. A form sends an empty string for a filter that isn't set.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct LogQuery {
@@ -27,6 +27,7 @@ pub struct LogQuery {
     event: String,
     before: String,
     after: String,
+    /// What was just done. The page confirms it.
     done: Option<String>,
 }
 
@@ -41,7 +42,7 @@ impl LogQuery {
             "true" => Some(true),
             "false" => Some(false),
             other => {
-                return Err(Problem::field("success", format!("{other:?} isn't allowed; allowed is true or false")));
+                return Err(Problem::field("success", format!("{other:?} isn't allowed; it must be true or false")));
             }
         };
         let event = match self.event.as_str() {
@@ -66,7 +67,8 @@ impl LogQuery {
         Ok(Some(self.before.parse().map_err(|error| Problem::field("before", error))?))
     }
 
-    fn link(&self, name: &str, entry: EntryId) -> String {
+    /// The query that keeps the filter and sets the parameter `name` to an entry.
+    fn url_query(&self, name: &str, entry: EntryId) -> String {
         let entry = entry.to_string();
         let fields = [("success", &self.success), ("event", &self.event), (name, &entry)];
         serde_html_form::to_string(fields).unwrap_or_default()
@@ -87,7 +89,7 @@ pub async fn list(
     let base = format!("/settings/webhooks/{}/deliveries", webhook.id);
     // Only the newest page gets new attempts.
     let newest = page.entries.first().map(|entry| entry.id).unwrap_or_default();
-    let live = before.is_none().then(|| format!("{base}/live?{}", query.link("after", newest)));
+    let live = before.is_none().then(|| format!("{base}/live?{}", query.url_query("after", newest)));
     let content = html! {
         (flash(query.done.as_deref()))
         (head(&webhook, Tab::Deliveries))
@@ -98,13 +100,13 @@ pub async fn list(
                 tbody data-live=[live] data-max="200" {
                     @for entry in &page.entries { (row(entry)) }
                     @if page.entries.is_empty() {
-                        tr .empty-row { td colspan="6" { p .empty { (if filter == Filter::default() { "Nothing was sent to this webhook lately." } else { "No delivery matches this filter." }) } } }
+                        tr .empty-row { td colspan="6" { p .empty { (if filter == Filter::default() { "Nothing has been sent to this webhook recently." } else { "No delivery matches this filter." }) } } }
                     }
                 }
             }
         }
         @if let Some(next) = page.next {
-            nav .pager aria-label="Pages" { a href={ (base) "?" (query.link("before", next)) } rel="next" { "Older" } }
+            nav .pager aria-label="Pages" { a href={ (base) "?" (query.url_query("before", next)) } rel="next" { "Older" } }
         }
         p .hint { "The newest " (admin.config.log.entries_max) " attempts of the last " (humantime::format_duration(admin.config.log.age_max)) " are kept." }
     };
@@ -189,7 +191,7 @@ pub async fn show(
         form method="post" action={ (base) "/" (entry.id) "/redeliver" } {
             (csrf(&session))
             button disabled[!webhook.active] { "Redeliver" }
-            span .hint { (if webhook.active { " It is sent again under the same delivery id, in place of a retry that waits." } else { " The webhook is inactive." }) }
+            span .hint { (if webhook.active { " The delivery is sent again under the same id, and replaces a waiting retry." } else { " The webhook is inactive." }) }
         }
         h2 { "Request" }
         p .hint { "POST " span .url { (webhook.url) } }

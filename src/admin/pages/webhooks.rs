@@ -46,7 +46,7 @@ pub struct Entered {
 }
 
 impl Entered {
-    /// The draft that the API would get. It has a secret only if one was entered.
+    /// The draft, as the API would receive it. It has a secret only if one was entered.
     ///
     /// # Errors
     /// 400: the rate is not a whole number.
@@ -94,8 +94,8 @@ pub async fn list(
     let query: WebhooksQuery = Form::of_query(query.as_deref())?;
     let all = admin.store.listing().await?;
     let webhooks = all.webhooks;
-    let number = query.page.min(webhooks.len() / PAGE_LEN);
-    let page: Vec<&Webhook> = webhooks.iter().skip(number * PAGE_LEN).take(PAGE_LEN).collect();
+    let page_number = query.page.min(webhooks.len() / PAGE_LEN);
+    let page: Vec<&Webhook> = webhooks.iter().skip(page_number * PAGE_LEN).take(PAGE_LEN).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
     let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
     let content = html! {
@@ -107,7 +107,7 @@ pub async fn list(
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
         @if let Some(warning) = admin.webhooks_warning() { p .flash.bad role="alert" { "Redis: " (warning) } }
         @for unsupported in &all.unsupported {
-            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). Events for it wait." }
+            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). Its deliveries wait." }
         }
         @if webhooks.is_empty() {
             p .empty { "No webhooks yet. Add one to get a request when a task completes, fails or needs attention." }
@@ -118,18 +118,18 @@ pub async fn list(
                     tbody { @for (webhook, counts) in page.iter().zip(&counts) { (row(webhook, *counts)) } }
                 }
             }
-            (pager(number, webhooks.len()))
+            (pager(page_number, webhooks.len()))
         }
     };
     Ok(layout("Webhooks", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
 fn row(webhook: &Webhook, counts: Counts) -> Markup {
-    let address = format!("/settings/webhooks/{}", webhook.id);
+    let path = format!("/settings/webhooks/{}", webhook.id);
     html! {
         tr {
             td data-label="URL" {
-                a .url href=(address) { (webhook.url) }
+                a .url href=(path) { (webhook.url) }
                 @if let Some(description) = &webhook.description { div .hint { (description) } }
             }
             td data-label="Events" { @for event in &webhook.events { span .tag { (event.as_str()) } " " } }
@@ -160,9 +160,9 @@ fn pager(page: usize, count: usize) -> Markup {
     html! {
         @if count > PAGE_LEN {
             nav .pager aria-label="Pages" {
-                @if page > 0 { a href={ "?page=" (page - 1) } rel="prev" { "Newer" } }
+                @if page > 0 { a href={ "?page=" (page - 1) } rel="prev" { "Previous" } }
                 span { (page * PAGE_LEN + 1) " to " (count.min((page + 1) * PAGE_LEN)) " of " (count) }
-                @if (page + 1) * PAGE_LEN < count { a href={ "?page=" (page + 1) } rel="next" { "More" } }
+                @if (page + 1) * PAGE_LEN < count { a href={ "?page=" (page + 1) } rel="next" { "Next" } }
             }
         }
     }
@@ -207,7 +207,7 @@ fn new_page(session: &Session, entered: &Entered, problem: Option<&Problem>) -> 
     layout("Add webhook", Some(session), Some(NavItem::Webhooks), &content)
 }
 
-/// The fields of a webhook's form. Only the form of a new webhook has a secret.
+/// The fields of a webhook's form. Only the form of a new webhook has a field for the secret.
 pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Markup {
     html! {
         @if let Some(problem) = problem { p #problem .flash.bad role="alert" { (problem.sentence) } }
@@ -215,7 +215,7 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
             label for="url" { "Endpoint URL" }
             input #url name="url" type="url" required maxlength="2048" value=(entered.url) placeholder="https://example.com/hooks"
                 data-slack-preset aria-describedby=(if problem.is_some() { "problem url-hint" } else { "url-hint" });
-            p #url-hint .hint { "The HTTPS URL that receives the events, as JSON by POST." }
+            p #url-hint .hint { "The HTTPS URL that receives the events. Each arrives as JSON in a POST request." }
         }
         div .field {
             label for="description" { "Description " span .hint { "(optional)" } }
@@ -237,19 +237,19 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
             label for="format" { "Format" }
             select #format name="format" {
                 @let selected = entered.format.as_deref().unwrap_or_default();
-                @if is_new { (option("", "Chosen by the URL", selected)) }
+                @if is_new { (option("", "Determined by the URL", selected)) }
                 @for format in PayloadFormat::ALL {
                     option value=(format.as_str()) data-hosts=(format.hosts().join(" ")) selected[format.as_str() == selected] {
                         (format.label())
                     }
                 }
             }
-            p .hint { "Slack's incoming webhooks (hooks.slack.com) need a Slack message. Triggers of Slack workflows get the same content as variables. Unless you choose a format, it follows the URL." }
+            p .hint { "Slack's incoming webhooks (hooks.slack.com) accept only Slack messages. Slack workflow triggers get the same content as variables. If you don't choose a format, the URL determines it." }
         }
         div .field {
             label for="rate" { "Requests per second " span .hint { "(optional)" } }
             input #rate name="rate_per_second" inputmode="numeric" pattern="[0-9]*" value=(entered.rate_per_second);
-            p .hint { "The highest rate. If you leave it empty, only the endpoint's own pace limits it." }
+            p .hint { "The highest rate. If you leave it empty, only the endpoint's own pace limits the requests." }
         }
     }
 }

@@ -17,7 +17,7 @@ impl EntryId {
 
 /// The error of parsing a text that is not the id of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("isn't the id of an entry; allowed is one like 1742983954000-0")]
+#[error("isn't the id of an entry; use one such as 1742983954000-0")]
 pub struct BadEntryId;
 
 impl std::str::FromStr for EntryId {

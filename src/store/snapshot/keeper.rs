@@ -18,13 +18,13 @@ use crate::store::reading::{LastConfirmed, REMEDY, StoreSummary, Unconfirmed, Ve
 use crate::store::webhooks::{Listing, WebhookStore};
 use crate::store::{Keys, is_away, refuses_writes};
 
-/// The interval between test writes while Redis accepts writes. After a refusal, each round tests.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an unconfirmed reading stands while the metadata of the store is unchanged, before all webhooks are read
-/// again.
-const UNCONFIRMED_FOR: Duration = Duration::from_secs(1);
+/// The interval between test writes while Redis accepts writes. While it refuses them, each round makes a test write.
+const TEST_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// The least time between two readings of all webhooks while they are unconfirmed and the metadata of the store is
+/// unchanged.
+const REREAD_INTERVAL: Duration = Duration::from_secs(1);
 /// The time until the key of the test write expires, in milliseconds.
-const PROBE_EXPIRE_MS: u64 = 60_000;
+const TEST_WRITE_TTL_MS: u64 = 60_000;
 /// The largest number of entries that the condition on unsupported webhooks lists.
 const REPORTED_MAX: usize = 5;
 
@@ -38,7 +38,7 @@ pub struct Setup {
     pub staleness_max: Duration,
     /// The value of `redis.timeout`.
     pub timeout: Duration,
-    /// The commits of the consumer groups. They show whether an empty store belongs to a new installation or was lost.
+    /// The commits of the consumer groups. They show whether an empty store is new or has lost its webhooks.
     pub commits: Commits,
     pub conditions: Conditions,
     /// The severity of the conditions while the store cannot be used.
@@ -59,10 +59,10 @@ pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
         store,
         snapshots: snapshots.clone(),
         known: None,
-        peek: None,
-        refused: None,
-        committed: None,
-        probed: None,
+        confirmed_summary: None,
+        last_unconfirmed: None,
+        group_with_commits: None,
+        last_test_write: None,
         setup,
     };
     tokio::spawn(stop.run_until_cancelled_owned(keeper.run()));
@@ -76,13 +76,13 @@ struct Keeper {
     /// The last confirmed reading, with which the next one is compared.
     known: Option<LastConfirmed>,
     /// The metadata of the store at the last confirmation. None if all webhooks must be read again.
-    peek: Option<StoreSummary>,
+    confirmed_summary: Option<StoreSummary>,
     /// The metadata at which the store was last judged to have lost webhooks, the reason, and the time.
-    refused: Option<(StoreSummary, Unconfirmed, Instant)>,
+    last_unconfirmed: Option<(StoreSummary, Unconfirmed, Instant)>,
     /// A consumer group that has commits, once one was found.
-    committed: Option<String>,
+    group_with_commits: Option<String>,
     /// The time of the last test write.
-    probed: Option<Instant>,
+    last_test_write: Option<Instant>,
 }
 
 /// The error of a confirmation.
@@ -102,12 +102,12 @@ impl Keeper {
         let interval = self.setup.staleness_max / 4;
         let mut outage = self.setup.conditions.outage("redis: reading the webhooks", self.setup.severity);
         let mut reconnect = Reconnect::default();
-        let mut is_away = false;
+        let mut was_away = false;
         loop {
             match self.round().await {
                 Ok(()) => {
                     outage.over();
-                    if std::mem::take(&mut is_away) {
+                    if std::mem::take(&mut was_away) {
                         tracing::info!("redis is back");
                     }
                     reconnect = Reconnect::default();
@@ -118,7 +118,7 @@ impl Keeper {
                 }
                 Err(error) => {
                     outage.failed(&error);
-                    if !std::mem::replace(&mut is_away, true) {
+                    if !std::mem::replace(&mut was_away, true) {
                         tracing::warn!(%error, "redis is unavailable; nothing is sent until it is back");
                     }
                     if error.is_timeout() {
@@ -126,8 +126,8 @@ impl Keeper {
                         self.setup.connection.renew();
                         renew_listener.notify_one();
                     }
-                    // Redis may come back with other data, so read all webhooks next time.
-                    self.peek = None;
+                    // Redis may come back with different data, so read all webhooks next time.
+                    self.confirmed_summary = None;
                     reconnect.wait().await;
                 }
             }
@@ -137,20 +137,20 @@ impl Keeper {
     /// Makes a test write if one is due, then confirms the snapshot.
     async fn round(&mut self) -> redis::RedisResult<()> {
         // The test write comes first: deliveries may be sent as soon as the snapshot is confirmed.
-        self.probe().await?;
+        self.test_write().await?;
         match self.confirm().await {
             Ok(()) => {
-                self.unconfirmed(None);
+                self.set_unconfirmed(None);
                 Ok(())
             }
             Err(Failure::Unconfirmed(why)) => {
-                self.unconfirmed(Some(why.to_string()));
+                self.set_unconfirmed(Some(why.to_string()));
                 Ok(())
             }
             Err(Failure::Redis(error)) if is_away(&error) => Err(error),
             // Redis answers, but the webhooks cannot be read: the key has another type, or an ACL forbids the command.
             Err(Failure::Redis(error)) => {
-                self.unconfirmed(Some(format!("{} can't be read: {error}", self.setup.keys.webhooks())));
+                self.set_unconfirmed(Some(format!("{} can't be read: {error}", self.setup.keys.webhooks())));
                 Ok(())
             }
         }
@@ -158,27 +158,27 @@ impl Keeper {
 
     async fn confirm(&mut self) -> Result<(), Failure> {
         let asked_at = Instant::now();
-        let peek = self.store.peek().await?;
-        if self.peek.as_ref() == Some(&peek) {
+        let summary = self.store.peek().await?;
+        if self.confirmed_summary.as_ref() == Some(&summary) {
             self.snapshots.confirmed.send_modify(|confirmed| confirmed.at = Some(asked_at));
             return Ok(());
         }
-        self.peek = None;
+        self.confirmed_summary = None;
         // Do not read all webhooks in each round while the same metadata is unconfirmed.
-        if let Some((refused, why, at)) = &self.refused
-            && *refused == peek
-            && at.elapsed() < UNCONFIRMED_FOR
+        if let Some((unconfirmed, why, at)) = &self.last_unconfirmed
+            && *unconfirmed == summary
+            && at.elapsed() < REREAD_INTERVAL
         {
             return Err(why.clone().into());
         }
-        let (version, peek, listing) = match self.read().await {
+        let (version, summary, listing) = match self.read().await {
             Err(Failure::Unconfirmed(why)) => {
-                self.refused = Some((peek, why.clone(), asked_at));
+                self.last_unconfirmed = Some((summary, why.clone(), asked_at));
                 return Err(why.into());
             }
             read => read?,
         };
-        self.refused = None;
+        self.last_unconfirmed = None;
         let replaced = match self.store.replaced().await {
             Ok(replaced) => replaced,
             Err(error) if is_away(&error) => return Err(error.into()),
@@ -191,8 +191,8 @@ impl Keeper {
         tracing::debug!(version, webhooks = listing.webhooks.len(), "webhooks read");
         self.report_unsupported(&listing);
         self.known = Some(LastConfirmed { version, names: listing.names });
-        let seen = Some((version, peek.found));
-        self.peek = Some(peek);
+        let seen = Some((version, summary.found));
+        self.confirmed_summary = Some(summary);
         let snapshot = Arc::new(Snapshot::of(listing.webhooks, listing.unsupported, replaced));
         self.snapshots.confirmed.send_modify(|confirmed| {
             *confirmed = Confirmed { snapshot, at: Some(asked_at), seen, trouble: confirmed.trouble.clone() };
@@ -202,14 +202,14 @@ impl Keeper {
 
     /// Reads all webhooks and judges them. Initializes the store of a new installation.
     async fn read(&mut self) -> Result<(u64, StoreSummary, Listing), Failure> {
-        let (peek, listing) = self.store.read().await?;
-        if let Verdict::Confirmed(version) = judge(self.known.as_ref(), &peek, &listing.names)? {
-            return Ok((version, peek, listing));
+        let (summary, listing) = self.store.read().await?;
+        if let Verdict::Confirmed(version) = judge(self.known.as_ref(), &summary, &listing.names)? {
+            return Ok((version, summary, listing));
         }
         self.initialize().await?;
-        let (peek, listing) = self.store.read().await?;
-        match judge(self.known.as_ref(), &peek, &listing.names)? {
-            Verdict::Confirmed(version) => Ok((version, peek, listing)),
+        let (summary, listing) = self.store.read().await?;
+        match judge(self.known.as_ref(), &summary, &listing.names)? {
+            Verdict::Confirmed(version) => Ok((version, summary, listing)),
             Verdict::NeverWritten => {
                 Err(Unconfirmed("Redis has lost the version of the webhooks that was just written".to_owned()).into())
             }
@@ -218,18 +218,18 @@ impl Keeper {
 
     /// Initializes the store if no consumer group has commits. If one has, the store has lost its webhooks.
     async fn initialize(&mut self) -> Result<(), Failure> {
-        if self.committed.is_none() {
+        if self.group_with_commits.is_none() {
             let asked = self.setup.commits.of_any_group().await;
-            self.committed = asked.map_err(|error| {
+            self.group_with_commits = asked.map_err(|error| {
                 Unconfirmed(format!(
                     "there are no webhooks in Redis, and Kafka cannot be asked whether this is a new installation: {error:#}"
                 ))
             })?;
         }
-        match &self.committed {
+        match &self.group_with_commits {
             None => Ok(self.store.initialize().await?),
             Some(group) => Err(Unconfirmed(format!(
-                "there are no webhooks in Redis (prefix {:?}), but the consumer group {group} has commits, so there were webhooks before: nothing is sent until a webhook is added; {REMEDY}",
+                "there are no webhooks in Redis (prefix {:?}), but the consumer group {group} has commits, so there were webhooks before: nothing is sent; {REMEDY}, or after a webhook is added",
                 self.setup.keys.prefix()
             ))
             .into()),
@@ -237,41 +237,41 @@ impl Keeper {
     }
 
     /// Makes a test write if one is due, because a server that answers reads may still refuse writes.
-    async fn probe(&mut self) -> redis::RedisResult<()> {
-        let is_refused = self.snapshots.confirmed.borrow().trouble.probe.is_some();
-        if !is_refused && self.probed.is_some_and(|at| at.elapsed() < PROBE_INTERVAL) {
+    async fn test_write(&mut self) -> redis::RedisResult<()> {
+        let is_refused = self.snapshots.confirmed.borrow().trouble.test_write.is_some();
+        if !is_refused && self.last_test_write.is_some_and(|at| at.elapsed() < TEST_WRITE_INTERVAL) {
             return Ok(());
         }
-        self.probed = Some(Instant::now());
+        self.last_test_write = Some(Instant::now());
         let mut connection = self.setup.connection.clone();
         let written =
-            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::clock::now_ms(), PROBE_EXPIRE_MS).await;
+            connection.pset_ex::<_, _, ()>(self.setup.keys.probe(), crate::clock::now_ms(), TEST_WRITE_TTL_MS).await;
         match written {
-            Ok(()) => self.refused(None),
+            Ok(()) => self.set_refused(None),
             Err(error) => match refuses_writes(&error) {
-                Some(why) => self.refused(Some(format!("reads but refuses writes: {why}"))),
+                Some(why) => self.set_refused(Some(format!("answers reads but refuses writes: {why}"))),
                 None if is_away(&error) => return Err(error),
                 // Only this key or command is refused, which says nothing about other writes.
                 None => {
                     tracing::debug!(%error, "the test write is refused, so it is unknown whether redis accepts writes");
-                    self.refused(None);
+                    self.set_refused(None);
                 }
             },
         }
         Ok(())
     }
 
-    fn refused(&self, trouble: Option<String>) {
-        self.condition(REFUSED, trouble.as_deref());
-        self.snapshots.note(|current| &mut current.probe, trouble);
+    fn set_refused(&self, trouble: Option<String>) {
+        self.set_condition(REFUSED, trouble.as_deref());
+        self.snapshots.note(|current| &mut current.test_write, trouble);
     }
 
-    fn unconfirmed(&self, trouble: Option<String>) {
-        self.condition(UNCONFIRMED, trouble.as_deref());
+    fn set_unconfirmed(&self, trouble: Option<String>) {
+        self.set_condition(UNCONFIRMED, trouble.as_deref());
         self.snapshots.note(|current| &mut current.unconfirmed, trouble);
     }
 
-    fn condition(&self, name: &str, trouble: Option<&str>) {
+    fn set_condition(&self, name: &str, trouble: Option<&str>) {
         match trouble {
             Some(reason) => self.setup.conditions.set(name, self.setup.severity, reason),
             None => self.setup.conditions.clear(name),
@@ -294,7 +294,7 @@ impl Keeper {
         self.setup.conditions.set(
             UNSUPPORTED,
             Severity::Warning,
-            format!("their deliveries wait, those of other webhooks go on: {names}{more}"),
+            format!("their deliveries wait, and those of other webhooks go on: {names}{more}"),
         );
     }
 }
