@@ -14,7 +14,7 @@ use crate::schedule::Reconnect;
 /// How long an outage may last before it is logged and shown.
 pub const LOUD_AFTER: Duration = Duration::from_secs(5);
 /// How often a condition that lasts is logged again.
-const REMIND_EVERY: Duration = Duration::from_secs(60);
+pub const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// How much a condition matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,14 +7,16 @@
 pub(crate) mod backwards;
 pub mod browse;
 pub mod choice;
+pub(crate) mod copying;
 pub(crate) mod dead_letters;
-pub(crate) mod from_log;
 pub(crate) mod letter;
 pub mod moment;
 pub(crate) mod origin;
 pub(crate) mod replay_marks;
+pub(crate) mod rewind;
 pub(crate) mod scan;
 pub(crate) mod session;
+pub(crate) mod summary;
 pub mod writer;
 
 use std::num::NonZeroU32;

@@ -14,14 +14,14 @@ use crate::topics::Names;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The number of records in the topic of events that are not settled.
+    /// The number of unsettled records in the topic of events.
     pub lag: i64,
-    /// The age of the oldest event that is not settled, in milliseconds. It is null where there is no such event, and,
-    /// if `lag` is not 0, where the age can't be read in time.
+    /// The age of the oldest event that is not settled, in milliseconds. It is null if there is no such event. If
+    /// it is null although `lag` is not 0, the age could not be read in time.
     pub oldest_undelivered_age_ms: Option<i64>,
-    /// The workers that run.
+    /// The running workers.
     pub workers: Vec<WorkerStatus>,
-    /// Every partition that workers read, those of events first.
+    /// Every partition that the workers read. Those of the topic of events come first.
     pub partitions: Vec<PartitionStatus>,
     /// The endpoints that are busy or backing off, as each worker sees them. The worst come first.
     pub endpoints: Vec<EndpointStatus>,
@@ -82,26 +82,27 @@ impl Admin {
     /// The status at this moment.
     ///
     /// # Errors
-    /// 503: Kafka or Redis is away.
+    /// 503: Kafka or Redis can't be reached.
     pub async fn status(&self) -> Result<Status, Problem> {
         let reports = self.reports.all().await?;
         let names = Names::new(&self.config);
-        let read_partitions =
+        let event_partitions =
             reports.iter().flat_map(|report| &report.partitions).filter(|one| one.topic == names.events());
-        let blocked = read_partitions.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
+        let blocked = event_partitions.filter(|one| one.holding.is_some()).map(|one| one.partition).collect();
         let lags = self.lags.now(blocked).await?;
-        let reader =
-            |lag: &Lag| reports.iter().find_map(|report| Some((report, read_by(report, &lag.topic, lag.partition)?)));
+        let reader_of = |lag: &Lag| {
+            reports.iter().find_map(|report| Some((report, partition_of(report, &lag.topic, lag.partition)?)))
+        };
         let of_events = || lags.iter().filter(|lag| lag.topic == names.events());
-        // The worker that has the oldest event open knows its time better than the group's last commit does.
+        // A worker's report is newer than the last commit, so its time of the oldest open event is preferred.
         let oldest_at_ms = of_events().filter_map(|lag| {
-            let holding = reader(lag).and_then(|(_, partition)| written_at_ms(partition.holding.as_ref()?));
-            holding.or(lag.oldest_at_ms)
+            let reported = reader_of(lag).and_then(|(_, partition)| written_at_ms(partition.holding.as_ref()?));
+            reported.or(lag.oldest_at_ms)
         });
         let oldest_at_ms = oldest_at_ms.min();
         let lag = of_events().map(|lag| lag.lag).sum();
         let partitions = lags.iter().map(|lag| {
-            let reader = reader(lag);
+            let reader = reader_of(lag);
             PartitionStatus {
                 worker: reader.map(|(report, _)| report.worker.clone()),
                 open_offsets: reader.map_or(0, |(_, partition)| partition.open_offsets),
@@ -130,7 +131,7 @@ fn written_at_ms(holding: &HoldingReport) -> Option<i64> {
     Some(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis() as i64)
 }
 
-fn read_by<'a>(report: &'a Report, topic: &str, partition: i32) -> Option<&'a PartitionReport> {
+fn partition_of<'a>(report: &'a Report, topic: &str, partition: i32) -> Option<&'a PartitionReport> {
     report.partitions.iter().find(|one| one.topic == topic && one.partition == partition)
 }
 

@@ -17,8 +17,9 @@ use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::replay::choice::Choice;
-use crate::replay::from_log::{self, Past};
 use crate::replay::moment::Moment;
+use crate::replay::rewind::{self, Past};
+use crate::replay::summary::Summary;
 use crate::replay::{Manner, Watch, dead_letters, session};
 use crate::store::lease::{Lease, LeaseAnswer};
 use crate::store::webhooks::WebhookStore;
@@ -161,7 +162,7 @@ impl Replay {
         work: Work,
         lease: Option<Lease>,
         signals: &mut Signals,
-    ) -> Result<(Outcome, bool), Failure> {
+    ) -> Result<(Summary, bool), Failure> {
         let manner = Manner {
             limit: self.limit.map(NonZeroU64::get),
             rate: self.rate,
@@ -201,20 +202,11 @@ enum Work {
     Rewind { webhook: Box<Webhook>, past: Past },
 }
 
-enum Outcome {
-    DeadLetters(dead_letters::Summary),
-    Rewind(from_log::Summary),
-}
-
 impl Work {
-    fn run(self, config: &Config, manner: &Manner, watch: &mut Watch<'_>) -> anyhow::Result<Outcome> {
+    fn run(self, config: &Config, manner: &Manner, watch: &mut Watch<'_>) -> anyhow::Result<Summary> {
         match self {
-            Self::DeadLetters { choice, active } => {
-                dead_letters::replay(config, &choice, manner, &active, watch).map(Outcome::DeadLetters)
-            }
-            Self::Rewind { webhook, past } => {
-                from_log::rewind(config, &webhook, &past, manner, watch).map(Outcome::Rewind)
-            }
+            Self::DeadLetters { choice, active } => dead_letters::replay(config, &choice, manner, &active, watch),
+            Self::Rewind { webhook, past } => rewind::rewind(config, &webhook, &past, manner, watch),
         }
     }
 }

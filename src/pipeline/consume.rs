@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::assigned::Assigned;
 use super::incoming::Batch;
 use super::standstill::Standstill;
-use crate::conditions::Conditions;
+use crate::conditions::{Conditions, REMIND_EVERY};
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::store::marks::MarkStreams;
@@ -110,6 +110,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         standstill: setup.standstill,
         given_up_at: None,
         stop: setup.stop,
+        away_logged_at: None,
         is_fatal: false,
     };
     let handle = std::thread::Builder::new().name(thread_name.to_owned()).spawn(move || {
@@ -138,6 +139,8 @@ struct Consume {
     /// The time when the partitions were given up after a standstill.
     given_up_at: Option<Instant>,
     stop: CancellationToken,
+    /// When an unavailable broker was last logged.
+    away_logged_at: Option<Instant>,
     /// Whether the consumer has had a fatal error. Only a new process can go on.
     is_fatal: bool,
 }
@@ -170,7 +173,7 @@ impl Consume {
                 }
                 Some(Err(error)) => {
                     self.is_fatal |= matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal));
-                    report(&error);
+                    self.report(&error);
                 }
                 None => break,
             }
@@ -255,14 +258,18 @@ impl Consume {
             }
         }
     }
-}
 
-/// Logs an error of the client once. The client reconnects by itself.
-fn report(error: &KafkaError) {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
-            tracing::warn!(%error, "kafka is away, and consumption goes on when it is back");
+    /// Logs an error of the consumer. librdkafka reconnects by itself and repeats itself many times a second meanwhile, so
+    /// an unavailable broker is logged once a minute.
+    fn report(&mut self, error: &KafkaError) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {
+                if self.away_logged_at.is_none_or(|logged_at| logged_at.elapsed() >= REMIND_EVERY) {
+                    self.away_logged_at = Some(Instant::now());
+                    tracing::warn!(%error, "kafka is away, and consumption goes on when it is back");
+                }
+            }
+            _ => tracing::error!(%error, "kafka consumer"),
         }
-        _ => tracing::error!(%error, "kafka consumer"),
     }
 }

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 /// A delivery that a lane can queue.
 pub trait Queued {
-    /// First attempts with the same key keep their order. None means that the delivery has no order.
+    /// First attempts with the same key keep their order. None means that the delivery may go in any order.
     fn order_key(&self) -> Option<u64>;
 
-    /// Whether a person asked for this delivery. A redelivery goes before all others, and it is the probe of an
-    /// endpoint that backs off.
+    /// Whether a person asked for this delivery. A redelivery goes before all others. If the endpoint is backing off,
+    /// the redelivery serves as its probe.
     fn is_redelivery(&self) -> bool {
         false
     }
@@ -23,9 +23,10 @@ pub struct Lane<T> {
     in_flight: usize,
     /// Deliveries that may go as soon as there is a free slot, each with the time when it was queued.
     ready: VecDeque<(Instant, T)>,
-    /// For each task with a first attempt that is ready or in flight: the later first attempts of that task, each with
-    /// the time when it was queued.
+    /// The first attempts that wait for an earlier one of the same task, by order key, each with the time when it was
+    /// queued. A task has an entry, perhaps an empty one, while a first attempt of it is ready or in flight.
     followers: HashMap<u64, VecDeque<(Instant, T)>>,
+    /// The number of deliveries in `ready` and `followers`.
     waiting: usize,
 }
 
@@ -83,8 +84,8 @@ impl<T: Queued> Lane<T> {
         }
     }
 
-    /// Takes out the newest deliveries until at most `keep` wait. The later first attempts of a task leave together
-    /// with its earlier one, oldest first, so that none of them overtakes it in this lane.
+    /// Takes out the newest deliveries until at most `keep` wait. If a first attempt leaves, all later
+    /// ones of its task leave with it, oldest first. Otherwise they would be sent before it.
     pub fn evict(&mut self, keep: usize) -> Vec<T> {
         let mut evicted = Vec::new();
         while self.waiting > keep {
@@ -105,13 +106,13 @@ impl<T: Queued> Lane<T> {
         evicted
     }
 
-    /// Takes out the deliveries that were queued at `before` or earlier, also those that wait for a request of their
-    /// task. The later first attempts of their tasks leave with them.
-    pub fn evict_older(&mut self, before: Instant) -> Vec<T> {
+    /// Takes out the deliveries that were queued at `latest` or earlier, including those that wait for a request of
+    /// their task. The later first attempts of their tasks leave with them.
+    pub fn evict_older(&mut self, latest: Instant) -> Vec<T> {
         let mut evicted = Vec::new();
         for _ in 0..self.ready.len() {
             let (since, item) = self.ready.pop_front().expect("the loop runs once for each delivery that is ready");
-            if since > before {
+            if since > latest {
                 self.ready.push_back((since, item));
                 continue;
             }
@@ -120,7 +121,7 @@ impl<T: Queued> Lane<T> {
             evicted.extend(followers.into_iter().map(|(_, item)| item));
         }
         for followers in self.followers.values_mut() {
-            if followers.front().is_some_and(|(since, _)| *since <= before) {
+            if followers.front().is_some_and(|(since, _)| *since <= latest) {
                 evicted.extend(followers.drain(..).map(|(_, item)| item));
             }
         }

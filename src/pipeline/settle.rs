@@ -50,7 +50,7 @@ struct Line {
     succeeded: bool,
 }
 
-/// One part of a record whose fate is decided.
+/// One part of a record, usually a delivery. The fate of this part is decided.
 #[derive(Debug)]
 pub struct Settlement {
     mark: Mark,
@@ -87,14 +87,14 @@ impl Settlement {
 /// Queues settlements. Clones share the queue.
 #[derive(Clone)]
 pub struct Settler {
-    waiting: mpsc::Sender<Settlement>,
+    queue: mpsc::Sender<Settlement>,
 }
 
 impl Settler {
     /// Queues a settlement for one of the next batches. Waits while the queue is full.
     pub async fn settle(&self, settlement: Settlement) {
-        if self.waiting.send(settlement).await.is_err() {
-            tracing::debug!("the process ends, so an offset stays open");
+        if self.queue.send(settlement).await.is_err() {
+            tracing::debug!("the process is ending, so an offset stays open");
         }
     }
 }
@@ -116,7 +116,7 @@ pub struct Setup {
 /// Starts the task that settles. It ends when every [`Settler`] is gone.
 #[must_use]
 pub fn start(setup: Setup) -> Settler {
-    let (waiting, batches) = mpsc::channel(WAITING_MAX);
+    let (queue, settlements) = mpsc::channel(WAITING_MAX);
     let Setup { recorder, marks, redis, snapshots, conditions, ended } = setup;
     let settling = Settling {
         recorder,
@@ -131,9 +131,9 @@ pub fn start(setup: Setup) -> Settler {
     };
     tokio::spawn(async move {
         let _ended = ended;
-        settling.run(batches).await;
+        settling.run(settlements).await;
     });
-    Settler { waiting }
+    Settler { queue }
 }
 
 struct Settling {
@@ -149,7 +149,7 @@ struct Settling {
     trimmed_since: Instant,
 }
 
-/// A batch, with the partition and the highest offset of each of its entries of marks.
+/// A batch, with the partition and the highest offset of each of its mark entries.
 struct Prepared<'a> {
     batch: settled::Batch<'a>,
     partitions: Vec<(Arc<Partition>, i64)>,
@@ -157,10 +157,10 @@ struct Prepared<'a> {
 }
 
 impl Settling {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Settlement>) {
+    async fn run(mut self, mut settlements: mpsc::Receiver<Settlement>) {
         let mut taken = Vec::with_capacity(BATCH_MAX);
         // Settlements that arrive while a batch is on its way go into the next one, so batches grow with the load.
-        while waiting.recv_many(&mut taken, BATCH_MAX).await > 0 {
+        while settlements.recv_many(&mut taken, BATCH_MAX).await > 0 {
             for line in taken.iter_mut().filter_map(|settlement| settlement.log.as_mut()) {
                 self.last_number += 1;
                 line.number = self.last_number;
@@ -176,7 +176,8 @@ impl Settling {
         }
     }
 
-    /// Writes the first settlements, as many as fit into a batch, and tries until Redis has them. Returns their number.
+    /// Writes as many settlements from the front as fit into a batch, and retries until Redis has them. Returns their
+    /// number.
     async fn write(&mut self, settlements: &[Settlement]) -> usize {
         let name = "redis: recording attempts";
         let mut outage = self.conditions.outage(name, Severity::NotReady).loud_after(LOUD_AFTER);
@@ -207,7 +208,7 @@ impl Settling {
                 None => format!("attempts can't be recorded, although Redis answers: {error}"),
             };
             has_stopped_sending = true;
-            outage.failed(format_args!("{reason}; their offsets stay open"));
+            outage.failed(format_args!("{reason}; the offsets of the attempts stay open"));
             self.snapshots.settling(Some(reason));
             outage.wait().await;
         }
@@ -253,13 +254,13 @@ impl Settling {
             *highest = (*highest).max(settlement.handling.receipt.offset);
             marks.push(settlement.mark);
         }
-        let (mut marks, mut owners) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
-        for (partition, highest, settled) in partitions.into_values() {
+        let (mut entries, mut owners) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
+        for (partition, highest, marks) in partitions.into_values() {
             let key = self.marks.key(&partition.topic, partition.number);
-            marks.push(NewEntry { key, value: marks::encode(highest, &settled) });
+            entries.push(NewEntry { key, value: marks::encode(highest, &marks) });
             owners.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();
-        Prepared { batch: settled::Batch { lines, marks }, partitions: owners, bytes }
+        Prepared { batch: settled::Batch { lines, marks: entries }, partitions: owners, bytes }
     }
 }

@@ -1,56 +1,25 @@
 //! Replay of dead letters.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 
 use super::choice::Choice;
+use super::copying::{Selector, copy};
 use super::letter::Letter;
 use super::origin::{ReplayOrigin, ReplaySource};
 use super::replay_marks::ReplayMarks;
 use super::scan::{self, Scan, Start};
-use super::writer::{Outgoing, Writer};
+use super::summary::{Group, Summary};
+use super::writer::Outgoing;
 use super::{Manner, Progress, Watch};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::DeadReason;
 use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::WebhookId;
-
-/// The result of a replay.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// The number of records that were read.
-    pub looked_at: u64,
-    /// The number of dead letters that were replayed, or would be in a dry run, by webhook and reason. The webhook is
-    /// None for records that could not be read.
-    pub replayed: BTreeMap<(Option<WebhookId>, DeadReason), u64>,
-    /// The number of selected dead letters that were skipped because an earlier run replayed them.
-    pub before: u64,
-    /// The number of selected dead letters that were skipped because their webhook is deleted or inactive, by webhook.
-    pub gone: BTreeMap<WebhookId, u64>,
-    /// The number of selected dead letters that were skipped because they were shortened. Their headers name the
-    /// position of the original.
-    pub shortened: u64,
-    /// The number of records that this program did not write as dead letters.
-    pub foreign: u64,
-    /// Whether the replay was stopped early.
-    pub interrupted: bool,
-}
-
-impl Summary {
-    /// The number of dead letters that were replayed, or would be in a dry run.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.replayed.values().sum()
-    }
-}
-
-/// The number of records between two progress reports.
-const PROGRESS_EVERY: u64 = 1_000;
 
 /// Replays the dead letters that `choice` selects and whose webhooks are in `active`. Blocks the calling thread.
 ///
@@ -67,59 +36,22 @@ pub fn replay(
     active: &HashSet<WebhookId>,
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Summary> {
-    let mut summary = Summary::default();
     let progress = &mut *watch.progress;
     let marks = ReplayMarks::load(config, ReplaySource::DeadLetters, choice.since_ms, watch.stop, |read, total| {
         progress(Progress { reading_marks: true, read, total, replayed: 0 });
     })?;
-    let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..summary }) };
+    let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..Summary::default() }) };
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
+    let selector = DeadLetters { choice, marks: &marks, active, again: manner.again };
     if manner.dry_run && manner.limit.is_none() {
-        return count(config, choice, manner, &marks, active, start, watch);
+        return count(config, &selector, start, watch);
     }
-    let mut writer = if manner.dry_run { None } else { Some(Writer::new(config, manner.rate)?) };
-    let mut scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
-    let total = scan.total();
-    let mut replayed = 0;
-    while manner.limit.is_none_or(|limit| replayed < limit) {
-        let Some(record) = scan.next(watch.stop)? else { break };
-        summary.looked_at += 1;
-        if let Some((letter, reason)) = summary.select(&record, choice, manner, &marks, active) {
-            if let Some(writer) = &mut writer {
-                if writer.is_between_batches() {
-                    (watch.still_ours)()?;
-                }
-                let Some(headers) = headers(&record, &letter) else {
-                    summary.foreign += 1;
-                    continue;
-                };
-                writer.write(Outgoing { key: record.key(), value: record.payload(), headers }, watch.stop)?;
-            }
-            *summary.replayed.entry((letter.webhook_id, reason)).or_default() += 1;
-            replayed += 1;
-        }
-        if summary.looked_at % PROGRESS_EVERY == 0 || manner.rate.is_some() {
-            (watch.progress)(Progress { reading_marks: false, read: scan.read(), total, replayed });
-        }
-    }
-    if let Some(writer) = &mut writer {
-        writer.flush()?;
-    }
-    summary.interrupted = watch.stop.is_cancelled();
-    (watch.progress)(Progress { reading_marks: false, read: scan.read(), total, replayed });
-    Ok(summary)
+    let scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
+    copy(config, scan, &selector, manner, watch)
 }
 
 /// Counts all selected dead letters for a dry run. It writes nothing, so several readers can work at once.
-fn count(
-    config: &Config,
-    choice: &Choice,
-    manner: &Manner,
-    marks: &ReplayMarks,
-    active: &HashSet<WebhookId>,
-    start: Start,
-    watch: &mut Watch<'_>,
-) -> anyhow::Result<Summary> {
+fn count(config: &Config, selector: &DeadLetters<'_>, start: Start, watch: &mut Watch<'_>) -> anyhow::Result<Summary> {
     let found = AtomicU64::new(0);
     let progress = &mut *watch.progress;
     let report = |read, total| {
@@ -128,8 +60,8 @@ fn count(
     let topic = Names::new(config).dead_letters();
     let summaries = scan::read_all(config, &topic, &start, watch.stop, report, Summary::default, |part, record| {
         part.looked_at += 1;
-        if let Some((letter, reason)) = part.select(record, choice, manner, marks, active) {
-            *part.replayed.entry((letter.webhook_id, reason)).or_default() += 1;
+        if let Some((group, _)) = selector.select(record, part) {
+            part.count(group);
             found.fetch_add(1, Ordering::Relaxed);
         }
     })?;
@@ -140,54 +72,55 @@ fn count(
     Ok(summary)
 }
 
-impl Summary {
-    fn add(&mut self, part: Self) {
-        self.looked_at += part.looked_at;
-        self.before += part.before;
-        self.foreign += part.foreign;
-        self.shortened += part.shortened;
-        for (key, count) in part.replayed {
-            *self.replayed.entry(key).or_default() += count;
-        }
-        for (webhook, count) in part.gone {
-            *self.gone.entry(webhook).or_default() += count;
-        }
-    }
+/// The dead letters that a choice selects.
+struct DeadLetters<'a> {
+    choice: &'a Choice,
+    marks: &'a ReplayMarks,
+    active: &'a HashSet<WebhookId>,
+    /// Whether to replay what was already replayed.
+    again: bool,
+}
 
-    /// Returns the dead letter and its reason if the record is to be replayed. Otherwise counts why it is not.
-    fn select(
-        &mut self,
-        record: &BorrowedMessage<'_>,
-        choice: &Choice,
-        manner: &Manner,
-        marks: &ReplayMarks,
-        active: &HashSet<WebhookId>,
-    ) -> Option<(Letter, DeadReason)> {
-        if !choice.may_select_at(record.partition(), record.offset()) || !choice.may_select(record.key()) {
+impl Selector for DeadLetters<'_> {
+    type Item = Letter;
+
+    fn select(&self, record: &BorrowedMessage<'_>, summary: &mut Summary) -> Option<(Group, Letter)> {
+        if !self.choice.may_select_at(record.partition(), record.offset()) || !self.choice.may_select(record.key()) {
             return None;
         }
         let letter = Letter::read(record);
         let Some(reason) = letter.reason else {
-            self.foreign += 1;
+            summary.foreign += 1;
             return None;
         };
-        if !choice.selects(&letter) {
+        if !self.choice.selects(&letter) {
             return None;
         }
-        let was_redelivered = letter.delivery_id.is_some_and(|id| marks.redelivered_since(id, letter.died_at_ms));
-        if !manner.again && (was_redelivered || marks.has(origin(record))) {
-            self.before += 1;
+        let was_redelivered = letter.delivery_id.is_some_and(|id| self.marks.redelivered_since(id, letter.died_at_ms));
+        if !self.again && (was_redelivered || self.marks.has(origin(record))) {
+            summary.before += 1;
             return None;
         }
-        if let Some(webhook) = letter.webhook_id.filter(|webhook| !active.contains(webhook)) {
-            *self.gone.entry(webhook).or_default() += 1;
+        if let Some(webhook) = letter.webhook_id.filter(|webhook| !self.active.contains(webhook)) {
+            *summary.gone.entry(webhook).or_default() += 1;
             return None;
         }
         if letter.is_shortened {
-            self.shortened += 1;
+            summary.shortened += 1;
             return None;
         }
-        Some((letter, reason))
+        Some((Group::DeadLetters(letter.webhook_id, reason), letter))
+    }
+
+    fn write(
+        &self,
+        record: &BorrowedMessage<'_>,
+        letter: &Letter,
+        write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let Some(headers) = headers(record, letter) else { return Ok(false) };
+        write(Outgoing { key: record.key(), value: record.payload(), headers })?;
+        Ok(true)
     }
 }
 

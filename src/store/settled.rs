@@ -1,8 +1,8 @@
 //! Recording of settled deliveries: one script writes the log entries, counts and marks of a batch.
 //!
-//! A batch whose answer timed out may have been executed, may be executed later, or never. It is sent again, whole or
-//! in parts. Each line therefore has a number that grows within its process, and Redis keeps the highest recorded
-//! number. The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
+//! A batch whose answer timed out may have been executed, may be executed later, or may never be. It is sent again,
+//! whole or in parts. Each line therefore has a number that grows within its process, and Redis keeps the highest
+//! recorded number. The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
 //!
 //! The script tries each key separately. If a key has another type or an ACL forbids it, only the data for that key is
 //! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden
@@ -19,7 +19,7 @@ use super::{Keys, is_away, log, refuses_writes, success};
 use crate::config;
 use crate::webhook::WebhookId;
 
-/// The time for which Redis keeps the number of the last line of a process, in seconds.
+/// How many seconds Redis keeps the highest line number of a process.
 const SEQUENCE_EXPIRE_S: i64 = 86_400;
 
 /// An attempt to record in the log and the counts.
@@ -51,9 +51,9 @@ pub struct Batch<'a> {
 /// The result of recording a batch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// The ids of the mark entries, in the order of [`Batch::marks`]. None if Redis refused the entry.
+    /// The ids of the mark entries, in the order of [`Batch::marks`]. An id is None if Redis refused the entry.
     pub entries: Vec<Option<String>>,
-    /// The keys to which a write was refused, each with the first error message.
+    /// The keys for which a write was refused, each with the first error message.
     pub refused: Vec<(String, String)>,
 }
 

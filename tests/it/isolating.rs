@@ -10,7 +10,7 @@ use optio_webhooks::webhook::draft::Draft;
 use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
 
-/// Lets requests to `/hang` wait for ten minutes, and answers all others at once.
+/// Leaves requests to `/hang` unanswered for ten minutes, and answers all others at once.
 fn leave_hang_unanswered(world: &World) {
     world.receiver.answer(|request| match request.path.as_str() {
         "/hang" => Reply::status(200).after(Duration::from_secs(600)),
@@ -48,7 +48,8 @@ async fn many_slow_endpoints_leave_permits_for_the_others() {
     let world =
         World::with(&[("worker.in_flight_max", "200"), ("delivery.timeout", "60s"), ("delivery.retry.initial", "30s")])
             .await;
-    // Their deliveries could exhaust the permit pool several times, through many events or many webhooks per event.
+    // The deliveries to `/slow` could exhaust the permit pool several times: ten events have 100 of them each, and
+    // 500 events have 20 each.
     for _ in 0..100 {
         world.webhook("/slow", &[EventType::TaskPrOpened]).await;
     }
@@ -101,22 +102,22 @@ async fn an_endpoint_with_an_open_circuit_gets_each_delivery_once_after_recovery
     let attempts = world.receiver.count();
     assert!(attempts < 150, "{attempts} attempts of 300 deliveries despite the open circuit");
     let metrics = worker.page("/metrics").await.unwrap().1;
-    let none = metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"} 0\n");
-    assert!(!none && metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"}"), "{metrics}");
+    let is_zero = metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"} 0\n");
+    assert!(!is_zero && metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"}"), "{metrics}");
 
     world.receiver.answer(|_| Reply::status(200));
     let requests = world.receiver.requests();
     let delivered = async || {
-        let since: std::collections::HashMap<String, usize> =
+        let counts: std::collections::HashMap<String, usize> =
             world.receiver.requests()[requests.len()..].iter().fold(Default::default(), |mut counts, request| {
                 *counts.entry(request.delivery()).or_default() += 1;
                 counts
             });
-        (since.len() == 300).then_some(since)
+        (counts.len() == 300).then_some(counts)
     };
-    let since = eventually("all deliveries arrive", delivered).await;
+    let counts = eventually("all deliveries arrive", delivered).await;
     world.settled().await;
-    assert!(since.values().all(|count| *count == 1), "each delivery arrives once");
+    assert!(counts.values().all(|count| *count == 1), "each delivery arrives once");
     assert!(world.dead_letters().is_empty());
 }
 
@@ -187,7 +188,7 @@ async fn a_webhooks_rate_limit_is_kept() {
     world.settled().await;
     assert_eq!(world.receiver.count(), 60, "deferred deliveries arrive once");
     assert!(requests.iter().all(|request| request.attempt() == 1), "a deferral spends no attempt");
-    // The last of 60 requests may not go out before 59/20 s, even if a busy machine delays some of them.
+    // The last of 60 requests may go out only after 59/20 s, even if a busy machine delays some of them.
     let took = requests.iter().map(|request| request.arrived_at_ms).max().unwrap() - began_ms;
     assert!(took >= 2_900, "60 requests within {took} ms");
 }
@@ -262,7 +263,8 @@ async fn two_workers_share_the_rate_limit_of_a_webhook() {
     world.emit(EventType::TaskCompleted, 80).await;
     let requests = world.receiver.arrived(80).await;
     let arrived = || requests.iter().map(|request| request.arrived_at_ms);
-    // Each worker may send ten requests a second, the first at once. With 20 each they would be done in two seconds.
+    // Each worker may send ten requests a second, the first one at once, and one of them gets at least 40.
+    // These take 3.9 s. At 20 requests a second they would take two seconds.
     let took = arrived().max().unwrap() - arrived().min().unwrap();
     assert!(took >= 3_800, "80 requests within {took} ms");
 }
@@ -299,17 +301,17 @@ async fn failing_time_excludes_idle_gaps_and_is_dropped_with_its_webhook() {
     assert_eq!(first.duration, Duration::ZERO);
     // Redis now says that the failures began a day ago.
     let day_ago = first.since_ms - 86_400_000;
-    let store = |text: String| {
+    let overwrite = |text: String| {
         let (mut redis, key) = (world.redis.clone(), world.keys().failing());
         async move {
             redis::cmd("HSET").arg(key).arg(webhook.to_string()).arg(text).query_async::<()>(&mut redis).await.unwrap();
         }
     };
-    store(format!("{day_ago}:{day_ago}:7")).await;
+    overwrite(format!("{day_ago}:{day_ago}:7")).await;
     let later = failing.failed(webhook, gap_max).await.unwrap();
     assert_eq!((later.since_ms, later.duration), (day_ago, Duration::from_millis(27)));
     // An earlier version stored only the time of the first failure, so nothing is known of the time since then.
-    store(day_ago.to_string()).await;
+    overwrite(day_ago.to_string()).await;
     assert_eq!(failing.failed(webhook, gap_max).await.unwrap().duration, Duration::ZERO);
     failing.clear(webhook).await.unwrap();
     assert_eq!(failing.failed(webhook, gap_max).await.unwrap().duration, Duration::ZERO);

@@ -4,33 +4,28 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
-use super::{Outcome, Replay};
+use super::Replay;
 use crate::cli::{Failure, say, say_json};
-use crate::replay::{dead_letters, from_log};
+use crate::delivery::DeadReason;
+use crate::replay::summary::{Group, Summary};
 use crate::webhook::{Webhook, WebhookId};
 
 impl Replay {
     pub(super) fn print_summary(
         &self,
-        outcome: &Outcome,
+        summary: &Summary,
         webhooks: &HashMap<WebhookId, Webhook>,
     ) -> Result<(), Failure> {
-        match outcome {
-            Outcome::DeadLetters(summary) => self.print_dead_letters(summary, webhooks),
-            Outcome::Rewind(summary) => self.print_rewind(summary),
-        }
+        if self.from_log { self.print_rewind(summary) } else { self.print_dead_letters(summary, webhooks) }
     }
 
-    fn print_dead_letters(
-        &self,
-        summary: &dead_letters::Summary,
-        webhooks: &HashMap<WebhookId, Webhook>,
-    ) -> Result<(), Failure> {
+    fn print_dead_letters(&self, summary: &Summary, webhooks: &HashMap<WebhookId, Webhook>) -> Result<(), Failure> {
         let gone: u64 = summary.gone.values().sum();
         if self.json {
             let rows: Vec<_> = summary
                 .replayed
                 .iter()
+                .filter_map(|(group, count)| dead_letters(*group).map(|letters| (letters, count)))
                 .map(|((webhook, reason), count)| json!({ "webhookId": webhook, "reason": reason, "count": count }))
                 .collect();
             return say_json(&json!({
@@ -39,10 +34,11 @@ impl Replay {
                 "webhookGone": summary.gone, "shortened": summary.shortened, "notDeadLetters": summary.foreign,
             }));
         }
-        for ((webhook, reason), count) in &summary.replayed {
+        let by_group = summary.replayed.iter().filter_map(|(group, count)| Some((dead_letters(*group)?, count)));
+        for ((webhook, reason), count) in by_group {
             let target = match webhook {
                 Some(id) => {
-                    let url = webhooks.get(id).map_or(String::new(), |webhook| format!("  {}", webhook.url));
+                    let url = webhooks.get(&id).map_or(String::new(), |webhook| format!("  {}", webhook.url));
                     format!("{id}{url}")
                 }
                 None => "(records that couldn't be read)".to_owned(),
@@ -73,27 +69,41 @@ impl Replay {
         Ok(())
     }
 
-    fn print_rewind(&self, summary: &from_log::Summary) -> Result<(), Failure> {
+    fn print_rewind(&self, summary: &Summary) -> Result<(), Failure> {
         if self.json {
             let by_event: BTreeMap<&str, u64> =
-                summary.replayed.iter().map(|(event, count)| (event.as_str(), *count)).collect();
+                summary.replayed.iter().filter_map(|(group, count)| Some((event(*group)?, *count))).collect();
             return say_json(&json!({
                 "dryRun": self.dry_run, "interrupted": summary.interrupted, "lookedAt": summary.looked_at,
                 "replayed": summary.total(), "byEvent": by_event, "replayedBefore": summary.before,
-                "unreadable": summary.unreadable,
+                "unreadable": summary.foreign,
             }));
         }
-        for (event, count) in &summary.replayed {
-            say(&format!("{count:>9}  {}", event.as_str()));
+        for (group, count) in &summary.replayed {
+            say(&format!("{count:>9}  {}", event(*group).unwrap_or_default()));
         }
         if summary.before > 0 {
             say(&format!("{:>9}  skipped: sent by an earlier rewind (--again sends them again)", summary.before));
         }
-        if summary.unreadable > 0 {
-            say(&format!("{:>9}  skipped: can't be read as transitions", summary.unreadable));
+        if summary.foreign > 0 {
+            say(&format!("{:>9}  skipped: can't be read as transitions", summary.foreign));
         }
         let verb = if self.dry_run { "would be sent" } else { "sent" };
         say(&format!("{} {verb}, of {} records looked at", summary.total(), summary.looked_at));
         Ok(())
+    }
+}
+
+fn dead_letters(group: Group) -> Option<(Option<WebhookId>, DeadReason)> {
+    match group {
+        Group::DeadLetters(webhook, reason) => Some((webhook, reason)),
+        Group::Events(_) => None,
+    }
+}
+
+fn event(group: Group) -> Option<&'static str> {
+    match group {
+        Group::Events(event) => Some(event.as_str()),
+        Group::DeadLetters(..) => None,
     }
 }

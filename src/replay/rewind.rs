@@ -1,0 +1,144 @@
+//! Rewind: past events from `task-events` sent again to one webhook, even if the webhook did not exist then.
+
+use rdkafka::Message as _;
+use rdkafka::message::BorrowedMessage;
+
+use super::copying::{Selector, copy};
+use super::origin::{ReplayOrigin, ReplaySource};
+use super::replay_marks::ReplayMarks;
+use super::scan::{Scan, Start};
+use super::summary::{Group, Summary};
+use super::writer::Outgoing;
+use super::{Manner, Progress, Watch};
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::delivery::{Delivery, FirstRead};
+use crate::event::{Decoded, Event, EventType, Limits, decode};
+use crate::payload::Bodies;
+use crate::position::{RecordPosition, TimestampMs};
+use crate::record::{self, LastError};
+use crate::topics::Names;
+use crate::webhook::Webhook;
+
+/// The past events of a rewind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// Only events written at or after this time, in Unix milliseconds.
+    pub since_ms: i64,
+    /// Only events written before this time, in Unix milliseconds.
+    pub until_ms: Option<i64>,
+    /// Only these types among those that the webhook subscribes to. Empty for all.
+    pub events: Vec<EventType>,
+}
+
+/// Sends the past events that `webhook` subscribes to and `past` selects to it again. Blocks.
+///
+/// Each event keeps the delivery id that it has, or would have had. The events of one task keep their order.
+///
+/// # Errors
+/// The same as [`super::dead_letters::replay`].
+pub fn rewind(
+    config: &Config,
+    webhook: &Webhook,
+    past: &Past,
+    manner: &Manner,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Summary> {
+    let source = ReplaySource::Log(webhook.id);
+    let progress = &mut *watch.progress;
+    // A rewind is later than the events that it sends, so only marks from `since_ms` on matter.
+    let marks = ReplayMarks::load(config, source, Some(past.since_ms), watch.stop, |read, total| {
+        progress(Progress { reading_marks: true, read, total, replayed: 0 });
+    })?;
+    let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..Summary::default() }) };
+    let scan = Scan::open(config, Names::new(config).events(), Start::At(past.since_ms))?;
+    let selector = PastEvents {
+        webhook,
+        past,
+        marks: &marks,
+        again: manner.again,
+        limits: Limits::new(config),
+        // All deliveries are due at the same time, so the order within a task is the order of their offsets.
+        due_at_ms: now_ms(),
+    };
+    copy(config, scan, &selector, manner, watch)
+}
+
+/// The past events that a rewind selects.
+struct PastEvents<'a> {
+    webhook: &'a Webhook,
+    past: &'a Past,
+    marks: &'a ReplayMarks,
+    /// Whether to send again what an earlier rewind sent.
+    again: bool,
+    limits: Limits,
+    due_at_ms: i64,
+}
+
+impl PastEvents<'_> {
+    fn origin(&self, record: &BorrowedMessage<'_>) -> ReplayOrigin {
+        ReplayOrigin {
+            source: ReplaySource::Log(self.webhook.id),
+            partition: record.partition(),
+            offset: record.offset(),
+            timestamp_ms: record.timestamp().to_millis().unwrap_or(0),
+        }
+    }
+}
+
+impl Selector for PastEvents<'_> {
+    type Item = Event;
+
+    fn select(&self, record: &BorrowedMessage<'_>, summary: &mut Summary) -> Option<(Group, Event)> {
+        let origin = self.origin(record);
+        let Past { since_ms, until_ms, events } = self.past;
+        if origin.timestamp_ms < *since_ms || until_ms.is_some_and(|until| origin.timestamp_ms >= until) {
+            return None;
+        }
+        let at = RecordPosition { topic: record.topic().into(), partition: origin.partition, offset: origin.offset };
+        let event = match decode(record.payload(), &at, TimestampMs(origin.timestamp_ms), self.limits) {
+            Ok(Decoded::Event(event)) => event,
+            Ok(Decoded::Nothing(_)) => return None,
+            Err(_) => {
+                // The worker dead-lettered it when it consumed it.
+                summary.foreign += 1;
+                return None;
+            }
+        };
+        let is_selected = events.is_empty() || events.contains(&event.event_type);
+        if !is_selected || !self.webhook.events.contains(&event.event_type) {
+            return None;
+        }
+        if !self.again && self.marks.has(origin) {
+            summary.before += 1;
+            return None;
+        }
+        Some((Group::Events(event.event_type), event))
+    }
+
+    fn write(
+        &self,
+        record: &BorrowedMessage<'_>,
+        event: &Event,
+        write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let delivery = first(event, self.webhook, record, self.due_at_ms);
+        let headers = record::headers(&delivery, Some(self.due_at_ms), LastError::default());
+        let headers = record::replay(headers, &self.origin(record).to_text());
+        // The key is the task, so that the events of a task stay in one partition and in order. With the webhook as the
+        // key, all events would go to one partition.
+        write(Outgoing { key: Some(event.task_id.as_bytes()), value: Some(&delivery.body), headers })?;
+        Ok(true)
+    }
+}
+
+/// The delivery of the event to the webhook, before any attempt.
+fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
+    let read = FirstRead {
+        source: RecordPosition { topic: record.topic().into(), partition: record.partition(), offset: record.offset() },
+        first_seen_at_ms: now_ms,
+        replays: 0,
+        traceparent: record::traceparent(record.headers()),
+    };
+    Delivery::first(event, webhook.id, Bodies::default().of(event, webhook.format, &webhook.url), read)
+}
