@@ -53,10 +53,10 @@ pub struct Replay {
     /// Only dead letters with these delivery ids.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     delivery: Vec<DeliveryId>,
-    /// Only those from this time on: 2026-11-24, 2026-11-24T10:00:00Z, or how long ago: 90m, 2h, 3days.
+    /// Only those at or after this time: 2026-11-24, 2026-11-24T10:00:00Z, or an age: 90m, 2h, 3days.
     #[arg(long, value_name = "TIME")]
     since: Option<Moment>,
-    /// Only those from before this time.
+    /// Only those before this time.
     #[arg(long, value_name = "TIME")]
     until: Option<Moment>,
     /// The highest number to replay. The oldest of each partition come first.
@@ -77,7 +77,7 @@ pub struct Replay {
     /// Don't ask for confirmation of --all.
     #[arg(long)]
     yes: bool,
-    /// Rewind: send past events from the topic of events to one webhook instead, even events from before it existed.
+    /// Rewind: send past events instead of dead letters to one webhook, even events from before the webhook existed.
     #[arg(long, requires = "webhook", requires = "since", conflicts_with_all = ["reason", "delivery"])]
     from_log: bool,
     /// Print the summary as JSON.
@@ -89,7 +89,7 @@ pub struct Replay {
 const LEASE_WAIT: Duration = Duration::from_millis(500);
 
 impl Replay {
-    /// Replays until everything that was chosen is replayed, or until a signal.
+    /// Replays everything that was chosen, or stops at a signal.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         if !self.all && !self.from_log && self.limit.is_none() && self.choice().is_everything() {
             return Err(Failure::Usage(format!("nothing is chosen, and nothing was replayed.\n\n{EXAMPLES}")));
@@ -174,7 +174,7 @@ impl Replay {
         let replay = session::run(lease, stop.clone(), {
             let (config, stop) = (config.clone(), stop.clone());
             move |still_ours| {
-                let mut watch = Watch { progress: &mut |now| progress.show(now), stop: &stop, still_ours };
+                let mut watch = Watch { progress: &mut |so_far| progress.show(so_far), stop: &stop, still_ours };
                 let outcome = work.run(&config, &manner, &mut watch);
                 progress.end();
                 outcome
@@ -189,7 +189,7 @@ impl Replay {
         tokio::select! {
             outcome = replay => Ok((outcome?, stop.is_cancelled())),
             () = stopping => Err(anyhow::anyhow!(
-                "stopped at once: a part of the current batch may be replayed. Run it again with the same filters to go on"
+                "stopped at once: a part of the current batch may have been replayed. Run it again with the same filters to go on"
             )
             .into()),
         }
@@ -215,7 +215,7 @@ fn interrupted() -> Failure {
     anyhow::anyhow!("interrupted; run it again with the same filters to go on: nothing is replayed twice").into()
 }
 
-/// The holder of the lease, as a replay that waits for it shows it.
+/// The name of this process as the holder of the lease. A replay that waits for the lease prints it.
 fn lease_holder() -> String {
     format!("process {} on {}", std::process::id(), crate::worker::hostname())
 }
@@ -227,7 +227,7 @@ async fn acquire(lease: &Lease) -> Result<(), Failure> {
         match lease.ask().await? {
             LeaseAnswer::Ours => return Ok(()),
             LeaseAnswer::Theirs(who) if !is_announced => {
-                eprintln!("another replay runs ({who}); waiting until it has ended");
+                eprintln!("another replay is running ({who}); waiting for it to end");
                 is_announced = true;
             }
             LeaseAnswer::Theirs(_) => {}

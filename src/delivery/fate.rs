@@ -1,4 +1,5 @@
-//! Decides the fate of a delivery after an attempt, and where a deferral goes. The decisions are pure.
+//! Decides the fate of a delivery after an attempt, and where a deferral goes. The functions are pure: they read no
+//! clock and change nothing.
 
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ pub enum Fate {
     },
     /// The delivery becomes a dead letter.
     Dead(DeadReason),
-    /// The webhook is gone, and nothing more happens to the delivery.
+    /// Nobody wants the delivery any more, because its webhook is deleted or inactive.
     Dropped,
 }
 
@@ -100,7 +101,7 @@ impl Dropped {
     }
 }
 
-/// The status 410 Gone: the endpoint no longer exists and wants no more requests (RFC 9110, section 15.5.11).
+/// The status 410 Gone: the endpoint is gone for good (RFC 9110, section 15.5.11).
 pub const GONE: u16 = 410;
 
 /// The settings that decide a fate.
@@ -128,15 +129,15 @@ impl FatePolicy {
         if attempt.failure.is_none() {
             return Fate::Delivered;
         }
-        let made = delivery.attempts.saturating_add(1);
-        let Some(delay) = self.schedule.delay(made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
+        let attempts_made = delivery.attempts.saturating_add(1);
+        let Some(delay) = self.schedule.delay(attempts_made, jitter) else { return Fate::Dead(DeadReason::Exhausted) };
         // A Retry-After may lengthen the wait. It never shortens it.
-        let asked = attempt.retry_after.unwrap_or_default();
-        let due_at_ms = attempt.ended_at_ms.saturating_add(millis(delay.max(asked)));
+        let requested = attempt.retry_after.unwrap_or_default();
+        let due_at_ms = attempt.ended_at_ms.saturating_add(millis(delay.max(requested)));
         if due_at_ms.saturating_sub(delivery.first_seen_at_ms) > millis(self.age_max) {
             return Fate::Dead(DeadReason::Expired);
         }
-        Fate::Retry { tier: made, due_at_ms }
+        Fate::Retry { tier: attempts_made, due_at_ms }
     }
 
     /// Returns why a delivery that comes up at `now_ms` is too old to be sent, or `None` if it is within
@@ -157,22 +158,23 @@ impl FatePolicy {
     /// in the order in which they were written. The window can read a backlog of any size as it comes due, and hands no
     /// deferral off again for lack of room.
     ///
-    /// **The endpoint backs off.** The delivery goes to the longest tier that is over when the endpoint is tried again.
-    /// The n-th deferral goes at least to tier n, as long as that tier is within `deferral_max`. An endpoint that stays
-    /// away therefore costs few writes, and an endpoint that returns gets its backlog within `deferral_max`.
+    /// **The endpoint backs off.** The delivery goes to the longest tier whose wait ends by the time the endpoint may
+    /// be tried again. The n-th deferral goes at least to tier n, or to the longest tier within `deferral_max` if tier
+    /// n is longer. An endpoint that stays down therefore costs few writes. One that returns gets its backlog within
+    /// `deferral_max`, unless it asked for a longer pause.
     ///
-    /// **The endpoint is busy.** The n-th deferral goes to a random one of the first n tiers within `deferral_max`.
-    /// Otherwise deliveries that came together would return together and be deferred together. A small burst is over
-    /// soon, and a large one spreads out. Ethernet backs off in this way after a collision (IEEE 802.3, section
-    /// 4.2.3.2.5).
+    /// **The endpoint is busy.** The n-th deferral goes to a random one of the first n tiers. Tiers longer than
+    /// `deferral_max` are left out. Without the random choice, deliveries that came together would return together and
+    /// be deferred together. A small burst is over soon, and a large one spreads out. Ethernet backs off in this way
+    /// after a collision (IEEE 802.3, section 4.2.3.2.5).
     #[must_use]
     pub fn after_deferral(&self, delivery: &Delivery, backs_off_for: Option<Duration>, now_ms: i64, draw: f64) -> Fate {
         let longest = self.schedule.tier_for(self.deferral_max);
         let tier = match backs_off_for {
             Some(wait) => self.schedule.tier_for(wait).max(delivery.deferrals.saturating_add(1).min(longest)),
             None => {
-                let among = delivery.deferrals.saturating_add(1).min(longest);
-                1 + ((f64::from(among) * draw) as u32).min(among - 1)
+                let tiers = delivery.deferrals.saturating_add(1).min(longest);
+                1 + ((f64::from(tiers) * draw) as u32).min(tiers - 1)
             }
         };
         let Some(wait) = self.schedule.shortest(tier) else { return Fate::Dead(DeadReason::Exhausted) };

@@ -37,7 +37,7 @@ impl AtStart {
     }
 
     /// Whether the group has no committed offset although its topics have records. If only some partitions have no
-    /// commit, those are new partitions.
+    /// commit, those count as new partitions.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         !self.has_commits() && self.records() > 0
@@ -79,7 +79,8 @@ pub fn look(config: &Config) -> anyhow::Result<[AtStart; 2]> {
 /// network.
 ///
 /// # Errors
-/// Fails if the broker refuses. It refuses if another member is active in the group, which then has commits already.
+/// Fails if the broker refuses, as it does while another member is active in the group. Such a group has commits
+/// already.
 pub fn skip_to_end(config: &Config, group: &AtStart) -> anyhow::Result<()> {
     let consumer: BaseConsumer<Logging> = clients::consumer(config, &group.group)
         .create_with_context(Logging)

@@ -1,12 +1,13 @@
 //! The circuit breaker of an endpoint. It is closed while the endpoint works and open while it fails. In between it is
 //! half open and lets one probe through at a time.
 //!
-//! **Trip conditions.** The circuit opens on a failed attempt, never on a successful one, when `failure_ratio` of at
-//! least `attempts_min` attempts within `window` failed.
+//! **Trip conditions.** The circuit opens only on a failed attempt. It opens if there were at least `attempts_min`
+//! attempts within `window`, and at least the ratio `failure_ratio` of them failed.
 //!
-//! **Recovery conditions.** A long run of successes counts as a recovery, if an endpoint that fails at the ratio would
-//! hardly ever have such a run. Failures before it are forgotten, so that a single failure after it doesn't open the
-//! circuit. While the circuit is open, a successful probe closes it, and so does a person's successful test.
+//! **Recovery conditions.** A run of successes counts as a recovery if it is so long that an endpoint that fails at
+//! `failure_ratio` would hardly ever have it. Failures before it are forgotten, so that a single failure after it
+//! doesn't open the circuit. While the circuit is open, a successful probe closes it, and so does a person's successful
+//! test.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::report::BreakerState;
 #[derive(Debug)]
 pub struct Breaker {
     state: State,
-    window: Window,
+    recent: Recent,
     /// The time when the circuit last closed. Failures of requests that started before it don't count.
     closed_at: Instant,
 }
@@ -29,11 +30,11 @@ enum State {
     Closed,
     Open {
         until: Instant,
-        lasts: Duration,
+        open_for: Duration,
     },
     /// The next request is a probe, and no other request goes until the probe is answered.
     HalfOpen {
-        lasted: Duration,
+        was_open_for: Duration,
         probing: bool,
     },
 }
@@ -62,7 +63,7 @@ pub enum Change {
 
 /// The outcomes of the current half of the window and of the half before it.
 #[derive(Debug)]
-struct Window {
+struct Recent {
     /// The start of the current half.
     began: Instant,
     current: Counts,
@@ -71,8 +72,7 @@ struct Window {
     successes_in_a_row: u32,
 }
 
-/// The highest probability with which an endpoint that fails at the ratio has a run of successes that counts as a
-/// recovery.
+/// A run of successes is improbable if an endpoint that fails at `failure_ratio` has it with at most this probability.
 const CHANCE_OF_A_RUN: f64 = 0.05;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,24 +85,24 @@ impl Breaker {
     /// A closed circuit without history.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Closed, window: Window::new(now), closed_at: now }
+        Self { state: State::Closed, recent: Recent::new(now), closed_at: now }
     }
 
-    /// A circuit that is open for `wait`, as another worker found. The other worker announces only the time that is
-    /// left, so that time stands for the whole time.
+    /// A circuit that is open for `wait`, as another worker announced. Only the time that is left is announced, so it
+    /// also counts as the whole time for which the circuit is open.
     #[must_use]
     pub fn opened(wait: Duration, now: Instant, settings: &config::Breaker) -> Self {
-        let lasts = wait.clamp(settings.open_initial, settings.open_max);
-        Self { state: State::Open { until: now + wait, lasts }, ..Self::new(now) }
+        let open_for = wait.clamp(settings.open_initial, settings.open_max);
+        Self { state: State::Open { until: now + wait, open_for }, ..Self::new(now) }
     }
 
     /// Whether a request may go now. A [`Verdict::Probe`] must be followed by [`Breaker::record`] or
     /// [`Breaker::abandon`].
     pub fn ask(&mut self, now: Instant) -> Verdict {
-        if let State::Open { until, lasts } = self.state {
+        if let State::Open { until, open_for } = self.state {
             match until.checked_duration_since(now).filter(|left| !left.is_zero()) {
                 Some(left) => return Verdict::Refused(left),
-                None => self.state = State::HalfOpen { lasted: lasts, probing: false },
+                None => self.state = State::HalfOpen { was_open_for: open_for, probing: false },
             }
         }
         match &mut self.state {
@@ -157,17 +157,17 @@ impl Breaker {
         settings: &config::Breaker,
     ) -> Option<Change> {
         match self.state {
-            State::HalfOpen { lasted, .. } if was_probe => {
+            State::HalfOpen { was_open_for, .. } if was_probe => {
                 if success {
                     *self = Self::new(now);
                     return Some(Change::Closed);
                 }
-                Some(self.open(lasted.saturating_mul(2).clamp(settings.open_initial, settings.open_max), now))
+                Some(self.open(was_open_for.saturating_mul(2).clamp(settings.open_initial, settings.open_max), now))
             }
             // The request was under way when the endpoint recovered, so its failure belongs to the time before.
             State::Closed if !success && started < self.closed_at => None,
             State::Closed => {
-                let counts = self.window.add(success, now, settings);
+                let counts = self.recent.add(success, now, settings);
                 let ratio = f64::from(counts.failures) / f64::from(counts.all);
                 (!success && counts.all >= settings.attempts_min && ratio >= settings.failure_ratio)
                     .then(|| self.open(settings.open_initial, now))
@@ -189,9 +189,9 @@ impl Breaker {
     /// open if the endpoint `is_cooling` down, so that only a single request goes.
     pub fn try_now(&mut self, is_cooling: bool, settings: &config::Breaker) {
         match self.state {
-            State::Open { lasts, .. } => self.state = State::HalfOpen { lasted: lasts, probing: false },
+            State::Open { open_for, .. } => self.state = State::HalfOpen { was_open_for: open_for, probing: false },
             State::Closed if is_cooling => {
-                self.state = State::HalfOpen { lasted: settings.open_initial / 2, probing: false };
+                self.state = State::HalfOpen { was_open_for: settings.open_initial / 2, probing: false };
             }
             State::Closed | State::HalfOpen { .. } => {}
         }
@@ -207,18 +207,18 @@ impl Breaker {
     /// Whether the circuit is closed and remembers no failure. Such a breaker can be forgotten.
     #[must_use]
     pub fn is_forgettable(&self, now: Instant, settings: &config::Breaker) -> bool {
-        let is_outdated = now.saturating_duration_since(self.window.began) >= settings.window;
+        let is_outdated = now.saturating_duration_since(self.recent.began) >= settings.window;
         self.state == State::Closed
-            && (is_outdated || (self.window.current.failures == 0 && self.window.previous.failures == 0))
+            && (is_outdated || (self.recent.current.failures == 0 && self.recent.previous.failures == 0))
     }
 
-    fn open(&mut self, lasts: Duration, now: Instant) -> Change {
-        self.state = State::Open { until: now + lasts, lasts };
-        Change::Opened(lasts)
+    fn open(&mut self, open_for: Duration, now: Instant) -> Change {
+        self.state = State::Open { until: now + open_for, open_for };
+        Change::Opened(open_for)
     }
 }
 
-impl Window {
+impl Recent {
     fn new(now: Instant) -> Self {
         Self { began: now, current: Counts::default(), previous: Counts::default(), successes_in_a_row: 0 }
     }
@@ -233,7 +233,7 @@ impl Window {
         }
         self.successes_in_a_row = if success { self.successes_in_a_row.saturating_add(1) } else { 0 };
         if self.successes_in_a_row == recovery_run(settings) {
-            // Everything before the recovery is forgotten, and only the successes of its run remain.
+            // Everything before the run of successes is forgotten, and only the run counts.
             self.current = Counts { failures: 0, all: self.successes_in_a_row - 1 };
             self.previous = Counts::default();
         }
@@ -243,9 +243,8 @@ impl Window {
     }
 }
 
-/// The number of successes in a row that count as a recovery. An endpoint that fails at the ratio has such a run by
-/// chance in at most one of twenty cases. The number is never higher than the successes that such an endpoint has
-/// among `attempts_min` attempts.
+/// The number of successes in a row that count as a recovery. It is the shortest improbable run ([`CHANCE_OF_A_RUN`]),
+/// but no more than the successes to expect among `attempts_min` attempts of an endpoint that fails at `failure_ratio`.
 fn recovery_run(settings: &config::Breaker) -> u32 {
     let success_ratio = 1.0 - settings.failure_ratio;
     let improbable_run = if success_ratio <= 0.0 { 1.0 } else { (CHANCE_OF_A_RUN.ln() / success_ratio.ln()).ceil() };
@@ -402,7 +401,7 @@ mod tests {
             let now = Instant::now();
             let mut breaker = Breaker::new(now);
             for success in outcomes {
-                let attempts_before = breaker.window.current.all + breaker.window.previous.all;
+                let attempts_before = breaker.recent.current.all + breaker.recent.previous.all;
                 let change = breaker.record(success, false, now, now, &settings);
                 prop_assert!(change.is_none() || (!success && attempts_before + 1 >= attempts_min));
                 if change.is_some() {

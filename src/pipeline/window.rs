@@ -7,9 +7,9 @@ use crate::schedule::Waits;
 
 /// A bounded read-ahead of a tier's partition.
 ///
-/// A record behind the window can't be due before the timestamp of the last record that was read plus the shortest wait
-/// of the tier. Until that moment a full window holds nothing up. Afterwards the deliveries with the longest waits are
-/// handed off again, so that the window can read on.
+/// Every unread record was written after the last one that was read. It can't be due before that one's timestamp plus
+/// the shortest wait of the tier. Until that moment, a full window holds nothing up. Afterwards the deliveries with the
+/// longest waits are handed off again, so that the window can read on.
 #[derive(Debug)]
 pub struct Window<T> {
     waiting: BTreeMap<(i64, i64), Item<T>>,
@@ -55,7 +55,8 @@ impl<T> Window<T> {
         self.waiting.insert((due_at_ms, offset), Item { item, bytes });
     }
 
-    /// Whether nothing more should be read for now, because the window has its most records or `bytes_part` bytes.
+    /// Whether nothing more should be read for now, because the window holds `max` records, or at least `bytes_part`
+    /// bytes.
     #[must_use]
     pub fn is_full(&self, bytes_part: usize) -> bool {
         self.waiting.len() >= self.max || (self.bytes > 0 && self.bytes >= bytes_part)
@@ -85,26 +86,26 @@ impl<T> Window<T> {
         (due <= now_ms).then(|| self.take(due, offset))?
     }
 
-    /// Takes the delivery with the latest due time, if the window is full and a record behind it may be due. Returns
-    /// the due time as well.
+    /// Takes the delivery with the latest due time, if the window is full and an unread record may be due. Returns the
+    /// due time as well.
     pub fn pop_farthest(&mut self, now_ms: i64, bytes_part: usize) -> Option<(i64, T)> {
         if !self.is_full(bytes_part) || now_ms < self.read_up_to_ms.saturating_add(self.shortest_wait_ms) {
             return None;
         }
         let (due, offset) = *self.waiting.last_key_value()?.0;
-        self.take_long_wait(due, offset, now_ms)
+        self.take_unless_due_soon(due, offset, now_ms)
     }
 
-    /// Takes the delivery with the lowest offset, if that is below `below` and the delivery waits for long. Such a
+    /// Takes the delivery with the lowest offset, if that offset is below `end` and the delivery isn't due soon. Such a
     /// delivery blocks the watermark. Returns the due time as well.
-    pub fn pop_blocking(&mut self, now_ms: i64, below: i64) -> Option<(i64, T)> {
-        let (offset, due) = self.due_by_offset.range(..below).map(|(offset, due)| (*offset, *due)).next()?;
-        self.take_long_wait(due, offset, now_ms)
+    pub fn pop_blocking(&mut self, now_ms: i64, end: i64) -> Option<(i64, T)> {
+        let (offset, due) = self.due_by_offset.range(..end).map(|(offset, due)| (*offset, *due)).next()?;
+        self.take_unless_due_soon(due, offset, now_ms)
     }
 
-    fn take_long_wait(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
-        // A delivery that is due very soon leaves by itself.
-        if due <= now_ms.saturating_add(LONG_WAIT_MS) {
+    fn take_unless_due_soon(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
+        // A delivery that is due soon leaves the window by itself.
+        if due <= now_ms.saturating_add(DUE_SOON_MS) {
             return None;
         }
         Some((due, self.take(due, offset)?))
@@ -118,8 +119,8 @@ impl<T> Window<T> {
     }
 }
 
-/// A delivery with a shorter wait than this is not handed off again.
-const LONG_WAIT_MS: i64 = 1_000;
+/// A delivery that is due within this time is not handed off again, because it leaves the window soon anyway.
+const DUE_SOON_MS: i64 = 1_000;
 
 /// The bytes that one window may hold, if all windows together may hold `max`. This is an equal part, or half of what
 /// the others leave if that is more. A single window gets a large part, many get equal parts, and something is left for

@@ -1,4 +1,4 @@
-//! The fields of a new webhook, or the fields to change in an existing one, as people send them.
+//! The fields of a new webhook, or the fields to change in an existing one, as a client sends them.
 
 use std::num::NonZeroU32;
 
@@ -42,7 +42,7 @@ impl Draft {
     /// Creates a webhook from the draft.
     ///
     /// # Errors
-    /// Returns [`BadWebhook`], which names the first field that is missing or can't be read.
+    /// Returns [`BadWebhook`], which names the first field that is missing or invalid.
     pub fn create(&self, now_ms: i64) -> Result<Webhook, BadWebhook> {
         let Some(url) = &self.url else {
             return Err(bad("url", "is needed: the URL that requests go to, such as https://example.com/hooks"));
@@ -70,12 +70,12 @@ impl Draft {
     /// Applies the draft to a webhook. A draft that sets `active` also removes the reason why the webhook was disabled.
     ///
     /// # Errors
-    /// Returns [`BadWebhook`], which names the first field that can't be read. `webhook` may be partly changed then, so
-    /// discard it.
+    /// Returns [`BadWebhook`], which names the first invalid field. `webhook` may be partly changed then, so discard
+    /// it.
     pub fn apply(&self, webhook: &mut Webhook, now_ms: i64) -> Result<(), BadWebhook> {
         if let Some(url) = &self.url {
             let url = read_url(url)?;
-            // The format follows the URL, unless a person chose another one than the default for the previous URL.
+            // The format follows the URL, unless a person chose a format other than the default for the previous URL.
             if url != webhook.url && webhook.format == PayloadFormat::preset(&webhook.url) {
                 webhook.format = PayloadFormat::preset(&url);
             }
@@ -84,7 +84,7 @@ impl Draft {
         if let Some(events) = &self.events {
             webhook.events = read_events(events)?;
         }
-        // A client that sends the mask back means no change.
+        // A client that sends the mask back doesn't want to change the secret.
         if let Some(secret) = self.secret.as_ref().filter(|secret| secret.as_deref() != Some(MASK)) {
             webhook.secret.clone_from(secret);
             webhook.previous_secret = None;
