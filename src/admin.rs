@@ -19,7 +19,7 @@ use axum::extract::DefaultBodyLimit;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::worker::health::{self, Readiness};
+use crate::worker::readiness::{self, Readiness};
 
 use state::{Admin, Shared};
 
@@ -47,7 +47,7 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     let listener = TcpListener::bind(config.admin.listen)
         .await
         .with_context(|| format!("admin.listen = {} can't be listened on", config.admin.listen))?;
-    let mut routes = health::routes(config, readiness.clone())?;
+    let mut routes = readiness::routes(config, readiness.clone())?;
     let admin = if is_whole { Some(Arc::new(Admin::new(config, readiness)?)) } else { None };
     if let Some(admin) = &admin {
         routes = routes.merge(api::routes(admin)).merge(pages::routes(admin));

@@ -30,7 +30,7 @@ pub struct Config {
     pub admin: Admin,
     pub worker: Worker,
     pub webhooks: Webhooks,
-    pub delivery: Delivery,
+    pub delivery: DeliverySettings,
     pub log: Log,
 }
 
@@ -143,7 +143,7 @@ pub enum Ordering {
 /// `[delivery]`
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Delivery {
+pub struct DeliverySettings {
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     #[serde(with = "humantime_serde")]
@@ -176,7 +176,7 @@ pub struct Delivery {
     pub breaker: Breaker,
 }
 
-impl Delivery {
+impl DeliverySettings {
     /// The longest time for which an endpoint backs off: an open circuit or a `Retry-After`, whichever may last longer.
     #[must_use]
     pub fn back_off_max(&self) -> Duration {

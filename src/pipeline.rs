@@ -13,13 +13,14 @@ pub mod committed;
 pub mod consume;
 pub mod defer;
 pub mod deliver;
+pub mod disabling;
 pub mod dispatch;
 pub mod endpoint;
 pub mod endpoints;
 pub mod fan_out;
 pub mod hand_off;
 pub mod handling;
-pub mod health;
+
 pub mod incoming;
 pub mod lane;
 pub mod latency;
@@ -60,9 +61,9 @@ use crate::store::snapshot::Snapshots;
 use crate::topics::Names;
 use assigned::Assigned;
 use consume::Group;
+use disabling::Disabling;
 use dispatch::Dispatcher;
 use hand_off::{HandOff, Producing};
-use health::Health;
 use predecessors::Predecessors;
 use standstill::Standstill;
 
@@ -78,7 +79,7 @@ pub struct Edges {
     pub client: Client,
     pub recorder: Recorder,
     pub marks: MarkStreams,
-    pub health: Health,
+    pub disabling: Disabling,
     pub backoffs: Backoffs,
     pub recoveries: Recoveries,
     pub conditions: Conditions,
@@ -110,7 +111,7 @@ pub struct Running {
 /// # Errors
 /// Fails if a Kafka client or a thread can't be created.
 pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
-    let Edges { config, snapshots, producing, client, recorder, marks, health, backoffs, recoveries, conditions } =
+    let Edges { config, snapshots, producing, client, recorder, marks, disabling, backoffs, recoveries, conditions } =
         edges;
     let names = Names::new(&config);
 
@@ -134,7 +135,7 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
         client,
         hand_off,
         settler,
-        health,
+        disabling,
         backoffs: backoffs.clone(),
         announcements,
         conditions: conditions.clone(),

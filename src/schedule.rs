@@ -22,7 +22,7 @@ impl Schedule {
     /// Reads the schedule from the settings. There is a tier for each attempt but the last. There is at least one tier,
     /// because a delivery may be deferred before its only attempt.
     #[must_use]
-    pub fn new(delivery: &config::Delivery) -> Self {
+    pub fn new(delivery: &config::DeliverySettings) -> Self {
         let retry = &delivery.retry;
         let mut growing = growth(retry.initial, retry.multiplier, retry.max, 0.0);
         let tiers = delivery.attempts_max.saturating_sub(1).max(1);

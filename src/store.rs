@@ -13,12 +13,12 @@ pub mod marks;
 pub(crate) mod reading;
 pub(crate) mod recoveries;
 pub(crate) mod replaced;
-pub mod reports;
 pub(crate) mod server;
 pub mod settled;
 pub(crate) mod snapshot;
 pub mod success;
 pub mod webhooks;
+pub mod workers;
 
 pub use error::{StoreError, is_away, refuses_writes};
 

@@ -1,7 +1,7 @@
 //! The worker: both consumers, the pipeline, and an orderly drain.
 
-pub mod health;
-pub mod reporting;
+pub mod heartbeat;
+pub mod readiness;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,18 +14,18 @@ use crate::config::Config;
 use crate::http;
 use crate::kafka::group::Commits;
 use crate::kafka::{admin, clients};
+use crate::pipeline::disabling::Disabling;
 use crate::pipeline::hand_off::{Limits, Producing};
-use crate::pipeline::health::Health;
 use crate::pipeline::{self, Edges, Ends};
 use crate::store::backoffs::Backoffs;
 use crate::store::failing::Failing;
 use crate::store::log::DeliveryLog;
 use crate::store::marks::MarkStreams;
 use crate::store::recoveries::Recoveries;
-use crate::store::reports::Reports;
 use crate::store::settled::Recorder;
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
+use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
 
@@ -88,7 +88,7 @@ impl Worker {
                 client: http::client::new(&config.delivery).context("http client")?,
                 recorder: Recorder::new(redis.separate(), keys.clone(), config.log.clone()),
                 marks: MarkStreams::new(redis.clone(), keys.clone(), Names::new(config)),
-                health: Health::new(
+                disabling: Disabling::new(
                     WebhookStore::new(redis.clone(), keys.clone()),
                     Failing::new(redis.clone(), &keys),
                     DeliveryLog::new(redis.clone(), keys.clone()),
@@ -102,7 +102,7 @@ impl Worker {
         )?;
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
-        ends.keep(reporting::keep(
+        ends.keep(heartbeat::keep(
             pipeline.dispatcher,
             pipeline.assigned,
             reports.clone(),
@@ -127,7 +127,7 @@ impl Worker {
         self.ends.ended.cancelled().await;
     }
 
-    /// Drains the worker: starts no more deliveries, finishes those in flight, commits the offsets and leaves both
+    /// Drains the worker: starts no new deliveries, finishes those in flight, commits the offsets and leaves both
     /// groups. Returns the number of deliveries that did not finish in `worker.drain_timeout`.
     pub async fn drain(self, config: &Config) -> usize {
         self.ends.stop.cancel();

@@ -71,7 +71,7 @@ async fn post_all(config: &Config, urls: &[String]) {
 }
 
 /// A client as a program without special needs would configure it.
-fn client(delivery: &optio_webhooks::config::Delivery) -> reqwest::Result<reqwest::Client> {
+fn client(delivery: &optio_webhooks::config::DeliverySettings) -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().timeout(delivery.timeout).tcp_nodelay(true).build()
 }
 

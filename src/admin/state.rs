@@ -15,10 +15,10 @@ use crate::redelivery::Redeliveries;
 use crate::store::connection::Connection;
 use crate::store::log::DeliveryLog;
 use crate::store::recoveries::Recoveries;
-use crate::store::reports::Reports;
 use crate::store::webhooks::WebhookStore;
+use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
-use crate::worker::health::Readiness;
+use crate::worker::readiness::Readiness;
 
 /// The number of dead-letter pages that are read at once. Each takes a thread, and memory for reading ahead.
 pub const BROWSERS_MAX: usize = 8;

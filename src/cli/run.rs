@@ -19,7 +19,7 @@ use crate::store::server::{self, Fitness};
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
-use crate::worker::health::Readiness;
+use crate::worker::readiness::Readiness;
 use crate::worker::{Prepared, Worker};
 
 /// `optio-webhooks run`

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::{Admin, Config, Delivery, Kafka, Redis};
+use super::{Admin, Config, DeliverySettings, Kafka, Redis};
 
 /// Replaces every secret that is shown.
 pub const MASK: &str = "••••••";
 
 /// The librdkafka properties whose values are shown. All others are masked, including misspelled ones, because a name
-/// doesn't tell whether its value is secret.
+/// doesn't show whether its value is secret.
 const HARMLESS: [&str; 76] = [
     "acks",
     "allow.auto.create.topics",
@@ -214,9 +214,9 @@ impl fmt::Debug for Admin {
     }
 }
 
-impl fmt::Debug for Delivery {
+impl fmt::Debug for DeliverySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
+        f.debug_struct("DeliverySettings")
             .field("timeout", &self.timeout)
             .field("attempts_max", &self.attempts_max)
             .field("proxy", &masked_url(&self.proxy))

@@ -118,7 +118,7 @@ pub struct FatePolicy {
 impl FatePolicy {
     /// Reads the policy from the settings.
     #[must_use]
-    pub fn new(delivery: &config::Delivery) -> Self {
+    pub fn new(delivery: &config::DeliverySettings) -> Self {
         Self { schedule: Schedule::new(delivery), age_max: delivery.age_max, deferral_max: delivery.breaker.open_max }
     }
 

@@ -61,19 +61,19 @@ struct Inner {
 ///
 /// # Errors
 /// [`BadClient`] if the proxy or TLS can't be set up.
-pub fn new(delivery: &config::Delivery) -> Result<Client, BadClient> {
+pub fn new(delivery: &config::DeliverySettings) -> Result<Client, BadClient> {
     Client::with(delivery, tls::system_roots(), Names::system(limits(delivery)))
 }
 
 /// Returns the limits of name lookups that the settings ask for.
 #[must_use]
-pub fn limits(delivery: &config::Delivery) -> Limits {
+pub fn limits(delivery: &config::DeliverySettings) -> Limits {
     Limits { timeout: delivery.resolve_timeout, cache_max: delivery.resolve_cache_max }
 }
 
 /// Returns the address policy that the settings ask for.
 #[must_use]
-pub fn policy(delivery: &config::Delivery) -> AddressPolicy {
+pub fn policy(delivery: &config::DeliverySettings) -> AddressPolicy {
     AddressPolicy { allow_http: delivery.allow_http, allow_networks: delivery.allow_networks.clone() }
 }
 
@@ -91,7 +91,7 @@ impl Client {
     ///
     /// # Errors
     /// [`BadClient`] if the proxy or TLS can't be set up.
-    pub fn with(delivery: &config::Delivery, roots: RootCertStore, names: Names) -> Result<Self, BadClient> {
+    pub fn with(delivery: &config::DeliverySettings, roots: RootCertStore, names: Names) -> Result<Self, BadClient> {
         // The connection to Redis uses this provider as well. If another part of the process has installed one already,
         // that one stays.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -138,7 +138,7 @@ impl Http1 {
 }
 
 impl Http2 {
-    /// Whether the connection takes no more requests.
+    /// Whether the connection accepts no further requests.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()

@@ -79,7 +79,7 @@ impl Pool {
         self.origins.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Hands out a connection to `origin`, or tells the caller to dial or to wait.
+    /// Hands out a connection to `origin`, or says that the caller has to dial or to wait.
     ///
     /// `may_share` says that a new connection may turn out to be HTTP/2. Only one caller then dials at a time and the
     /// others wait for its connection. A caller that has waited once (`has_waited`) dials without waiting again.

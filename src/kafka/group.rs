@@ -96,7 +96,7 @@ impl Group {
     }
 }
 
-/// Tells whether the worker's consumer groups have ever committed an offset.
+/// Finds out whether the worker's consumer groups have ever committed an offset.
 #[derive(Clone)]
 pub struct Commits {
     config: Arc<Config>,

@@ -160,7 +160,7 @@ impl Consume {
         left
     }
 
-    /// Reads until a batch is full or no more records are there. Polls at least once, even if the batch is full: a
+    /// Reads until a batch is full or no further record is there. Polls at least once, even if the batch is full: a
     /// member that doesn't poll is removed from its group, and a poll returns no records while everything is paused.
     fn read(&mut self) {
         let mut wait = if self.blocked { BLOCKED_WAIT } else { self.intake.wait(POLL_MAX) };
@@ -259,8 +259,8 @@ impl Consume {
         }
     }
 
-    /// Logs an error of the consumer. librdkafka reconnects by itself and repeats itself many times a second meanwhile, so
-    /// an unavailable broker is logged once a minute.
+    /// Logs an error of the consumer. librdkafka reconnects by itself and repeats itself many times a second meanwhile,
+    /// so an unavailable broker is logged once a minute.
     fn report(&mut self, error: &KafkaError) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {

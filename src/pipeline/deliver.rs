@@ -45,7 +45,8 @@ impl Dispatcher {
         // Disable the webhook first, and drop the delivery only if that succeeds. A webhook that was changed meanwhile
         // stays active, and the attempt counts as an ordinary failure. After a crash between the two steps, the
         // delivery is dropped when it comes up again.
-        let is_disabled = attempt.status == Some(GONE) && self.health.disable_gone(&webhook, attempt.ended_at_ms).await;
+        let is_disabled =
+            attempt.status == Some(GONE) && self.disabling.disable_gone(&webhook, attempt.ended_at_ms).await;
         let fate =
             if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
@@ -62,7 +63,7 @@ impl Dispatcher {
                 return;
             }
         }
-        self.health.observe(&webhook, &attempt).await;
+        self.disabling.observe(&webhook, &attempt).await;
         self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling)).await;
     }
 

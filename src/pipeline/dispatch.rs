@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::announce::Announcement;
+use super::disabling::Disabling;
 use super::endpoints::{Endpoints, Steps};
 use super::hand_off::HandOff;
 use super::handling::Handling;
-use super::health::Health;
 use super::lane::Queued;
 use super::panics;
 use super::parking::Parking;
@@ -69,7 +69,7 @@ pub struct Parts {
     pub client: Client,
     pub hand_off: HandOff,
     pub settler: Settler,
-    pub health: Health,
+    pub disabling: Disabling,
     pub backoffs: Backoffs,
     pub announcements: mpsc::Sender<Announcement>,
     pub conditions: Conditions,
@@ -82,7 +82,7 @@ pub struct Dispatcher {
     pub(super) client: Client,
     pub(super) hand_off: HandOff,
     pub(super) settler: Settler,
-    pub(super) health: Health,
+    pub(super) disabling: Disabling,
     pub(super) policy: FatePolicy,
     pub(super) permits: PermitPools,
     pub(super) endpoints: Endpoints<Open>,
@@ -104,7 +104,8 @@ impl Dispatcher {
     /// A dispatcher with no deliveries.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, snapshots, client, hand_off, settler, health, backoffs, announcements, conditions } = parts;
+        let Parts { config, snapshots, client, hand_off, settler, disabling, backoffs, announcements, conditions } =
+            parts;
         let slow_permits = percent(config.worker.in_flight_max, config.worker.slow_share);
         Self {
             policy: FatePolicy::new(&config.delivery),
@@ -121,7 +122,7 @@ impl Dispatcher {
             client,
             hand_off,
             settler,
-            health,
+            disabling,
             backoffs,
             announcements,
             conditions,
@@ -246,7 +247,7 @@ impl Dispatcher {
             for (webhook, steps) in self.endpoints.sweep(SWEEP_INTERVAL, |id| snapshot.get(id).is_some()) {
                 self.take(webhook, steps);
             }
-            self.health.retain(|id| snapshot.get(id).is_some());
+            self.disabling.retain(|id| snapshot.get(id).is_some());
         }
     }
 

@@ -89,7 +89,7 @@ impl<T> Default for Steps<T> {
 impl<T: Queued> Endpoints<T> {
     /// Creates an empty set of endpoints. Together they may hold `slow_permits` permits for long.
     #[must_use]
-    pub fn new(settings: &config::Delivery, slow_permits: usize) -> Self {
+    pub fn new(settings: &config::DeliverySettings, slow_permits: usize) -> Self {
         let state = State { entries: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
         Self { state: Mutex::new(state), limits: Arc::new(EndpointLimits::new(settings)), workers: AtomicU32::new(1) }
     }

@@ -114,7 +114,7 @@ impl Batch {
         self.records.is_empty()
     }
 
-    /// Whether the batch takes no more records.
+    /// Whether the batch has no room for another record.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.records.len() >= BATCH_MAX || self.bytes >= BATCH_BYTES_MAX

@@ -15,7 +15,12 @@ use crate::store::log::RESPONSE_BODY_MAX;
 use crate::webhook::Webhook;
 
 /// Makes attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
-pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, settings: &config::Delivery) -> Attempt {
+pub async fn attempt(
+    client: &Client,
+    webhook: &Webhook,
+    delivery: &Delivery,
+    settings: &config::DeliverySettings,
+) -> Attempt {
     let started = Instant::now();
     let mut attempt = Attempt {
         failure: None,
@@ -47,7 +52,7 @@ pub async fn attempt(client: &Client, webhook: &Webhook, delivery: &Delivery, se
     attempt
 }
 
-async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery) -> Result<(), SendError> {
+async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::DeliverySettings) -> Result<(), SendError> {
     let status = answer.status();
     attempt.status = Some(status.as_u16());
     attempt.retry_after = answer

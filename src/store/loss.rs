@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::reading::REMEDY;
-use super::reports::Reports;
 use super::webhooks::Added;
+use super::workers::Reports;
 use crate::kafka::group::Commits;
 
 /// How long to wait for Kafka to say whether a consumer group has commits.

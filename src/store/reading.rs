@@ -69,7 +69,7 @@ pub enum Verdict {
     /// The webhooks are complete, at this version.
     Confirmed(u64),
     /// The store is empty, as if nothing was ever written: the installation is new, or everything was lost. Only
-    /// commits of the consumer groups can tell.
+    /// commits of the consumer groups can show which.
     NeverWritten,
 }
 

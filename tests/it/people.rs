@@ -10,7 +10,7 @@ use optio_webhooks::event::EventType;
 use optio_webhooks::position::RecordPosition;
 use optio_webhooks::record::{self, LastError};
 use optio_webhooks::report::BreakerState;
-use optio_webhooks::store::reports::Reports;
+use optio_webhooks::store::workers::Reports;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;

@@ -7,7 +7,7 @@ use optio_webhooks::event::EventType;
 use optio_webhooks::report::BreakerState;
 use optio_webhooks::store::backoffs::Backoffs;
 use optio_webhooks::store::failing::Failing;
-use optio_webhooks::store::reports::Reports;
+use optio_webhooks::store::workers::Reports;
 use optio_webhooks::webhook::WebhookId;
 use optio_webhooks::webhook::draft::Draft;
 

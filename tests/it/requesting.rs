@@ -7,13 +7,13 @@ mod naming;
 mod showing;
 
 use bytes::Bytes;
-use optio_webhooks::config::{Config, Delivery};
+use optio_webhooks::config::{Config, DeliverySettings};
 use optio_webhooks::http::client::{self, Client};
 use optio_webhooks::http::failure::SendError;
 use optio_webhooks::http::names::Names;
 
 /// The default settings, except that plain HTTP and loopback addresses are allowed.
-fn settings(change: impl FnOnce(&mut Delivery)) -> Delivery {
+fn settings(change: impl FnOnce(&mut DeliverySettings)) -> DeliverySettings {
     let mut delivery = Config::built_in().delivery;
     delivery.allow_http = true;
     delivery.allow_networks = vec!["127.0.0.0/8".parse().unwrap()];
@@ -21,12 +21,12 @@ fn settings(change: impl FnOnce(&mut Delivery)) -> Delivery {
     delivery
 }
 
-fn client(delivery: &Delivery) -> Client {
+fn client(delivery: &DeliverySettings) -> Client {
     client_trusting(delivery, rustls::RootCertStore::empty())
 }
 
 /// A client that trusts only certificates of `roots`.
-fn client_trusting(delivery: &Delivery, roots: rustls::RootCertStore) -> Client {
+fn client_trusting(delivery: &DeliverySettings, roots: rustls::RootCertStore) -> Client {
     Client::with(delivery, roots, Names::system(client::limits(delivery))).unwrap()
 }
 

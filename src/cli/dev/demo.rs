@@ -26,7 +26,7 @@ use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
 use crate::webhook::Webhook;
-use crate::worker::health::Readiness;
+use crate::worker::readiness::Readiness;
 use crate::worker::{Prepared, Worker};
 
 /// The time within which every delivery must be done.

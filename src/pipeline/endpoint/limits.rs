@@ -22,7 +22,7 @@ pub struct EndpointLimits {
 impl EndpointLimits {
     /// The limits that the settings give.
     #[must_use]
-    pub fn new(settings: &config::Delivery) -> Self {
+    pub fn new(settings: &config::DeliverySettings) -> Self {
         Self {
             in_flight_max: settings.endpoint_in_flight_max,
             queue_max: settings.endpoint_queue_max,

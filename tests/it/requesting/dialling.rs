@@ -12,7 +12,7 @@ use super::{client, post, settings};
 use crate::harness::endpoint::{Endpoint, Flaw, NameServer, OK, acceptor, certificate, request};
 
 /// A client that resolves names with `server`.
-fn client_asking(delivery: &optio_webhooks::config::Delivery, server: &NameServer) -> Client {
+fn client_asking(delivery: &optio_webhooks::config::DeliverySettings, server: &NameServer) -> Client {
     let names = Names::asking(server.address, limits(delivery));
     Client::with(delivery, rustls::RootCertStore::empty(), names).unwrap()
 }

@@ -25,7 +25,7 @@ const GAP_DIVISOR: u32 = 5;
 const REPORTS_PER_GAP: u32 = 10;
 
 /// Watches the outcomes of attempts, and disables webhooks.
-pub struct Health {
+pub struct Disabling {
     store: WebhookStore,
     failing: Failing,
     log: DeliveryLog,
@@ -35,7 +35,7 @@ pub struct Health {
     reported: Mutex<HashMap<WebhookId, Instant>>,
 }
 
-impl Health {
+impl Disabling {
     /// `disable_after` is `webhooks.disable_after`.
     #[must_use]
     pub fn new(store: WebhookStore, failing: Failing, log: DeliveryLog, disable_after: Duration) -> Self {

@@ -11,7 +11,7 @@ use crate::pipeline::dispatch::Dispatcher;
 use crate::pipeline::partition::Partition;
 use crate::report::{HoldingReport, PartitionReport, Report};
 use crate::store::is_away;
-use crate::store::reports::Reports;
+use crate::store::workers::Reports;
 
 /// The interval between reports.
 const INTERVAL: Duration = Duration::from_secs(1);
