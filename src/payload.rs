@@ -98,3 +98,18 @@ impl Bodies {
         body
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+    use crate::event::EventType;
+
+    #[test]
+    fn lists_of_all_variants_are_complete() {
+        assert_eq!(PayloadFormat::ALL, PayloadFormat::value_variants());
+        assert_eq!(EventType::ALL, EventType::value_variants());
+        assert!(PayloadFormat::ALL.into_iter().all(|format| PayloadFormat::named(format.as_str()) == Some(format)));
+    }
+}

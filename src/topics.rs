@@ -31,7 +31,7 @@ impl Names {
         format!("{}.retry.{tier}", self.topic)
     }
 
-    /// Returns the number of the tier whose topic this is, or `None` if it is another topic.
+    /// Returns the number of the retry tier that has this topic, or `None` if no tier has it.
     #[must_use]
     pub fn tier_of(&self, topic: &str) -> Option<u32> {
         let number = topic.strip_prefix(&self.topic)?.strip_prefix(".retry.")?;
@@ -54,7 +54,7 @@ impl Names {
     /// [`Names::is_waiting`]. It also matches topics that are created later.
     #[must_use]
     pub fn waiting_pattern(&self) -> String {
-        // The dot is the only character of a topic's name that has a meaning in a regular expression.
+        // Of the characters allowed in a topic's name, only the dot is special in a regular expression.
         format!("^{}[.](retry[.][1-9][0-9]*|replay)$", self.topic.replace('.', "[.]"))
     }
 
@@ -101,23 +101,23 @@ pub struct Needed {
 pub enum Contents {
     /// Events. Their producers decide on the settings.
     Events,
-    /// Deliveries that wait for at most this time.
+    /// Deliveries that wait for at most this long.
     Waiting(Duration),
     /// Dead letters.
     DeadLetters,
-    /// Replays. They also record which dead letters were replayed, so they must be kept for at least this time.
+    /// Replays. They also record which dead letters were replayed, so they must be kept for at least this long.
     Replays(Duration),
 }
 
-/// The most bytes that the worker's headers add to a record that couldn't be read.
+/// The largest number of bytes that the worker's headers add to a record that couldn't be read.
 const HEADERS_MAX: u64 = 64 << 10;
-/// The most bytes that a retry record has beside its body. Every id in its headers is bounded.
+/// The largest number of bytes that a retry record has besides its body. Every id in its headers is bounded.
 const RETRY_HEADERS_MAX: u64 = 16 << 10;
-/// Kafka's default of `max.message.bytes`, in bytes.
+/// Kafka's default for `max.message.bytes`.
 pub const MESSAGE_MAX: u64 = 1 << 20;
 
-/// The time for which replays are kept longer than dead letters. A broker deletes whole segments, so a dead letter may
-/// outlive its retention by the time of a segment (a week by default). The record of its replay must outlive it.
+/// How much longer replays are kept than dead letters. A broker deletes whole segments, so a dead letter may outlive
+/// its retention by the time that a segment spans (a week by default). The record of its replay must outlive it.
 const SEGMENTS_MARGIN: Duration = Duration::from_secs(14 * 86_400);
 
 /// Returns every topic that the settings require. The topic of the events accepts records of up to `events_bytes`.

@@ -74,6 +74,8 @@ pub const BOUNDS: &[Bound] = &[
     count("kafka.open_offsets_max", |c| c.kafka.open_offsets_max as u64, 100, 10_000_000),
     time("kafka.stall_after", |c| c.kafka.stall_after, "1s", "1h"),
     count("topics.partitions", |c| c.topics.partitions.try_into().unwrap_or(0), 1, 10_000),
+    time("topics.retry_retention_margin", |c| c.topics.retry_retention_margin, "0s", "365days"),
+    time("topics.dead_letter_retention", |c| c.topics.dead_letter_retention, "1s", "3650days"),
     time("redis.timeout", |c| c.redis.timeout, "10ms", "60s"),
     bytes("redis.batch_bytes_max", |c| c.redis.batch_bytes_max as u64, 65_536, 256 << 20),
     time("admin.session_max", |c| c.admin.session_max, "1m", "30days"),
@@ -127,5 +129,42 @@ mod tests {
             let found = bound.key.split('.').try_fold(&settings, |at, part| at.get(part));
             assert!(found.is_some(), "{} is no setting", bound.key);
         }
+    }
+
+    /// Numbers and durations whose rule is in `check.rs`, because it depends on another setting or has a special value.
+    const CHECKED_OTHERWISE: [&str; 5] = [
+        "events.bytes_max",
+        "topics.replication_factor",
+        "delivery.breaker.failure_ratio",
+        "delivery.breaker.open_max",
+        "delivery.retry.max",
+    ];
+
+    fn numbers(at: &str, value: &toml::Value, found: &mut Vec<String>) {
+        let is_number = match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    numbers(&[at, key].join("."), value, found);
+                }
+                false
+            }
+            toml::Value::Integer(_) | toml::Value::Float(_) => true,
+            toml::Value::String(text) => humantime::parse_duration(text).is_ok(),
+            _ => false,
+        };
+        if is_number {
+            found.push(at.trim_start_matches('.').to_owned());
+        }
+    }
+
+    #[test]
+    fn every_number_and_duration_has_a_bound() {
+        let mut settings = Vec::new();
+        numbers("", &toml::Value::try_from(Config::built_in()).unwrap(), &mut settings);
+        assert!(settings.len() > BOUNDS.len());
+        let is_bounded =
+            |key: &String| BOUNDS.iter().any(|bound| bound.key == *key) || CHECKED_OTHERWISE.contains(&key.as_str());
+        let unbounded: Vec<_> = settings.into_iter().filter(|key| !is_bounded(key)).collect();
+        assert!(unbounded.is_empty(), "{unbounded:?}");
     }
 }

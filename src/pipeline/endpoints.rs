@@ -1,4 +1,4 @@
-//! All endpoints of this process. One lock guards them, and it is held only for the time of one decision.
+//! All endpoints of this process. One lock guards them, and it is held only while one decision is made.
 
 use crate::metrics;
 use std::collections::HashMap;
@@ -37,11 +37,11 @@ struct State<T> {
 #[derive(Debug)]
 struct Entry<T> {
     endpoint: Endpoint<T>,
-    /// The webhook at the time when a delivery was last queued for it.
+    /// The webhook as it was when a delivery was last queued for it.
     webhook: Option<Arc<Webhook>>,
-    /// Whether a task sleeps until the endpoint may go on.
+    /// Whether a task is asleep until the endpoint may take its next step.
     is_awaited: bool,
-    /// The number of permits that the endpoint holds for long.
+    /// The number of permits that the endpoint holds for a long time.
     holds_long: usize,
 }
 
@@ -60,7 +60,7 @@ pub enum EndpointChange {
     Recovered,
 }
 
-/// The shortest extension of a back-off that is announced. Other workers find a shorter one with a request or two.
+/// The shortest extension of a back-off that is announced. Other workers notice a shorter one after a request or two.
 const ANNOUNCED_MIN: Duration = Duration::from_secs(1);
 
 /// The next steps at an endpoint.
@@ -87,7 +87,7 @@ impl<T> Default for Steps<T> {
 }
 
 impl<T: Queued> Endpoints<T> {
-    /// Creates an empty set of endpoints. Together they may hold `slow_permits` permits for long.
+    /// Creates an empty set of endpoints. Together they may hold `slow_permits` permits for a long time.
     #[must_use]
     pub fn new(settings: &config::DeliverySettings, slow_permits: usize) -> Self {
         let state = State { entries: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
@@ -103,7 +103,7 @@ impl<T: Queued> Endpoints<T> {
         self.workers.store(workers.max(1), Ordering::Relaxed);
     }
 
-    /// Adds endpoints that back off, as other workers found. Endpoints that this process already knows don't change.
+    /// Adds endpoints that other workers found backing off. Endpoints that this process already knows don't change.
     pub fn back_off(&self, backs_off_for: impl IntoIterator<Item = (WebhookId, Duration)>) {
         let now = Instant::now();
         let mut state = self.state();
@@ -117,7 +117,7 @@ impl<T: Queued> Endpoints<T> {
     pub fn recover(&self, webhook: WebhookId, recovery: Recovery) {
         let now = Instant::now();
         let mut state = self.state();
-        // An endpoint that this process doesn't know doesn't back off here either.
+        // If this process doesn't know the endpoint, it has no back-off here that could end.
         let Some(entry) = state.entries.get_mut(&webhook) else { return };
         match recovery {
             Recovery::TryNow => entry.endpoint.try_now(),
@@ -202,7 +202,7 @@ impl<T: Queued> Endpoints<T> {
         self.state().entries.iter().map(|(webhook, entry)| entry.endpoint.report(*webhook, now)).collect()
     }
 
-    /// Looks at each endpoint after `by` more time has passed, and returns the steps that are possible. Deliveries that
+    /// Tells each endpoint that `by` more time has passed, and returns the steps that are possible. Deliveries that
     /// have waited too long are deferred. Endpoints that are forgettable, or whose webhook doesn't exist any more, are
     /// forgotten.
     pub fn sweep(&self, by: Duration, exists: impl Fn(WebhookId) -> bool) -> Vec<(WebhookId, Steps<T>)> {
@@ -212,8 +212,7 @@ impl<T: Queued> Endpoints<T> {
         entries.retain(|webhook, entry| {
             entry.endpoint.waited(by);
             let exists = exists(*webhook);
-            // A webhook that is enabled again begins anew. Requests that are under way belong to its history from
-            // before.
+            // A webhook that is enabled again begins anew. Requests that are under way belong to its old history.
             if !exists && entry.webhook.take().is_some() {
                 entry.endpoint.moved(now);
             }
@@ -252,7 +251,7 @@ impl<T: Queued> Entry<T> {
         steps
     }
 
-    /// Whether it has no delivery and no task sleeps for it.
+    /// Whether it has no deliveries, and no task is asleep until its next step.
     fn is_quiet(&self) -> bool {
         self.endpoint.is_idle() && !self.is_awaited
     }

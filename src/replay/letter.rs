@@ -1,4 +1,4 @@
-//! The headers of a dead letter.
+//! The headers of a dead letter, as they are read. `record.rs` writes them.
 
 use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;

@@ -1,7 +1,7 @@
 //! Recoveries: endpoints that answered with success, or that a person wants tried now. All workers learn of them.
 //!
-//! A Redis stream that every worker reads several times a second. An entry is of no use after every worker has read it.
-//! If the stream is lost, workers wait until the circuit becomes half open by itself.
+//! They are in a Redis stream that every worker reads several times a second. An entry is of no use after every worker
+//! has read it. If the stream is lost, workers wait until the circuit becomes half open by itself.
 
 use redis::streams::StreamRangeReply;
 use uuid::Uuid;
@@ -10,11 +10,11 @@ use super::Keys;
 use super::connection::Connection;
 use crate::webhook::WebhookId;
 
-/// The approximate number of entries in the stream: far more than are written between two reads of a worker.
+/// The approximate number of entries that the stream keeps: far more than are written between two reads by a worker.
 const ENTRIES_MAX: usize = 1_000;
 /// The largest number of entries that one read returns.
 const READ_MAX: usize = 500;
-/// The age of the oldest entries that a worker reads first, in milliseconds, so that it misses none while it starts.
+/// How far back a worker's first read goes, in milliseconds, so that the worker misses nothing while it starts.
 const LOOK_BACK_MS: u64 = 60_000;
 
 /// The kind of a recovery.
@@ -64,7 +64,7 @@ pub fn announce_success(pipe: &mut redis::Pipeline, keys: &Keys, webhook: Webhoo
 pub struct Recoveries {
     connection: Connection,
     keys: Keys,
-    /// The id under which this process announces. It skips entries with this id when it reads.
+    /// The id under which this process announces recoveries. The process skips entries with this id when it reads.
     pub me: Uuid,
     /// The id of the last entry that was read. None before the first read.
     last: Option<String>,
@@ -119,7 +119,7 @@ impl Recoveries {
             .collect())
     }
 
-    /// The position before the first read, by the clock of Redis.
+    /// The position after which the first read starts, by the clock of Redis.
     async fn start(&mut self) -> redis::RedisResult<String> {
         let (seconds, _micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await?;
         Ok(format!("{}-0", (seconds * 1_000).saturating_sub(LOOK_BACK_MS)))

@@ -123,5 +123,5 @@ async fn under_a_hostile_mix_no_event_is_lost_or_delivered_twice() {
     assert!(world.dead_letters().iter().all(|dead| dead.headers().is_some()));
     assert_eq!(worker.log().matches("panicked").count(), 0, "{}", worker.log());
     worker.readiness(true).await;
-    assert!(worker.terminate().await.success(), "the worker survives until it is told to stop");
+    assert!(worker.terminate().await.success(), "the worker survives until it is asked to stop");
 }

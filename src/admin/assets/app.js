@@ -120,5 +120,5 @@
   prepare(document);
   all("[data-live]").forEach(follow);
   all("[data-refresh]").forEach(refresh);
-  all("input[data-slack-preset]").forEach(preset);
+  all("input[data-format-preset]").forEach(preset);
 })();

@@ -97,7 +97,7 @@ pub async fn change(
     let webhook = admin.find(&id).await?;
     let changed = match entered.draft() {
         Ok(mut draft) => {
-            // The form always sends a format. An unchanged one is not a choice: the format still follows a changed URL.
+            // The form always sends a format. One that is unchanged wasn't chosen, so it still follows a changed URL.
             draft.format = draft.format.filter(|format| *format != webhook.format);
             admin.change(webhook.id, &draft).await
         }

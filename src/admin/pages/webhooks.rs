@@ -214,7 +214,7 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
         div .field {
             label for="url" { "Endpoint URL" }
             input #url name="url" type="url" required maxlength="2048" value=(entered.url) placeholder="https://example.com/hooks"
-                data-slack-preset aria-describedby=(if problem.is_some() { "problem url-hint" } else { "url-hint" });
+                data-format-preset aria-describedby=(if problem.is_some() { "problem url-hint" } else { "url-hint" });
             p #url-hint .hint { "The HTTPS URL that receives the events. Each arrives as JSON in a POST request." }
         }
         div .field {

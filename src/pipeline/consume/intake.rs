@@ -1,5 +1,5 @@
-//! Decodes the records that a poll thread reads, and lets deliveries from the retry tiers and the replay topic wait
-//! until they are due.
+//! Decodes the records that a poll thread reads, and holds deliveries from the retry tiers and the replay topic until
+//! they are due.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl<'a> Record<'a> {
 enum Read {
     /// The record goes on at once.
     Ready(Incoming),
-    /// The delivery waits until it is due, in Unix milliseconds.
+    /// The delivery waits until it is due, at a time in Unix milliseconds.
     Waits(Box<Delivery>, i64, LastError),
 }
 
@@ -70,8 +70,8 @@ pub struct Retries {
     config: Arc<Config>,
     names: Names,
     limits: Limits,
-    /// The windows by the address of their partition. Each entry keeps its partition alive, so that no other partition
-    /// can have the same address.
+    /// The windows, keyed by the address of their partition. Each entry keeps its partition alive, so that no other
+    /// partition can have the same address.
     windows: HashMap<usize, (Arc<Partition>, Window<Waiting>)>,
     /// The window that is served first. It changes each time, so that a window with a large backlog doesn't hold up
     /// others.
@@ -123,7 +123,7 @@ impl Retries {
         window
     }
 
-    /// The bytes that a window may hold, if it holds `own` now.
+    /// The number of bytes that a window may hold if it holds `own` now.
     fn bytes_part(&self, own: usize) -> usize {
         let used = self.windows.values().map(|(_, window)| window.bytes()).sum();
         bytes_part(self.config.worker.waiting_bytes_max, self.windows.len(), used, own)
@@ -139,7 +139,7 @@ impl Intake {
         next.map_or(longest, |due| left(due).min(longest))
     }
 
-    /// Takes a record that was read. No record stops the thread: a record whose decoding panics twice is malformed.
+    /// Takes a record that was read. No record stops the thread: one whose decoding panics twice counts as malformed.
     pub(super) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
         let Some(receipt) = partition.open(Offset(record.offset), TimestampMs(timestamp_ms)) else { return };
@@ -162,8 +162,8 @@ impl Intake {
     }
 
     /// Moves deliveries to `ready` while it has room: those that are due, and those whose wait is too long for their
-    /// window. `open_offsets_max` is the number of open offsets at which a partition stops reading. At half of it, long
-    /// waits that block the watermark are moved as well.
+    /// window. `open_offsets_max` is the number of open offsets at which a partition is no longer read. From half that
+    /// number on, long waits that block the watermark are moved as well.
     pub(super) fn release(&mut self, open_offsets_max: usize, ready: &mut Batch) {
         let Self::Retries(retries) = self else { return };
         let now = now_ms();
@@ -198,7 +198,7 @@ impl Intake {
         }
     }
 
-    /// Whether a partition has to stop reading.
+    /// Whether no more of a partition may be read for now.
     pub(super) fn is_full(&self, partition: &Arc<Partition>) -> bool {
         let Self::Retries(retries) = self else { return false };
         let window = retries.windows.get(&Arc::as_ptr(partition).addr());
@@ -213,7 +213,7 @@ impl Intake {
     }
 }
 
-/// The middle of a partition's open offsets, once there are half as many of them as stop it.
+/// The middle of a partition's open offsets, or `None` if fewer than half of `open_offsets_max` are open.
 fn middle_of_open(partition: &Arc<Partition>, open_offsets_max: usize) -> Option<i64> {
     if partition.open_offsets() < open_offsets_max / 2 {
         return None;
@@ -390,8 +390,8 @@ mod tests {
         ]
     }
 
-    /// Makes everything that the pipeline makes of a record: bodies, and the headers of a hand-off and of a dead
-    /// letter. Reads them back as well.
+    /// Builds everything that the pipeline builds from a record (bodies, and the headers of a hand-off and of a
+    /// dead letter), and reads it back.
     fn follow(incoming: &Incoming) {
         match incoming {
             Incoming::Event { event, traceparent, source, replays } => {
