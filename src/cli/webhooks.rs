@@ -239,7 +239,7 @@ fn event_names(events: &[EventType]) -> Vec<String> {
 async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
     let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
     let count = store.declare(seen, now_ms()).await?;
-    say(&format!("declared that the webhooks in Redis are complete ({count}); workers that waited for this resume"));
+    say(&format!("declared complete: {count} webhooks in Redis; workers that waited for this resume"));
     Ok(())
 }
 

@@ -34,7 +34,7 @@ async fn an_invalid_setting_is_refused_with_its_key_value_and_allowed_values() {
         (
             "OPTIO_WEBHOOKS__WORKER__DRAIN_TIMEOUT",
             "11s",
-            vec!["delivery.timeout = 10s", "up to 9s", "worker.drain_timeout = 11s"],
+            vec!["delivery.timeout = 10s", "at most 9s", "worker.drain_timeout = 11s"],
         ),
         ("OPTIO_WEBHOOKS__DELIVERY__TIMEOUT", "soon", vec!["delivery.timeout", "soon"]),
         ("OPTIO_WEBHOOKS__DELIVERY__TIMEUOT", "1s", vec!["timeuot", "timeout"]),
