@@ -27,8 +27,9 @@ pub struct Bounds {
     pub silence_max: Duration,
 }
 
-/// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well.
-const HEADER_COUNT_MAX: usize = 2_048;
+/// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well. For
+/// each answer it prepares 64 bytes for each header of this count, so a large count costs processor time and memory.
+const HEADER_COUNT_MAX: usize = 384;
 /// The space in the HTTP/1 parser's buffer beyond the headers, in bytes. The start of the body may arrive with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
 /// The HTTP/2 flow-control window of a stream, in bytes. The window of a connection is four times as large.
