@@ -15,7 +15,7 @@ enum Range {
     /// A duration. The bounds are in the form in which people write them.
     Duration(fn(&Config) -> Duration, &'static str, &'static str),
     /// A whole number, with its unit; the unit is empty for a plain count.
-    Whole(fn(&Config) -> u64, u64, u64, &'static str),
+    Whole(fn(&Config) -> i128, i128, i128, &'static str),
     /// A number.
     Number(fn(&Config) -> f64, f64, f64),
 }
@@ -52,15 +52,15 @@ const fn time(key: &'static str, of: fn(&Config) -> Duration, min: &'static str,
     Bound { key, range: Range::Duration(of, min, max) }
 }
 
-const fn count(key: &'static str, of: fn(&Config) -> u64, min: u64, max: u64) -> Bound {
+const fn count(key: &'static str, of: fn(&Config) -> i128, min: i128, max: i128) -> Bound {
     Bound { key, range: Range::Whole(of, min, max, "") }
 }
 
-const fn bytes(key: &'static str, of: fn(&Config) -> u64, min: u64, max: u64) -> Bound {
+const fn bytes(key: &'static str, of: fn(&Config) -> i128, min: i128, max: i128) -> Bound {
     Bound { key, range: Range::Whole(of, min, max, "bytes") }
 }
 
-const fn percent(key: &'static str, of: fn(&Config) -> u64) -> Bound {
+const fn percent(key: &'static str, of: fn(&Config) -> i128) -> Bound {
     Bound { key, range: Range::Whole(of, 1, 90, "percent") }
 }
 
@@ -71,22 +71,22 @@ const fn number(key: &'static str, of: fn(&Config) -> f64, min: f64, max: f64) -
 /// Every setting with plain bounds. Rules about the relation of two settings are in `check.rs`.
 pub const BOUNDS: &[Bound] = &[
     time("kafka.commit_interval", |c| c.kafka.commit_interval, "10ms", "60s"),
-    count("kafka.open_offsets_max", |c| c.kafka.open_offsets_max as u64, 100, 10_000_000),
+    count("kafka.open_offsets_max", |c| c.kafka.open_offsets_max as i128, 100, 10_000_000),
     time("kafka.stall_after", |c| c.kafka.stall_after, "1s", "1h"),
-    count("topics.partitions", |c| c.topics.partitions.try_into().unwrap_or(0), 1, 10_000),
+    count("topics.partitions", |c| c.topics.partitions.into(), 1, 10_000),
     time("topics.retry_retention_margin", |c| c.topics.retry_retention_margin, "0s", "365days"),
     time("topics.dead_letter_retention", |c| c.topics.dead_letter_retention, "1s", "3650days"),
     time("redis.timeout", |c| c.redis.timeout, "10ms", "60s"),
-    bytes("redis.batch_bytes_max", |c| c.redis.batch_bytes_max as u64, 65_536, 256 << 20),
+    bytes("redis.batch_bytes_max", |c| c.redis.batch_bytes_max as i128, 65_536, 256 << 20),
     time("admin.session_max", |c| c.admin.session_max, "1m", "30days"),
-    bytes("admin.body_max", |c| c.admin.body_max as u64, 4_096, 16 << 20),
-    count("worker.in_flight_max", |c| c.worker.in_flight_max as u64, 2, 100_000),
-    percent("worker.retry_share", |c| c.worker.retry_share as u64),
-    percent("worker.wide_share", |c| c.worker.wide_share as u64),
-    percent("worker.slow_share", |c| c.worker.slow_share as u64),
-    bytes("worker.waiting_bytes_max", |c| c.worker.waiting_bytes_max as u64, 1 << 20, 16 << 30),
-    bytes("worker.large_bytes_max", |c| c.worker.large_bytes_max as u64, 1 << 20, 16 << 30),
-    bytes("worker.parked_bytes_max", |c| c.worker.parked_bytes_max as u64, 1 << 20, 16 << 30),
+    bytes("admin.body_max", |c| c.admin.body_max as i128, 4_096, 16 << 20),
+    count("worker.in_flight_max", |c| c.worker.in_flight_max as i128, 2, 100_000),
+    percent("worker.retry_share", |c| c.worker.retry_share as i128),
+    percent("worker.wide_share", |c| c.worker.wide_share as i128),
+    percent("worker.slow_share", |c| c.worker.slow_share as i128),
+    bytes("worker.waiting_bytes_max", |c| c.worker.waiting_bytes_max as i128, 1 << 20, 16 << 30),
+    bytes("worker.large_bytes_max", |c| c.worker.large_bytes_max as i128, 1 << 20, 16 << 30),
+    bytes("worker.parked_bytes_max", |c| c.worker.parked_bytes_max as i128, 1 << 20, 16 << 30),
     time("worker.drain_timeout", |c| c.worker.drain_timeout, "1s", "1h"),
     time("webhooks.staleness_max", |c| c.webhooks.staleness_max, "100ms", "60s"),
     time("webhooks.disable_after", |c| c.webhooks.disable_after, "1s", "365days"),
@@ -94,25 +94,25 @@ pub const BOUNDS: &[Bound] = &[
     count("delivery.attempts_max", |c| c.delivery.attempts_max.into(), 1, 50),
     time("delivery.age_max", |c| c.delivery.age_max, "1s", "30days"),
     time("delivery.retry_after_max", |c| c.delivery.retry_after_max, "0s", "7days"),
-    count("delivery.endpoint_in_flight_max", |c| c.delivery.endpoint_in_flight_max as u64, 1, 10_000),
-    count("delivery.endpoint_queue_max", |c| c.delivery.endpoint_queue_max as u64, 1, 1_000_000),
+    count("delivery.endpoint_in_flight_max", |c| c.delivery.endpoint_in_flight_max as i128, 1, 10_000),
+    count("delivery.endpoint_queue_max", |c| c.delivery.endpoint_queue_max as i128, 1, 1_000_000),
     time("delivery.endpoint_wait_max", |c| c.delivery.endpoint_wait_max, "10ms", "60s"),
     time("delivery.resolve_timeout", |c| c.delivery.resolve_timeout, "10ms", "60s"),
     time("delivery.resolve_cache_max", |c| c.delivery.resolve_cache_max, "1s", "1h"),
     time("delivery.connect_timeout", |c| c.delivery.connect_timeout, "10ms", "60s"),
     time("delivery.idle_timeout", |c| c.delivery.idle_timeout, "0s", "1h"),
     time("delivery.silence_max", |c| c.delivery.silence_max, "100ms", "60s"),
-    bytes("delivery.response_headers_max", |c| c.delivery.response_headers_max as u64, 8_192, 1 << 20),
-    bytes("delivery.response_body_max", |c| c.delivery.response_body_max as u64, 2_000, 16 << 20),
-    bytes("delivery.payload_max", |c| c.delivery.payload_max as u64, 1_024, 900_000),
-    count("delivery.breaker.attempts_min", |c| c.delivery.breaker.attempts_min as u64, 1, 100_000),
+    bytes("delivery.response_headers_max", |c| c.delivery.response_headers_max as i128, 8_192, 1 << 20),
+    bytes("delivery.response_body_max", |c| c.delivery.response_body_max as i128, 2_000, 16 << 20),
+    bytes("delivery.payload_max", |c| c.delivery.payload_max as i128, 1_024, 900_000),
+    count("delivery.breaker.attempts_min", |c| c.delivery.breaker.attempts_min as i128, 1, 100_000),
     time("delivery.breaker.window", |c| c.delivery.breaker.window, "1s", "1h"),
     time("delivery.breaker.open_initial", |c| c.delivery.breaker.open_initial, "10ms", "24h"),
     time("delivery.retry.initial", |c| c.delivery.retry.initial, "1ms", "24h"),
     number("delivery.retry.multiplier", |c| c.delivery.retry.multiplier, 1.0, 100.0),
     number("delivery.retry.jitter", |c| c.delivery.retry.jitter, 0.0, 1.0),
-    count("delivery.retry.window_max", |c| c.delivery.retry.window_max as u64, 10, 1_000_000),
-    count("log.entries_max", |c| c.log.entries_max as u64, 1, 1_000_000),
+    count("delivery.retry.window_max", |c| c.delivery.retry.window_max as i128, 10, 1_000_000),
+    count("log.entries_max", |c| c.log.entries_max as i128, 1, 1_000_000),
     time("log.age_max", |c| c.log.age_max, "1s", "365days"),
 ];
 
@@ -155,6 +155,14 @@ mod tests {
         if is_number {
             found.push(at.trim_start_matches('.').to_owned());
         }
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_shown_as_it_is() {
+        let mut config = Config::built_in();
+        config.topics.partitions = -3;
+        let problems: Vec<_> = BOUNDS.iter().filter_map(|bound| bound.problem(&config)).collect();
+        assert_eq!(problems, ["topics.partitions = -3: must be 1 to 10000"]);
     }
 
     #[test]

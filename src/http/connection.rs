@@ -29,7 +29,7 @@ pub struct Bounds {
 
 /// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well. For
 /// each answer it prepares 64 bytes for each header of this count, so a large count costs processor time and memory.
-const HEADER_COUNT_MAX: usize = 384;
+const HEADER_COUNT_MAX: usize = 2_048;
 /// The space in the HTTP/1 parser's buffer beyond the headers, in bytes. The start of the body may arrive with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
 /// The HTTP/2 flow-control window of a stream, in bytes. The window of a connection is four times as large.

@@ -126,7 +126,7 @@ impl Drop for Turn {
         let change = self.dispatcher.endpoints.finished(self.webhook_id, self.order_key, self.started, self.outcome);
         if let Some(change) = change {
             // If the queue is full, the announcement is lost, and other workers find the change with an attempt or two.
-            let _ = self.dispatcher.announcements.try_send(Announcement { webhook: self.webhook_id, change });
+            let _ = self.dispatcher.announcements.try_send(Announcement::new(self.webhook_id, change));
         }
         self.dispatcher.advance(self.webhook_id);
     }

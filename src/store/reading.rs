@@ -79,7 +79,8 @@ pub enum Verdict {
 pub struct Unconfirmed(pub String);
 
 /// What an operator can do about an unconfirmed reading. It continues a sentence.
-pub const REMEDY: &str = "delivery resumes when the webhooks are back, or after `optio-webhooks webhooks init` declares the stored ones complete";
+pub const REMEDY: &str = "delivery resumes when the webhooks are back, or after `optio-webhooks webhooks init` declares \
+     the stored ones complete";
 
 /// Judges a reading: the metadata of the store, and the names of all its entries.
 ///
@@ -197,7 +198,9 @@ mod tests {
             reason(known(7, 3), peek(7), 2).contains("1 of 3 webhooks are gone"),
             "removed without a change of the version"
         );
-        assert!(reason(known(7, 3), peek(8), 1).contains("2 of 3 webhooks are gone, but the number of changes"));
+        assert!(reason(known(7, 3), peek(8), 1).contains(
+            "2 of 3 webhooks are gone, but the number of changes since they were last read is 1"
+        ));
         let other = HashSet::from(["other".to_owned()]);
         assert!(
             judge(known(7, 1).as_ref(), &peek(8), &other).is_err(),

@@ -10,6 +10,7 @@ use crate::harness::endpoint::{Endpoint, request};
 async fn unusual_answers_that_other_clients_accept_are_accepted() {
     let many = (0..300).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>();
     let large = (0..15).map(|n| format!("x-{n}: {}\r\n", "v".repeat(4_000))).collect::<String>();
+    let small = (0..1_500).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>();
     let one = format!("x-one: {}\r\n", "v".repeat(60_000));
     let rest = "content-length: 2\r\n\r\nok";
     for (what, answer) in [
@@ -25,6 +26,7 @@ async fn unusual_answers_that_other_clients_accept_are_accepted() {
             format!("HTTP/1.1 200 OK\r\n{}{rest}", (0..100).map(|n| format!("x-{n}: {n}\r\n")).collect::<String>()),
         ),
         ("300 headers", format!("HTTP/1.1 200 OK\r\n{many}{rest}")),
+        ("1,500 headers", format!("HTTP/1.1 200 OK\r\n{small}{rest}")),
         ("60 KB of headers", format!("HTTP/1.1 200 OK\r\n{large}{rest}")),
         ("one header of 60 KB", format!("HTTP/1.1 200 OK\r\n{one}{rest}")),
         ("no reason", format!("HTTP/1.1 200\r\n{rest}")),
