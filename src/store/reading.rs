@@ -198,9 +198,10 @@ mod tests {
             reason(known(7, 3), peek(7), 2).contains("1 of 3 webhooks are gone"),
             "removed without a change of the version"
         );
-        assert!(reason(known(7, 3), peek(8), 1).contains(
-            "2 of 3 webhooks are gone, but the number of changes since they were last read is 1"
-        ));
+        assert!(
+            reason(known(7, 3), peek(8), 1)
+                .contains("2 of 3 webhooks are gone, but the number of changes since they were last read is 1")
+        );
         let other = HashSet::from(["other".to_owned()]);
         assert!(
             judge(known(7, 1).as_ref(), &peek(8), &other).is_err(),
