@@ -26,6 +26,7 @@ pub mod replay;
 pub mod report;
 mod retry_after;
 mod schedule;
+pub mod secret;
 pub mod signature;
 pub mod store;
 pub mod topics;

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::{Admin, Config, DeliverySettings, Kafka, Redis};
+pub use crate::secret::MASK;
 
-/// Replaces every secret that is shown.
-pub const MASK: &str = "••••••";
+use super::{Admin, Config, DeliverySettings, Kafka, Redis};
 
 /// The librdkafka properties whose values are shown. All others are masked, including misspelled ones, because a name
 /// doesn't show whether its value is secret.

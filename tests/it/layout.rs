@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 4] = [
         "report",
         "retry_after",
         "schedule",
+        "secret",
         "signature",
         "topics",
         "webhook",
