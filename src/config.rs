@@ -10,8 +10,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::secret::Secret;
+
 pub use load::{DEFAULT, ENV_PREFIX, variable};
-pub use masked::{MASK, is_harmless, mask_secrets, masked_brokers, masked_url};
+pub use masked::{is_harmless, mask_secrets, masked_brokers, masked_url};
 
 mod bounds;
 mod check;
@@ -19,7 +21,7 @@ mod load;
 mod masked;
 pub(crate) mod proxy;
 
-/// The whole configuration.
+/// The whole configuration. Serialized, it is what may be shown: its secrets are masked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -27,6 +29,7 @@ pub struct Config {
     pub events: Events,
     pub topics: Topics,
     pub redis: Redis,
+    pub secrets: Secrets,
     pub admin: Admin,
     pub worker: Worker,
     pub webhooks: Webhooks,
@@ -35,9 +38,10 @@ pub struct Config {
 }
 
 /// `[kafka]`
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kafka {
+    #[serde(serialize_with = "masked::brokers")]
     pub brokers: String,
     pub topic: String,
     pub group: String,
@@ -47,8 +51,8 @@ pub struct Kafka {
     #[serde(with = "humantime_serde")]
     pub stall_after: Duration,
     pub offsets_lost: OffsetsLost,
-    #[serde(deserialize_with = "properties")]
-    pub properties: BTreeMap<String, String>,
+    #[serde(deserialize_with = "properties", serialize_with = "masked::properties")]
+    pub properties: BTreeMap<String, Secret>,
 }
 
 /// `kafka.offsets_lost`: where a consumer group that has lost its offsets begins.
@@ -84,22 +88,34 @@ pub struct Topics {
 }
 
 /// `[redis]`
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    pub url: String,
+    #[serde(serialize_with = "masked::url")]
+    pub url: Secret,
     pub prefix: String,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     pub batch_bytes_max: usize,
 }
 
+/// `[secrets]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    #[serde(serialize_with = "masked::secret")]
+    pub keys: Secret,
+    pub keys_file: String,
+    pub allow_plaintext: bool,
+}
+
 /// `[admin]`
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     pub listen: SocketAddr,
-    pub token: String,
+    #[serde(serialize_with = "masked::secret")]
+    pub token: Secret,
     #[serde(with = "humantime_serde")]
     pub session_max: Duration,
     pub body_max: usize,
@@ -141,7 +157,7 @@ pub enum Ordering {
 }
 
 /// `[delivery]`
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliverySettings {
     #[serde(with = "humantime_serde")]
@@ -171,7 +187,8 @@ pub struct DeliverySettings {
     pub payload_max: usize,
     pub allow_http: bool,
     pub allow_networks: Vec<IpNet>,
-    pub proxy: String,
+    #[serde(serialize_with = "masked::url")]
+    pub proxy: Secret,
     pub retry: Retry,
     pub breaker: Breaker,
 }
@@ -234,19 +251,19 @@ enum Property {
     Number(i64),
 }
 
-impl From<Property> for String {
+impl From<Property> for Secret {
     fn from(property: Property) -> Self {
         match property {
-            Property::Text(text) => text,
-            Property::Boolean(value) => value.to_string(),
-            Property::Number(value) => value.to_string(),
+            Property::Text(text) => text.into(),
+            Property::Boolean(value) => value.to_string().into(),
+            Property::Number(value) => value.to_string().into(),
         }
     }
 }
 
 /// Reads `kafka.properties`. librdkafka's property names have dots, which environment variables can't have, so `_`
 /// becomes a dot.
-fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Secret>, D::Error> {
     let given = BTreeMap::<String, Property>::deserialize(deserializer)?;
     Ok(given.into_iter().map(|(key, value)| (key.replace('_', "."), value.into())).collect())
 }

@@ -13,9 +13,9 @@ use uuid::Uuid;
 use crate::address::AddressPolicy;
 use crate::clock::rfc3339;
 use crate::clock::{millis, now_ms};
-use crate::config::MASK;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
+use crate::secret::MASK;
 
 /// The identity of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::clock::now_ms;
 use crate::config;
+use crate::secret::Secret;
 
 /// The name of the session cookie.
 pub const COOKIE: &str = "optio_webhooks_session";
@@ -21,7 +22,7 @@ pub const SIGN_IN: &str = "/sign-in";
 /// Checks tokens and sessions against `admin.token`.
 #[derive(Clone)]
 pub struct Guard {
-    token: String,
+    token: Secret,
     session_max_s: i64,
 }
 
@@ -41,7 +42,7 @@ impl Guard {
     /// Whether `token` is `admin.token`, compared in constant time. Always false while none is set.
     pub fn accepts(&self, token: &str) -> bool {
         // The digests have equal lengths, so that the time of the comparison does not reveal the length of the token.
-        let (ours, theirs) = (Sha256::digest(self.token.as_bytes()), Sha256::digest(token.as_bytes()));
+        let (ours, theirs) = (Sha256::digest(self.token.expose().as_bytes()), Sha256::digest(token.as_bytes()));
         !self.token.is_empty() && bool::from(ours.ct_eq(&theirs))
     }
 
@@ -73,7 +74,8 @@ impl Guard {
     }
 
     fn mac(&self, purpose: &str, text: &str) -> String {
-        let mac = Hmac::<Sha256>::new_from_slice(self.token.as_bytes()).expect("HMAC takes a key of any length");
+        let mac =
+            Hmac::<Sha256>::new_from_slice(self.token.expose().as_bytes()).expect("HMAC takes a key of any length");
         hex::encode(mac.chain_update(purpose).chain_update(":").chain_update(text).finalize().into_bytes())
     }
 }
@@ -108,7 +110,7 @@ mod tests {
 
     fn guard(token: &str) -> Guard {
         let mut settings = Config::built_in().admin;
-        settings.token = token.to_owned();
+        settings.token = token.into();
         Guard::new(&settings)
     }
 

@@ -36,9 +36,9 @@ const PARTITIONS: i32 = 4;
 fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
     let mut config = Config::built_in();
     config.kafka.brokers = brokers;
-    config.redis.url = redis_url;
+    config.redis.url = redis_url.into();
     config.admin.listen = ([127, 0, 0, 1], 0).into();
-    TOKEN.clone_into(&mut config.admin.token);
+    config.admin.token = TOKEN.into();
     config.delivery.allow_http = true;
     config.delivery.allow_networks = vec!["127.0.0.0/8".parse()?];
     config.delivery.attempts_max = 4;

@@ -24,8 +24,8 @@ impl Settings {
     pub fn run(self, load: impl FnOnce() -> Result<Config, BadConfig>) -> Result<(), Failure> {
         match self {
             Self::Show { default: true, .. } => say(DEFAULT.trim_end()),
-            Self::Show { json: true, .. } => super::say_json(&load()?.masked())?,
-            Self::Show { .. } => say(toml::to_string(&load()?.masked()).map_err(anyhow::Error::new)?.trim_end()),
+            Self::Show { json: true, .. } => super::say_json(&load()?)?,
+            Self::Show { .. } => say(toml::to_string(&load()?).map_err(anyhow::Error::new)?.trim_end()),
             Self::Check => load().map(|_| say("ok"))?,
         }
         Ok(())

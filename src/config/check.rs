@@ -6,6 +6,7 @@ use super::bounds::BOUNDS;
 use super::masked::{masked_brokers, masked_url, must_be_percent_encoded};
 use super::proxy::Proxy;
 use super::{BadConfig, Config};
+use crate::secret::Secret;
 
 /// The time reserved within a drain for the hand-off after a request. A request may begin right before a rebalance or
 /// SIGTERM and take all of `delivery.timeout`. Its outcome must still be recorded or handed off within
@@ -40,9 +41,9 @@ impl Config {
         );
         for key in ["bootstrap.servers", "metadata.broker.list"] {
             require(
-                kafka.properties.get(key).is_none_or(|brokers| !brokers.contains('@')),
+                kafka.properties.get(key).is_none_or(|brokers| !brokers.expose().contains('@')),
                 &format!("kafka.properties.{key:?}"),
-                format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", String::as_str))),
+                format!("{:?}", masked_brokers(kafka.properties.get(key).map_or("", Secret::expose))),
                 "host:port pairs separated by commas; a user name and password belong in sasl.username and sasl.password",
             );
         }
@@ -70,13 +71,14 @@ impl Config {
             self.topics.replication_factor.to_string(),
             "-1 (the broker's default), or 1 or more",
         );
+        let url = self.redis.url.expose();
         require(
-            is_redis_url(&self.redis.url),
+            is_redis_url(url),
             "redis.url",
-            format!("{:?}", masked_url(&self.redis.url)),
+            format!("{:?}", masked_url(url)),
             &format!(
                 "redis://[user:password@]host:port/ or rediss://…{}",
-                if must_be_percent_encoded(&self.redis.url) { PERCENT_ENCODE } else { "" }
+                if must_be_percent_encoded(url) { PERCENT_ENCODE } else { "" }
             ),
         );
         let worker = &self.worker;
@@ -99,13 +101,14 @@ impl Config {
                 time(HAND_OFF_MAX),
             ),
         );
+        let proxy = delivery.proxy.expose();
         require(
-            delivery.proxy.is_empty() || is_proxy_url(&delivery.proxy),
+            proxy.is_empty() || is_proxy_url(proxy),
             "delivery.proxy",
-            format!("{:?}", masked_url(&delivery.proxy)),
+            format!("{:?}", masked_url(proxy)),
             &format!(
                 "http://[user:password@]host:port or https://…, or empty for none{}",
-                if must_be_percent_encoded(&delivery.proxy) { PERCENT_ENCODE } else { "" }
+                if must_be_percent_encoded(proxy) { PERCENT_ENCODE } else { "" }
             ),
         );
         let breaker = &delivery.breaker;

@@ -17,8 +17,17 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 7] =
-    ["kafka.brokers", "kafka.topic", "kafka.group", "redis.url", "redis.prefix", "admin.token", "delivery.proxy"];
+const TEXTS: [&str; 9] = [
+    "kafka.brokers",
+    "kafka.topic",
+    "kafka.group",
+    "redis.url",
+    "redis.prefix",
+    "secrets.keys",
+    "secrets.keys_file",
+    "admin.token",
+    "delivery.proxy",
+];
 /// The prefix of the librdkafka properties, which are all free text.
 const PROPERTIES: &str = "kafka.properties.";
 
@@ -197,8 +206,8 @@ mod tests {
     fn a_text_from_the_environment_is_taken_exactly_as_it_is() {
         for value in VERBATIM {
             let config = Config::with([("admin.token", value), ("kafka.properties.sasl_password", value)]).unwrap();
-            assert_eq!(config.admin.token, value);
-            assert_eq!(config.kafka.properties["sasl.password"], value);
+            assert_eq!(config.admin.token.expose(), value);
+            assert_eq!(config.kafka.properties["sasl.password"].expose(), value);
             assert_eq!(Config::with([("redis.prefix", value)]).unwrap().redis.prefix, value);
         }
         for name in ["007", "1.50", "true", "1e3"] {

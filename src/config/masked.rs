@@ -1,10 +1,10 @@
 //! Masks secrets in settings that are shown or logged. Values are masked unless they are known to be harmless.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-pub use crate::secret::MASK;
+use serde::Serializer;
 
-use super::{Admin, Config, DeliverySettings, Kafka, Redis};
+use crate::secret::{MASK, Secret};
 
 /// The librdkafka properties whose values are shown. All others are masked, including misspelled ones, because a name
 /// doesn't show whether its value is secret.
@@ -93,25 +93,33 @@ pub fn is_harmless(property: &str) -> bool {
     HARMLESS.contains(&property)
 }
 
-impl Config {
-    /// Returns a copy with masked secrets.
-    #[must_use]
-    pub fn masked(&self) -> Self {
-        let mut shown = self.clone();
-        if !shown.admin.token.is_empty() {
-            shown.admin.token = MASK.to_owned();
-        }
-        shown.redis.url = masked_url(&shown.redis.url);
-        shown.delivery.proxy = masked_url(&shown.delivery.proxy);
-        shown.kafka.brokers = masked_brokers(&shown.kafka.brokers);
-        for (key, value) in &mut shown.kafka.properties {
-            if !is_harmless(key) {
-                MASK.clone_into(value);
-            } else if key == "bootstrap.servers" {
-                *value = masked_brokers(value);
-            }
-        }
-        shown
+/// Writes the mask instead of a secret.
+pub fn secret<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.shown())
+}
+
+/// Writes a URL without its credentials.
+pub fn url<S: Serializer>(url: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&masked_url(url.expose()))
+}
+
+/// Writes the addresses of brokers without credentials.
+pub fn brokers<S: Serializer>(brokers: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&masked_brokers(brokers))
+}
+
+/// Writes librdkafka properties. Only the values of harmless ones are shown.
+pub fn properties<S: Serializer>(properties: &BTreeMap<String, Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(properties.iter().map(|(key, value)| (key, shown_property(key, value))))
+}
+
+/// Returns what may be shown of a librdkafka property's value.
+#[must_use]
+pub fn shown_property(key: &str, value: &Secret) -> String {
+    match key {
+        "bootstrap.servers" => masked_brokers(value.expose()),
+        key if is_harmless(key) => value.expose().to_owned(),
+        _ => MASK.to_owned(),
     }
 }
 
@@ -187,45 +195,10 @@ pub fn mask_secrets(text: &str, secrets: &[&str]) -> String {
     secrets.fold(text.to_owned(), |text, secret| text.replace(secret, MASK))
 }
 
-impl fmt::Debug for Kafka {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &masked_brokers(&self.brokers))
-            .field("topic", &self.topic)
-            .field("group", &self.group)
-            .field("properties", &self.properties.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis")
-            .field("url", &masked_url(&self.url))
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Admin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for DeliverySettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeliverySettings")
-            .field("timeout", &self.timeout)
-            .field("attempts_max", &self.attempts_max)
-            .field("proxy", &masked_url(&self.proxy))
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn secrets_are_masked_in_shown_and_debug_output() {
@@ -233,6 +206,7 @@ mod tests {
         config.admin.token = "hunter2".into();
         config.redis.url = "redis://me:hunter2@redis:6379/".into();
         config.delivery.proxy = "http://hunter2@proxy:3128".into();
+        config.secrets.keys = "k1:hunter2".into();
         for property in [
             "sasl.password",
             "sasl.pasword",
@@ -249,7 +223,7 @@ mod tests {
             config.kafka.properties.insert(property.into(), "hunter2".into());
         }
         config.kafka.properties.insert("client.id".into(), "worker-1".into());
-        let shown = toml::to_string(&config.masked()).unwrap();
+        let shown = toml::to_string(&config).unwrap();
         assert!(!shown.contains("hunter2") && shown.contains("worker-1"), "{shown}");
         let debug = format!("{config:?}");
         assert!(!debug.contains("hunter2"), "{debug}");

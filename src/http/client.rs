@@ -95,7 +95,7 @@ impl Client {
         // The connection to Redis uses this provider as well. If another part of the process has installed one already,
         // that one stays.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let proxy = match delivery.proxy.as_str() {
+        let proxy = match delivery.proxy.expose() {
             "" => None,
             // Proxy settings in environment variables are ignored: such a proxy would bypass the address policy
             // unnoticed.

@@ -7,7 +7,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::logging;
-use crate::config::{BadConfig, Config, MASK, is_harmless, mask_secrets};
+use crate::config::{BadConfig, Config, is_harmless, mask_secrets};
+use crate::secret::{MASK, Secret};
 
 /// The read-ahead of a consumer, in KiB. It is small because pausing a partition drops what was read ahead of it, which
 /// is fetched again later.
@@ -31,7 +32,7 @@ fn client(config: &Config, properties: &[(&str, &str)]) -> ClientConfig {
         client.set(*key, *value);
     }
     for (key, value) in &config.kafka.properties {
-        client.set(key, value);
+        client.set(key, value.expose());
     }
     client
 }
@@ -55,7 +56,7 @@ pub fn consumer(config: &Config, group: &str) -> ClientConfig {
         ("fetch.queue.backoff.ms", "20"),
     ];
     // The new group protocol (KIP-848) refuses these two properties of the classic one.
-    if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol != "consumer") {
+    if config.kafka.properties.get("group.protocol").is_none_or(|protocol| protocol.expose() != "consumer") {
         properties.push(("partition.assignment.strategy", "cooperative-sticky"));
         properties.push(("session.timeout.ms", SESSION_TIMEOUT_MS));
     }
@@ -69,10 +70,11 @@ pub fn consumer(config: &Config, group: &str) -> ClientConfig {
 #[must_use]
 pub fn standstill_max(config: &Config) -> Duration {
     let property = |key: &str, default: &str| {
-        let value = config.kafka.properties.get(key).map_or(default, String::as_str);
+        let value = config.kafka.properties.get(key).map_or(default, Secret::expose);
         Duration::from_millis(value.parse().unwrap_or(0))
     };
-    let is_new_protocol = config.kafka.properties.get("group.protocol").is_some_and(|protocol| protocol == "consumer");
+    let is_new_protocol =
+        config.kafka.properties.get("group.protocol").is_some_and(|protocol| protocol.expose() == "consumer");
     // With the new protocol the broker sets the session timeout. 45 s is the broker's default (KIP-848).
     let session = property("session.timeout.ms", if is_new_protocol { "45000" } else { SESSION_TIMEOUT_MS });
     session.saturating_sub(property("heartbeat.interval.ms", "3000")).max(session / 2)
@@ -107,10 +109,10 @@ pub fn check_properties(config: &Config) -> Result<(), BadConfig> {
     logging::set_secrets(secrets.collect());
     for (key, value) in &config.kafka.properties {
         let mut probe = ClientConfig::new();
-        probe.set(key, value);
+        probe.set(key, value.expose());
         if let Err(error) = probe.create_native_config() {
             let (description, allowed) = (explained(&error, config), "use the properties and values of librdkafka");
-            let shown = if is_harmless(key) { format!("{value:?}") } else { MASK.to_owned() };
+            let shown = if is_harmless(key) { format!("{:?}", value.expose()) } else { MASK.to_owned() };
             return Err(BadConfig(format!("kafka.properties.{key:?} = {shown}: {description}; {allowed}")));
         }
     }
@@ -124,6 +126,6 @@ pub fn explained(error: &KafkaError, config: &Config) -> String {
         KafkaError::ClientConfig(_, description, _, _) => description.clone(),
         error => error.to_string(),
     };
-    let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.as_str());
+    let secrets = config.kafka.properties.iter().filter(|(key, _)| !is_harmless(key)).map(|(_, value)| value.expose());
     mask_secrets(&reason, &secrets.collect::<Vec<_>>())
 }

@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::config::MASK;
+use crate::secret::{MASK, Secret};
 
 /// The context of clients that need only logging.
 #[derive(Debug, Default, Clone, Copy)]
@@ -27,10 +27,10 @@ impl ClientContext for Logging {
 impl ConsumerContext for Logging {}
 
 /// Values of properties that must not appear in the log. All clients of a process share one configuration.
-static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
+static SECRETS: RwLock<Vec<Secret>> = RwLock::new(Vec::new());
 
 /// Masks these values in all later log lines. Replaces the values that were set before.
-pub fn set_secrets(secrets: Vec<String>) {
+pub fn set_secrets(secrets: Vec<Secret>) {
     *SECRETS.write().unwrap_or_else(PoisonError::into_inner) = secrets;
 }
 
@@ -44,9 +44,9 @@ const SUFFIX_MIN: usize = 4;
 
 /// Masks the secrets in `message`, and also the end of a secret: librdkafka quotes a value from the position where it
 /// can't parse it.
-fn masked(message: &str, secrets: &[String]) -> String {
+fn masked(message: &str, secrets: &[Secret]) -> String {
     let mut message = message.to_owned();
-    for secret in secrets {
+    for secret in secrets.iter().map(Secret::expose) {
         let suffixes = secret.char_indices().map(|(at, _)| &secret[at..]);
         let mut suffixes = suffixes.take_while(|suffix| suffix.chars().count() >= SUFFIX_MIN);
         // The longest suffix comes first.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_secret_and_the_quoted_end_of_one_are_masked() {
-        let secrets = ["principal=me scope=hunter2".to_owned(), "üter".to_owned(), "abc".to_owned()];
+        let secrets = ["principal=me scope=hunter2", "üter", "abc"].map(Secret::from);
         assert_eq!(masked("can't read: principal=me scope=hunter2", &secrets), "can't read: ••••••");
         assert_eq!(masked("beginning at: scope=hunter2, üter", &secrets), "beginning at:••••••, ••••••");
         assert_eq!(masked("abc is too short", &secrets), "abc is too short");

@@ -29,7 +29,7 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// # Errors
 /// If `redis.url` is not valid.
 pub fn open(settings: &config::Redis) -> RedisResult<(Client, Connection)> {
-    let client = Client::open(settings.url.as_str().into_connection_info()?.set_tcp_settings(tcp(settings.timeout)))?;
+    let client = Client::open(settings.url.expose().into_connection_info()?.set_tcp_settings(tcp(settings.timeout)))?;
     let connection = Connection::new(client.clone(), settings.timeout);
     Ok((client, connection))
 }

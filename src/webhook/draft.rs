@@ -7,9 +7,9 @@ use url::Url;
 
 use super::{BadWebhook, Webhook};
 use crate::clock::rfc3339;
-use crate::config::MASK;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
+use crate::secret::MASK;
 
 /// A new webhook, or a change of one. Fields that are left out stay unchanged, and null removes a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]

@@ -145,7 +145,7 @@ async fn an_egress_proxy_forwards_http_and_tunnels_https() {
     .await;
     let delivery = settings(|delivery| {
         delivery.allow_networks = vec![];
-        delivery.proxy = format!("http://me:p%40ss@localhost:{}", proxy.address.port());
+        delivery.proxy = format!("http://me:p%40ss@localhost:{}", proxy.address.port()).into();
     });
     let client = super::client_trusting(&delivery, certificate.roots);
     assert_eq!(post(&client, "http://outside.example/hook?a=b").await, Ok((200, "ok".to_owned())));
@@ -159,7 +159,7 @@ async fn an_egress_proxy_forwards_http_and_tunnels_https() {
     assert!(inside.starts_with("POST /hook HTTP/1.1\r\n") && !inside.contains("Basic"), "{inside}");
 
     let refusing = Endpoint::answering("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n").await;
-    let delivery = settings(|delivery| delivery.proxy = format!("http://me:hunter2@{}", refusing.address));
+    let delivery = settings(|delivery| delivery.proxy = format!("http://me:hunter2@{}", refusing.address).into());
     let error = post(&self::client(&delivery), "https://outside.example/").await.unwrap_err();
     assert!(error.code == FailureCode::Connect && error.detail.contains("407"), "{error:?}");
     assert!(!error.detail.contains("hunter2"), "{error:?}");
