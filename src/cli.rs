@@ -5,6 +5,7 @@ mod emit;
 mod listen;
 mod replay;
 mod run;
+mod secrets;
 mod settings;
 mod topics;
 mod webhooks;
@@ -59,6 +60,9 @@ enum Verb {
     /// List, add, show, update, remove and test webhooks.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
+    /// Generate a key that seals the webhooks' secrets in Redis, or seal all of them with the first key.
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Write task transitions to the topic of events.
     Emit(emit::Emit),
     /// Receive webhook requests on this machine, verify their signatures and print them.
@@ -94,7 +98,10 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Redis(error) => error.into(),
-            unreadable @ StoreError::Unreadable { .. } => Self::Run(anyhow::Error::new(unreadable)),
+            StoreError::NoSealingKey(problem) => Self::Config(BadConfig(format!("secret: {problem}"))),
+            problem @ (StoreError::Unreadable { .. } | StoreError::Unopened { .. }) => {
+                Self::Run(anyhow::Error::new(problem))
+            }
         }
     }
 }
@@ -159,6 +166,8 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Dev(verb) => verb.run().await,
         Verb::Topics(verb) => verb.run(&load()?).await,
         Verb::Webhooks(verb) => verb.run(&load()?).await,
+        Verb::Secrets(secrets::Secrets::GenerateKey { id }) => secrets::Secrets::generate_key(id.as_deref()),
+        Verb::Secrets(secrets::Secrets::Rotate) => secrets::Secrets::rotate(&load()?).await,
         Verb::Emit(verb) => verb.run(&load()?).await,
         Verb::Listen(verb) => verb.run().await,
         Verb::Replay(verb) => verb.run(&load()?).await,

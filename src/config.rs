@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::secret::Secret;
+use crate::secret::keyring::Keyring;
 
 pub use load::{DEFAULT, ENV_PREFIX, variable};
 pub use masked::{is_harmless, mask_secrets, masked_brokers, masked_url};
@@ -107,6 +108,28 @@ pub struct Secrets {
     pub keys: Secret,
     pub keys_file: String,
     pub allow_plaintext: bool,
+}
+
+impl Secrets {
+    /// Returns the keys that seal secrets, from `secrets.keys` or from `secrets.keys_file`.
+    ///
+    /// # Errors
+    /// [`BadConfig`] if a key or the file can't be read, or if both settings are used.
+    pub fn keyring(&self) -> Result<Keyring, BadConfig> {
+        let (setting, text) = match self.keys_file.as_str() {
+            "" => ("secrets.keys", self.keys.clone()),
+            _ if !self.keys.is_empty() => {
+                return Err(BadConfig("secrets.keys and secrets.keys_file are both set; use one of them".to_owned()));
+            }
+            path => match std::fs::read_to_string(path) {
+                Ok(text) => ("secrets.keys_file", Secret::from(text)),
+                Err(error) => {
+                    return Err(BadConfig(format!("secrets.keys_file = {path:?}: the file can't be read: {error}")));
+                }
+            },
+        };
+        Keyring::parse(&text).map_err(|problem| BadConfig(format!("{setting}: {problem}")))
+    }
 }
 
 /// `[admin]`

@@ -1,6 +1,7 @@
 //! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
 pub mod draft;
+pub mod stored;
 pub(crate) mod unsupported;
 
 use std::num::NonZeroU32;
@@ -16,6 +17,7 @@ use crate::clock::{millis, now_ms};
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
 use crate::secret::MASK;
+use crate::signature::{Signing, SigningSecret};
 
 /// The identity of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -35,21 +37,22 @@ impl std::str::FromStr for WebhookId {
     }
 }
 
-/// A webhook as Redis holds it.
+/// A webhook. `S` is the type of its secrets: opened ones sign requests, and stored ones (`stored.rs`) are what Redis
+/// holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Webhook {
+pub struct Webhook<S = SigningSecret> {
     /// The webhook's identity.
     pub id: WebhookId,
     /// The URL that requests go to.
     pub url: Url,
     /// The event types that the webhook subscribes to, at least one.
     pub events: Vec<EventType>,
-    /// The secret that signs every request, as it was entered.
-    pub secret: Option<String>,
+    /// The secret that signs every request.
+    pub secret: Option<S>,
     /// The secret before the last rotation. Until its overlap ends, it signs `webhook-signature` as well.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous_secret: Option<PreviousSecret>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    pub previous_secret: Option<PreviousSecret<S>>,
     /// A note for people.
     pub description: Option<String>,
     /// Whether the webhook gets events. If it is inactive, its waiting deliveries are dropped.
@@ -67,12 +70,17 @@ pub struct Webhook {
     pub updated_at: String,
 }
 
+/// `Default::default` would need a default of the type of secrets.
+fn none<T>() -> Option<T> {
+    None
+}
+
 /// The secret before the last rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PreviousSecret {
-    /// The secret as it was entered.
-    pub secret: String,
+pub struct PreviousSecret<S = SigningSecret> {
+    /// The secret.
+    pub secret: S,
     /// The end of the overlap, in Unix milliseconds. The secret signs until then.
     pub until_ms: i64,
 }
@@ -90,6 +98,10 @@ pub struct WebhookView {
     pub events: Vec<EventType>,
     /// The mask of the secret, or null if requests aren't signed. The secret itself is never shown.
     pub secret: Option<&'static str>,
+    /// How requests are signed, or null if they aren't.
+    pub signing: Option<Signing>,
+    /// The public key that verifies `v1a` signatures, as `whpk_…`; null unless `signing` is `ed25519`.
+    pub public_key: Option<String>,
     /// When the overlap after a rotation ends, in RFC 3339. Until then the previous secret signs `webhook-signature` as
     /// well.
     pub secret_overlap_until: Option<String>,
@@ -122,8 +134,6 @@ pub struct BadWebhook {
 
 /// The longest URL, in bytes.
 const URL_MAX: usize = 2_048;
-/// The longest secret, in bytes.
-const SECRET_MAX: usize = 512;
 /// The longest description, in characters.
 const DESCRIPTION_MAX: usize = 500;
 
@@ -152,7 +162,7 @@ impl Webhook {
     }
 
     /// Replaces the secret. The current one signs `webhook-signature` as well for `overlap`.
-    pub fn rotate(&mut self, secret: String, overlap: Duration, now_ms: i64) {
+    pub fn rotate(&mut self, secret: SigningSecret, overlap: Duration, now_ms: i64) {
         let old = self.secret.replace(secret).filter(|_| !overlap.is_zero());
         self.previous_secret = old.map(|secret| PreviousSecret { secret, until_ms: now_ms + millis(overlap) });
     }
@@ -164,9 +174,15 @@ impl Webhook {
     }
 
     /// Returns the secrets that sign `webhook-signature` at `now_ms`, the current one first.
-    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &str> {
+    pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &SigningSecret> {
         let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
-        self.secret.as_deref().into_iter().chain(previous.map(|previous| previous.secret.as_str()))
+        self.secret.iter().chain(previous.map(|previous| &previous.secret))
+    }
+
+    /// Why the current secret is weaker than it should be, as a sentence, or `None` if it isn't.
+    #[must_use]
+    pub fn secret_warning(&self) -> Option<String> {
+        self.secret.as_ref().and_then(SigningSecret::weakness)
     }
 
     /// Checks the fields of a webhook that is to be saved, and whether requests may go to its URL.
@@ -185,9 +201,6 @@ impl Webhook {
             let all = EventType::ALL.map(EventType::as_str).join(", ");
             return bad("events", format!("at least one of {all} is needed"));
         }
-        if self.secret.as_ref().is_some_and(|secret| secret.is_empty() || secret.len() > SECRET_MAX) {
-            return bad("secret", format!("1 to {SECRET_MAX} bytes are allowed; leave it out for unsigned requests"));
-        }
         if self.description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_MAX) {
             return bad("description", format!("is longer than {DESCRIPTION_MAX} characters"));
         }
@@ -202,6 +215,8 @@ impl Webhook {
             url: self.url.to_string(),
             events: self.events.clone(),
             secret: self.secret.as_ref().map(|_| MASK),
+            signing: self.secret.as_ref().map(SigningSecret::signing),
+            public_key: self.secret.as_ref().and_then(SigningSecret::public_key),
             secret_overlap_until: self.overlap_until_ms(now_ms()).map(rfc3339),
             description: self.description.clone(),
             active: self.active,
@@ -218,26 +233,33 @@ impl Webhook {
 mod tests {
     use super::*;
 
+    fn signing_secret(text: &str) -> SigningSecret {
+        SigningSecret::parse(text.into()).unwrap()
+    }
+
     fn webhook(secret: Option<&str>) -> Webhook {
         let mut webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![EventType::TaskFailed], 0);
-        webhook.secret = secret.map(str::to_owned);
+        webhook.secret = secret.map(signing_secret);
         webhook
     }
 
     #[test]
     fn the_previous_secret_signs_as_well_until_the_overlap_ends() {
         let mut webhook = webhook(Some("old"));
-        webhook.rotate("new".to_owned(), Duration::from_secs(60), 1_000);
-        assert_eq!(webhook.secrets(60_999).collect::<Vec<_>>(), ["new", "old"]);
-        assert_eq!(webhook.secrets(61_000).collect::<Vec<_>>(), ["new"]);
-        webhook.rotate("newer".to_owned(), Duration::ZERO, 2_000);
-        assert_eq!(webhook.secrets(2_000).collect::<Vec<_>>(), ["newer"]);
+        webhook.rotate(signing_secret("new"), Duration::from_secs(60), 1_000);
+        let signing = |webhook: &Webhook, at| {
+            webhook.secrets(at).map(|secret| secret.text().expose().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(signing(&webhook, 60_999), ["new", "old"]);
+        assert_eq!(signing(&webhook, 61_000), ["new"]);
+        webhook.rotate(signing_secret("newer"), Duration::ZERO, 2_000);
+        assert_eq!(signing(&webhook, 2_000), ["newer"]);
     }
 
     #[test]
     fn a_webhook_view_contains_no_secret() {
         let mut webhook = webhook(Some("hunter2"));
-        webhook.rotate("hunter3".to_owned(), Duration::from_secs(60), 1_000);
+        webhook.rotate(signing_secret("hunter3"), Duration::from_secs(60), 1_000);
         assert!(!serde_json::to_string(&webhook.shown()).unwrap().contains("hunter"));
     }
 }

@@ -28,6 +28,7 @@ use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
+use crate::webhook::stored::Sealing;
 
 /// How long the consumers may take to leave their groups after a drain.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -71,6 +72,7 @@ impl Worker {
                 client,
                 connection: redis.separate(),
                 keys: keys.clone(),
+                sealing: Sealing::of(&config.secrets)?,
                 staleness_max: config.webhooks.staleness_max,
                 timeout: config.redis.timeout,
                 commits: Commits::new(config.clone()).found_at_start(topics.committed.clone()),
@@ -89,7 +91,7 @@ impl Worker {
                 recorder: Recorder::new(redis.separate(), keys.clone(), config.log.clone()),
                 marks: MarkStreams::new(redis.clone(), keys.clone(), Names::new(config)),
                 disabling: Disabling::new(
-                    WebhookStore::new(redis.clone(), keys.clone()),
+                    WebhookStore::open(config, redis.clone())?,
                     Failing::new(redis.clone(), &keys),
                     DeliveryLog::new(redis.clone(), keys.clone()),
                     config.webhooks.disable_after,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::LazyLock;
 
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::Config;
@@ -9,7 +10,7 @@ use optio_webhooks::delivery::DeliveryId;
 use optio_webhooks::event::{Decoded, Event, Limits, decode};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::position::{RecordPosition, TimestampMs};
-use optio_webhooks::signature;
+use optio_webhooks::signature::SigningSecret;
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use tokio::sync::Semaphore;
@@ -75,6 +76,8 @@ fn client(delivery: &optio_webhooks::config::DeliverySettings) -> reqwest::Resul
     reqwest::Client::builder().no_proxy().timeout(delivery.timeout).tcp_nodelay(true).build()
 }
 
+static KEY: LazyLock<SigningSecret> = LazyLock::new(|| SigningSecret::stored(SECRET.into()));
+
 fn request(client: &reqwest::Client, url: &str, event: &Event) -> reqwest::RequestBuilder {
     let id = DeliveryId(Uuid::new_v5(&Uuid::NAMESPACE_URL, event.id.as_bytes()));
     let timestamp_s = now_ms() / 1_000;
@@ -84,9 +87,9 @@ fn request(client: &reqwest::Client, url: &str, event: &Event) -> reqwest::Reque
         .header("x-optio-event", event.event_type.as_str())
         .header("x-optio-delivery", id.to_string())
         .header("x-optio-attempt", "1")
-        .header("x-optio-signature", signature::optio(SECRET, &event.body))
+        .header("x-optio-signature", KEY.optio(&event.body).expect("it is a shared secret"))
         .header("webhook-id", id.to_string())
         .header("webhook-timestamp", timestamp_s.to_string())
-        .header("webhook-signature", signature::standard(SECRET, id, timestamp_s, &event.body))
+        .header("webhook-signature", KEY.standard(id, timestamp_s, &event.body))
         .body(event.body.clone())
 }

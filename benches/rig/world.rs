@@ -11,8 +11,9 @@ use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients};
+use optio_webhooks::signature::SigningSecret;
+use optio_webhooks::store::connection;
 use optio_webhooks::store::webhooks::WebhookStore;
-use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::webhook::{Webhook, WebhookId};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
@@ -37,6 +38,7 @@ impl World {
         let mut environment = BTreeMap::from([
             ("kafka.brokers", required("KAFKA_BROKERS")),
             ("redis.url", required("REDIS_URL")),
+            ("secrets.keys", "bench:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=".to_owned()),
             ("kafka.topic", format!("bench-{name}")),
             ("kafka.group", format!("bench-{name}")),
             ("redis.prefix", format!("bench-{name}:")),
@@ -78,14 +80,12 @@ impl World {
     /// Stores a webhook for `events` at each path of the receiver at `at`.
     pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) -> Vec<WebhookId> {
         let mut ids = Vec::new();
-        let store = WebhookStore::new(
-            connection::open(&self.config.redis).expect("the URL is valid").1,
-            Keys::new(&self.config.redis.prefix),
-        );
+        let redis = connection::open(&self.config.redis).expect("the URL is valid").1;
+        let store = WebhookStore::open(&self.config, redis).expect("the keys are valid");
         for path in paths {
             let url = format!("http://{at}{path}").parse().expect("the URL is valid");
             let mut webhook = Webhook::new(url, events.to_vec(), now_ms());
-            webhook.secret = Some(SECRET.to_owned());
+            webhook.secret = Some(SigningSecret::stored(SECRET.into()));
             store.put(&webhook).await.expect("Redis answers");
             ids.push(webhook.id);
         }

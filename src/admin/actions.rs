@@ -7,7 +7,8 @@ use super::state::Admin;
 use crate::clock::now_ms;
 use crate::event::EventType;
 use crate::http::client::policy;
-use crate::secret::MASK;
+use crate::secret::Secret;
+use crate::signature::{Signing, SigningSecret};
 use crate::store::log::{EntryId, LogEntry};
 use crate::store::loss;
 use crate::trial::{self, Trial};
@@ -16,6 +17,17 @@ use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
 
 /// The time for which a replaced secret also signs, unless the request says otherwise.
 pub const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
+
+/// A request for a new secret.
+#[derive(Debug, Default)]
+pub struct Rotation {
+    /// The new secret, or None to generate one.
+    pub secret: Option<Secret>,
+    /// How the new secret signs. By default as the old one, if it is generated.
+    pub signing: Option<Signing>,
+    /// The time for which the old secret also signs.
+    pub overlap: Duration,
+}
 
 impl Admin {
     /// The webhook whose id a path names.
@@ -43,42 +55,59 @@ impl Admin {
 
     /// Changes a webhook.
     pub async fn change(&self, id: WebhookId, draft: &Draft) -> Result<Webhook, Problem> {
-        let changed = self.update(id, |webhook| draft.apply(webhook, now_ms())).await?;
+        let changed = self.update(id, draft.replaces_secret(), |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(changed)
     }
 
-    /// Replaces the secret. The old one also signs until the overlap ends.
-    pub async fn rotate(&self, id: WebhookId, secret: &str, overlap: Duration) -> Result<Webhook, Problem> {
-        if secret == MASK {
-            return Err(Problem::field(
-                "secret",
-                "is the mask that stands for a secret; give a real one or leave it out",
-            ));
+    /// Replaces the secret, by a generated one if none is given. The old one also signs until the overlap ends. Returns
+    /// the generated secret as well, if it is one that the receiver must know.
+    pub async fn rotate(&self, webhook: &Webhook, rotation: Rotation) -> Result<(Webhook, Option<Secret>), Problem> {
+        let Rotation { secret, signing, overlap } = rotation;
+        let is_generated = secret.is_none();
+        let secret = match secret {
+            Some(secret) if secret.is_mask() => {
+                return Err(Problem::field(
+                    "secret",
+                    "is the mask that stands for a secret; give a real one or leave it out",
+                ));
+            }
+            Some(secret) => SigningSecret::parse(secret).map_err(|problem| Problem::field("secret", problem))?,
+            None => {
+                let current = webhook.secret.as_ref().map_or(Signing::Hmac, SigningSecret::signing);
+                SigningSecret::generate(signing.unwrap_or(current))
+            }
+        };
+        if signing.is_some_and(|signing| signing != secret.signing()) {
+            return Err(Problem::field("signing", "doesn't fit the secret: a private key begins with whsk_"));
         }
+        let id = webhook.id;
         if overlap > OVERLAP_MAX {
             let longest = humantime::format_duration(OVERLAP_MAX);
             return Err(Problem::field("overlap", format!("is too long; at most {longest} is allowed")));
         }
         let now = now_ms();
         let changed = self
-            .update(id, |webhook| {
-                webhook.rotate(secret.to_owned(), overlap, now);
+            .update(id, false, |webhook| {
+                webhook.rotate(secret.clone(), overlap, now);
                 webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())
             })
             .await?;
         tracing::info!(webhook = %id, overlap_s = overlap.as_secs(), "secret rotated");
-        Ok(changed)
+        let shown = is_generated && secret.signing() == Signing::Hmac;
+        Ok((changed, shown.then(|| secret.text().clone())))
     }
 
     async fn update(
         &self,
         id: WebhookId,
+        replaces_secret: bool,
         mut change: impl FnMut(&mut Webhook) -> Result<(), BadWebhook>,
     ) -> Result<Webhook, Problem> {
         let policy = policy(&self.config.delivery);
-        let changed = self.store.change(id, |webhook| change(webhook).and_then(|()| webhook.check(&policy))).await?;
+        let checked = |webhook: &mut Webhook| change(webhook).and_then(|()| webhook.check(&policy));
+        let changed = self.store.change(id, replaces_secret, checked).await?;
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
 

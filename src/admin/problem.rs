@@ -116,7 +116,10 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Redis(error) => error.into(),
-            unreadable @ StoreError::Unreadable { .. } => Self::conflict(unreadable.to_string()),
+            problem @ StoreError::NoSealingKey(_) => Self::new(StatusCode::BAD_REQUEST, problem.to_string()),
+            problem @ (StoreError::Unreadable { .. } | StoreError::Unopened { .. }) => {
+                Self::conflict(problem.to_string())
+            }
         }
     }
 }

@@ -148,7 +148,7 @@ impl Replays {
                 "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or set all to true",
             ));
         }
-        let store = WebhookStore::new(self.redis.clone(), self.keys.clone());
+        let store = WebhookStore::open(&self.config, self.redis.clone()).map_err(anyhow::Error::new)?;
         let (_, webhooks) = store.all().await?;
         let active = webhooks.iter().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
         let who = format!("the admin server on {}", crate::worker::hostname());

@@ -58,7 +58,7 @@ impl Admin {
     pub fn new(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Self> {
         let (_, redis) = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
-        let store = WebhookStore::new(redis.clone(), keys.clone());
+        let store = WebhookStore::open(config, redis.clone())?;
         Ok(Self {
             log: DeliveryLog::new(redis.clone(), keys.clone()),
             reports: Reports::new(redis.clone(), &keys),

@@ -14,6 +14,7 @@ use crate::dev::receiver::Receiver;
 use crate::dev::redis_server::RedisServer;
 use crate::topics::{MESSAGE_MAX, needed};
 
+use crate::secret::keyring::generate_key;
 use demo::{Demo, SECRET};
 
 mod demo;
@@ -39,6 +40,7 @@ fn settings(brokers: String, redis_url: String) -> anyhow::Result<Config> {
     config.redis.url = redis_url.into();
     config.admin.listen = ([127, 0, 0, 1], 0).into();
     config.admin.token = TOKEN.into();
+    config.secrets.keys = generate_key("dev");
     config.delivery.allow_http = true;
     config.delivery.allow_networks = vec!["127.0.0.0/8".parse()?];
     config.delivery.attempts_max = 4;
@@ -91,6 +93,7 @@ fn next_steps(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) 
 It stays up until Ctrl-C. In another terminal:
 
   export OPTIO_WEBHOOKS__KAFKA__BROKERS={} OPTIO_WEBHOOKS__REDIS__URL={}
+  export OPTIO_WEBHOOKS__SECRETS__KEYS={}
   export OPTIO_WEBHOOKS__DELIVERY__ALLOW_HTTP=true OPTIO_WEBHOOKS__DELIVERY__ALLOW_NETWORKS='[\"127.0.0.0/8\"]'
   optio-webhooks webhooks list
   optio-webhooks emit --event task.completed
@@ -98,6 +101,9 @@ It stays up until Ctrl-C. In another terminal:
 
 The receiver is http://{}/, and its secret is {SECRET}. The settings page is http://{page}/, and its token is {TOKEN}.
 ",
-        config.kafka.brokers, config.redis.url, receiver.address
+        config.kafka.brokers,
+        config.redis.url.expose(),
+        config.secrets.keys.expose(),
+        receiver.address
     )
 }

@@ -99,7 +99,7 @@ impl Replay {
         }
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
-        let (_, webhooks) = WebhookStore::new(redis.clone(), keys.clone()).all().await?;
+        let (_, webhooks) = WebhookStore::open(config, redis.clone())?.all().await?;
         let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
         let work = self.work(&webhooks)?;
         let mut signals = Signals::new()?;

@@ -19,6 +19,7 @@ use crate::store::server::{self, Fitness};
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
+use crate::webhook::stored::Sealing;
 use crate::worker::readiness::Readiness;
 use crate::worker::{Prepared, Worker};
 
@@ -131,6 +132,7 @@ fn watch_webhooks(
         client,
         connection,
         keys: Keys::new(&config.redis.prefix),
+        sealing: Sealing::of(&config.secrets)?,
         staleness_max: config.webhooks.staleness_max,
         timeout: config.redis.timeout,
         commits: Commits::new(config.clone()),
@@ -173,7 +175,7 @@ impl From<anyhow::Error> for OffsetsProblem {
 /// Logs lost offsets and applies `kafka.offsets_lost`. Returns the name of a group that has commits.
 async fn check_offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem> {
     let (_, redis) = connection::open(&config.redis).context("redis.url")?;
-    let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
+    let store = WebhookStore::open(config, redis).context("the webhooks")?;
     let webhooks = store.peek().await.context("the webhooks can't be counted")?.found;
     let blocking = config.clone();
     let groups = tokio::task::spawn_blocking(move || offsets_lost::look(&blocking)).await;

@@ -18,6 +18,7 @@ use crate::http;
 use crate::http::client::policy;
 use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
+use crate::signature::Signing;
 use crate::store::connection::Connection;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
@@ -85,6 +86,9 @@ pub struct Add {
     events: Vec<EventType>,
     #[command(flatten)]
     secret: Secret,
+    /// How requests are signed. ed25519 generates a key pair; its public key is printed.
+    #[arg(long)]
+    signing: Option<Signing>,
     /// A description of the webhook.
     #[arg(long)]
     description: Option<String>,
@@ -111,6 +115,9 @@ pub struct Update {
     events: Option<Vec<EventType>>,
     #[command(flatten)]
     secret: Secret,
+    /// How requests are signed. ed25519 generates a key pair; its public key is printed.
+    #[arg(long)]
+    signing: Option<Signing>,
     /// Remove the secret: requests are no longer signed.
     #[arg(long, conflicts_with_all = ["secret", "secret_stdin"])]
     no_secret: bool,
@@ -141,16 +148,16 @@ struct Secret {
 }
 
 impl Secret {
-    fn read(self) -> anyhow::Result<Option<String>> {
+    fn read(self) -> anyhow::Result<Option<crate::secret::Secret>> {
         if !self.secret_stdin {
-            return Ok(self.secret);
+            return Ok(self.secret.map(crate::secret::Secret::from));
         }
-        let mut text = String::new();
+        let mut text = zeroize::Zeroizing::new(String::new());
         std::io::stdin()
             .take(4_096)
             .read_to_string(&mut text)
             .context("the secret can't be read from standard input")?;
-        Ok(Some(text.lines().next().unwrap_or_default().to_owned()))
+        Ok(Some(text.lines().next().unwrap_or_default().into()))
     }
 }
 
@@ -159,7 +166,7 @@ impl Webhooks {
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
-        let store = WebhookStore::new(redis.clone(), keys.clone());
+        let store = WebhookStore::open(config, redis.clone())?;
         let reports = Reports::new(redis.clone(), &keys);
         match self {
             Self::List { output } => list(&store, &output).await,
@@ -188,6 +195,7 @@ impl Add {
             url: Some(self.url.into()),
             events: Some(event_names(&self.events)),
             secret: self.secret.read()?.map(Some),
+            signing: self.signing,
             description: self.description.map(Some),
             active: None,
             format: self.format,
@@ -198,6 +206,7 @@ impl Add {
         webhook.check(&policy(&config.delivery)).map_err(usage)?;
         let added = store.put(&webhook).await?;
         show(&webhook, &self.output)?;
+        warn_of_weak_secret(&webhook);
         if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
             eprintln!("optio-webhooks: warning: {warning}");
         }
@@ -212,23 +221,36 @@ impl Update {
             url: self.url.map(String::from),
             events: self.events.as_deref().map(event_names),
             secret,
+            signing: self.signing,
             description: self.description.map(Some),
             active: self.active,
             format: self.format,
             rate_per_second: self.rate_per_second.map(|rate| Some(rate).filter(|rate| *rate > 0)),
         };
         if draft.is_empty() {
-            let sentence = "nothing would change: give one or more of --url, --events, --secret, --secret-stdin, \
+            let sentence = "nothing would change: give one or more of --url, --events, --secret, --secret-stdin, --signing, \
                             --no-secret, --description, --active, --rate-per-second and --format";
             return Err(Failure::Usage(sentence.to_owned()));
         }
         let policy = policy(&config.delivery);
         let changed = store
-            .change(self.id, |webhook| draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy)))
+            .change(self.id, draft.replaces_secret(), |webhook| {
+                draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy))
+            })
             .await?
             .ok_or_else(|| not_found(self.id))?;
         let webhook = changed.map_err(|problem| Failure::Usage(problem.to_string()))?;
-        show(&webhook, &self.output)
+        show(&webhook, &self.output)?;
+        if draft.replaces_secret() {
+            warn_of_weak_secret(&webhook);
+        }
+        Ok(())
+    }
+}
+
+fn warn_of_weak_secret(webhook: &Webhook) {
+    if let Some(warning) = webhook.secret_warning() {
+        eprintln!("optio-webhooks: warning: {warning}");
     }
 }
 

@@ -131,6 +131,7 @@ impl Config {
             time(retry.max),
             "from delivery.retry.initial to 7days",
         );
+        bad.extend(self.secrets.keyring().err().map(|problem| problem.0));
         bad.extend(BOUNDS.iter().filter_map(|bound| bound.problem(self)));
         if bad.is_empty() { Ok(()) } else { Err(BadConfig(bad.join("\n"))) }
     }

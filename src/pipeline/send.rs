@@ -10,7 +10,6 @@ use crate::http::answer::Answer;
 use crate::http::client::{Client, policy};
 use crate::http::failure::SendError;
 use crate::retry_after;
-use crate::signature;
 use crate::store::log::RESPONSE_BODY_MAX;
 use crate::webhook::Webhook;
 
@@ -77,7 +76,7 @@ async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery
 /// and the trace context.
 fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, String)> {
     let mut proofs = Vec::with_capacity(4);
-    if let Some(secret) = &webhook.secret {
+    if webhook.secret.is_some() {
         let timestamp_s = now_ms / 1_000;
         // Several signatures are separated by spaces (Standard Webhooks, "Multiple signatures").
         let mut standard = String::new();
@@ -85,9 +84,12 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
             if !standard.is_empty() {
                 standard.push(' ');
             }
-            standard.push_str(&signature::standard(secret, delivery.id, timestamp_s, &delivery.body));
+            standard.push_str(&secret.standard(delivery.id, timestamp_s, &delivery.body));
         }
-        proofs.push(("x-optio-signature", signature::optio(secret, &delivery.body)));
+        // The header has room for one signature: that of the newest shared secret.
+        if let Some(signature) = webhook.secrets(now_ms).find_map(|secret| secret.optio(&delivery.body)) {
+            proofs.push(("x-optio-signature", signature));
+        }
         proofs.push(("webhook-timestamp", timestamp_s.to_string()));
         proofs.push(("webhook-signature", standard));
     }

@@ -3,7 +3,9 @@
 
 use redis::{ErrorKind, RedisError};
 
+use crate::secret::keyring::Unopened;
 use crate::webhook::WebhookId;
+use crate::webhook::stored::NoSealingKey;
 
 /// An error of reading or changing a webhook.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -21,6 +23,19 @@ pub enum StoreError {
         /// The part of the stored webhook that this version cannot read.
         problem: String,
     },
+    /// The secret of the webhook can't be opened. Nothing was changed.
+    #[error(
+        "the secret of webhook {id} can't be opened: {reason}; give the webhook a new secret, or add the right key"
+    )]
+    Unopened {
+        /// The id of the webhook.
+        id: WebhookId,
+        /// Why the secret can't be opened.
+        reason: Unopened,
+    },
+    /// The secret of the webhook can't be stored. Nothing was changed.
+    #[error("secret: {0}")]
+    NoSealingKey(#[from] NoSealingKey),
 }
 
 /// Error codes that go away once the server is repaired, loaded or reachable.

@@ -2,6 +2,7 @@
 //! change.
 
 mod listing;
+mod resealing;
 mod scripts;
 
 use std::collections::HashMap;
@@ -13,16 +14,20 @@ use super::connection::Connection;
 use super::reading::{StoreSummary, Version};
 use super::{Keys, StoreError, is_away, replaced};
 use crate::clock::rfc3339;
+use crate::config::{BadConfig, Config};
 use crate::delivery::DeliveryId;
+use crate::webhook::stored::{Sealing, StoredWebhook};
 use crate::webhook::{Webhook, WebhookId};
 pub use listing::Listing;
-use listing::readable;
+use listing::parsed;
+pub use resealing::Resealed;
 
 /// Access to the webhooks in Redis.
 #[derive(Clone)]
 pub struct WebhookStore {
     connection: Connection,
     keys: Keys,
+    sealing: Sealing,
 }
 
 /// The state of the store after a webhook was added.
@@ -39,18 +44,27 @@ pub struct Added {
 }
 
 impl WebhookStore {
-    /// Uses `connection`.
+    /// Uses `connection`, and seals secrets with `sealing`.
     #[must_use]
-    pub fn new(connection: Connection, keys: Keys) -> Self {
-        Self { connection, keys }
+    pub fn new(connection: Connection, keys: Keys, sealing: Sealing) -> Self {
+        Self { connection, keys, sealing }
+    }
+
+    /// Uses `connection` with the prefix and the sealing keys of the settings.
+    ///
+    /// # Errors
+    /// [`BadConfig`] if a sealing key or the file of the keys can't be read.
+    pub fn open(config: &Config, connection: Connection) -> Result<Self, BadConfig> {
+        Ok(Self::new(connection, Keys::new(&config.redis.prefix), Sealing::of(&config.secrets)?))
     }
 
     /// Adds or replaces a webhook, and announces it to the workers.
     ///
     /// # Errors
-    /// Errors of Redis. The webhook may still have been stored.
-    pub async fn put(&self, webhook: &Webhook) -> RedisResult<Added> {
-        let json = serde_json::to_string(webhook).expect("a webhook always serializes");
+    /// [`StoreError`] if its secret can't be sealed, or if Redis fails. In the second case the webhook may still have
+    /// been stored.
+    pub async fn put(&self, webhook: &Webhook) -> Result<Added, StoreError> {
+        let json = json(&self.sealing.seal(webhook, None)?);
         let (expected, found, version, is_first) = self
             .script(&scripts::PUT)
             .arg(webhook.id.to_string())
@@ -82,7 +96,7 @@ impl WebhookStore {
     /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn disable(&self, sent_to: &Webhook, reason: &str, now_ms: i64) -> Result<bool, StoreError> {
         let changed = self
-            .change(sent_to.id, |webhook| {
+            .change(sent_to.id, false, |webhook| {
                 if !webhook.active || webhook.updated_at != sent_to.updated_at {
                     return Err(());
                 }
@@ -102,37 +116,60 @@ impl WebhookStore {
     /// same script removes its back-off and recorded failures. A failure right afterwards then does not count the
     /// earlier ones.
     ///
+    /// With `replaces_secret`, the old secrets need not open, because `change` replaces or removes them. One that does
+    /// not open is left out.
+    ///
     /// # Errors
-    /// [`StoreError`] if Redis fails or this version cannot read the webhook.
+    /// [`StoreError`] if Redis fails, if this version cannot read the webhook, or if a secret cannot be opened or
+    /// sealed.
     pub async fn change<E>(
         &self,
         id: WebhookId,
+        replaces_secret: bool,
         mut change: impl FnMut(&mut Webhook) -> Result<(), E>,
     ) -> Result<Option<Result<Webhook, E>>, StoreError> {
         loop {
             let before: Option<Vec<u8>> = self.connection.clone().hget(self.keys.webhooks(), id.to_string()).await?;
             let Some(before) = before else { return Ok(None) };
-            let mut webhook = readable(id, &before)?;
+            let stored = parsed(id, &before)?;
+            let mut webhook = match self.opened(stored.clone()) {
+                Err(_) if replaces_secret => self.sealing.open_what_can_be(stored.clone()),
+                opened => opened?,
+            };
             let (was_active, old_url) = (webhook.active, webhook.url.clone());
             if let Err(refused) = change(&mut webhook) {
                 return Ok(Some(Err(refused)));
             }
             let starts_anew = (webhook.active && !was_active) || webhook.url != old_url;
-            let after = serde_json::to_string(&webhook).expect("a webhook always serializes");
-            let swapped: bool = self
-                .script(&scripts::SWAP)
-                .key(self.keys.failing())
-                .key(self.keys.backing_off())
-                .arg(id.to_string())
-                .arg(before)
-                .arg(after)
-                .arg(u8::from(starts_anew))
-                .invoke_async(&mut self.connection.clone())
-                .await?;
-            if swapped {
+            let after = self.sealing.seal(&webhook, Some(&stored))?;
+            if self.swap(id, before, &after, starts_anew).await? {
                 return Ok(Some(Ok(webhook)));
             }
         }
+    }
+
+    /// Replaces a webhook, unless somebody has changed it since it was read as `before`.
+    async fn swap(
+        &self,
+        id: WebhookId,
+        before: Vec<u8>,
+        after: &StoredWebhook,
+        starts_anew: bool,
+    ) -> RedisResult<bool> {
+        self.script(&scripts::SWAP)
+            .key(self.keys.failing())
+            .key(self.keys.backing_off())
+            .arg(id.to_string())
+            .arg(before)
+            .arg(json(after))
+            .arg(u8::from(starts_anew))
+            .invoke_async(&mut self.connection.clone())
+            .await
+    }
+
+    fn opened(&self, stored: StoredWebhook) -> Result<Webhook, StoreError> {
+        let id = stored.id;
+        self.sealing.open(stored).map_err(|reason| StoreError::Unopened { id, reason })
     }
 
     /// Records a redelivery requested at `at_ms` (Unix milliseconds), and announces it. Workers drop earlier records of
@@ -192,7 +229,7 @@ impl WebhookStore {
     /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn get(&self, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
         let json: Option<Vec<u8>> = self.connection.clone().hget(self.keys.webhooks(), id.to_string()).await?;
-        json.map(|json| readable(id, &json)).transpose()
+        json.map(|json| self.opened(parsed(id, &json)?)).transpose()
     }
 
     /// The version of the store (0 if it has none), and the webhooks that this version can read, oldest first.
@@ -210,7 +247,7 @@ impl WebhookStore {
     /// # Errors
     /// Errors of Redis.
     pub async fn listing(&self) -> RedisResult<Listing> {
-        Ok(Listing::read(self.connection.clone().hgetall(self.keys.webhooks()).await?))
+        Ok(Listing::read(self.connection.clone().hgetall(self.keys.webhooks()).await?, &self.sealing))
     }
 
     /// All webhooks and the metadata of the store, read in one transaction.
@@ -222,7 +259,7 @@ impl WebhookStore {
         pipe.atomic();
         self.query_metadata(&mut pipe).cmd("HGETALL").arg(self.keys.webhooks());
         let (mut peek, entries) = self.answers(&pipe).await?;
-        let listing = Listing::read(redis::from_redis_value(entries)?);
+        let listing = Listing::read(redis::from_redis_value(entries)?, &self.sealing);
         peek.found = listing.names.len() as u64;
         Ok((peek, listing))
     }
@@ -267,4 +304,8 @@ impl WebhookStore {
         let declared = optional(declared).and_then(|text| text.parse().ok());
         Ok((StoreSummary { version, count, declared, found: 0 }, last.extract_error()?))
     }
+}
+
+fn json(webhook: &StoredWebhook) -> String {
+    serde_json::to_string(webhook).expect("a webhook always serializes")
 }

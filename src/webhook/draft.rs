@@ -9,23 +9,27 @@ use super::{BadWebhook, Webhook};
 use crate::clock::rfc3339;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
-use crate::secret::MASK;
+use crate::secret::Secret;
+use crate::signature::{Signing, SigningSecret};
 
 /// A new webhook, or a change of one. Fields that are left out stay unchanged, and null removes a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Draft {
     /// The URL that requests go to; needed for a new webhook.
     pub url: Option<String>,
     /// The event types to subscribe to; needed for a new webhook.
     #[schema(value_type = Option<Vec<EventType>>)]
     pub events: Option<Vec<String>>,
-    /// The secret that signs every request; null for unsigned requests.
-    #[serde(deserialize_with = "some_or_null")]
+    /// The secret that signs every request; null for unsigned requests. A text that begins with `whsec_` must be the
+    /// base64 of 24 bytes or more, and one that begins with `whsk_` an ed25519 private key.
+    #[serde(default, deserialize_with = "some_or_null")]
     #[schema(value_type = Option<String>)]
-    pub secret: Option<Option<String>>,
+    pub secret: Option<Option<Secret>>,
+    /// How requests are signed. `ed25519` without a secret generates a key pair, unless the webhook has one.
+    pub signing: Option<Signing>,
     /// A note for people.
-    #[serde(deserialize_with = "some_or_null")]
+    #[serde(default, deserialize_with = "some_or_null")]
     #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
     /// Whether the webhook gets events. If it is false, nothing is sent, and waiting deliveries are dropped.
@@ -33,7 +37,7 @@ pub struct Draft {
     /// The format of the body. If it is left out, it follows the URL: `slack` for Slack's hosts, otherwise `optio`.
     pub format: Option<PayloadFormat>,
     /// The highest number of requests per second; null for no limit.
-    #[serde(deserialize_with = "some_or_null")]
+    #[serde(default, deserialize_with = "some_or_null")]
     #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<Option<u32>>,
 }
@@ -52,7 +56,7 @@ impl Draft {
         };
         let mut webhook = Webhook::new(read_url(url)?, read_events(events)?, now_ms);
         webhook.format = PayloadFormat::preset(&webhook.url);
-        if self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK)) {
+        if self.is_masked() {
             return Err(bad("secret", "is the mask that stands for a secret; enter a real one or leave it out"));
         }
         self.apply(&mut webhook, now_ms)?;
@@ -62,9 +66,19 @@ impl Draft {
     /// Whether the draft changes nothing: it has no fields, or only the mask of a secret.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let masked = self.secret.as_ref().is_some_and(|secret| secret.as_deref() == Some(MASK));
-        let rest = if masked { Self { secret: None, ..self.clone() } } else { self.clone() };
+        let rest = if self.is_masked() { Self { secret: None, ..self.clone() } } else { self.clone() };
         rest == Self::default()
+    }
+
+    /// Whether the draft replaces the secret of an existing webhook, so that the old one isn't needed.
+    #[must_use]
+    pub fn replaces_secret(&self) -> bool {
+        self.secret.is_some() && !self.is_masked()
+    }
+
+    /// Whether the secret is the mask. A client that sends the mask back doesn't want to change the secret.
+    fn is_masked(&self) -> bool {
+        self.secret.as_ref().is_some_and(|secret| secret.as_ref().is_some_and(Secret::is_mask))
     }
 
     /// Applies the draft to a webhook. A draft that sets `active` also removes the reason why the webhook was disabled.
@@ -84,9 +98,9 @@ impl Draft {
         if let Some(events) = &self.events {
             webhook.events = read_events(events)?;
         }
-        // A client that sends the mask back doesn't want to change the secret.
-        if let Some(secret) = self.secret.as_ref().filter(|secret| secret.as_deref() != Some(MASK)) {
-            webhook.secret.clone_from(secret);
+        let current = webhook.secret.as_ref().map(SigningSecret::signing);
+        if let Some(secret) = self.new_secret(current)? {
+            webhook.secret = secret;
             webhook.previous_secret = None;
         }
         if let Some(description) = &self.description {
@@ -108,6 +122,38 @@ impl Draft {
         }
         webhook.updated_at = rfc3339(now_ms);
         Ok(())
+    }
+}
+
+impl Draft {
+    /// Returns the secret to set, where `Some(None)` removes it, or `None` to leave it as it is. `current` is how the
+    /// webhook signs now.
+    fn new_secret(&self, current: Option<Signing>) -> Result<Option<Option<SigningSecret>>, BadWebhook> {
+        let given = self.secret.as_ref().filter(|_| !self.is_masked());
+        match (given, self.signing) {
+            (None, None) => Ok(None),
+            (None, signing) if signing == current => Ok(None),
+            (None, Some(Signing::Ed25519)) => Ok(Some(Some(SigningSecret::generate(Signing::Ed25519)))),
+            (None, Some(Signing::Hmac)) => Err(bad(
+                "secret",
+                "is needed for signing = hmac: 24 or more random bytes, best as whsec_ and their base64",
+            )),
+            (Some(None), None) => Ok(Some(None)),
+            (Some(None), Some(_)) => Err(bad("signing", "needs a secret; leave it out for unsigned requests")),
+            (Some(Some(secret)), signing) => {
+                let secret = SigningSecret::parse(secret.clone()).map_err(|problem| bad("secret", &problem.0))?;
+                match signing {
+                    Some(Signing::Hmac) if secret.signing() != Signing::Hmac => {
+                        Err(bad("signing", "is hmac, but the secret is a private key (whsk_)"))
+                    }
+                    Some(Signing::Ed25519) if secret.signing() != Signing::Ed25519 => Err(bad(
+                        "signing",
+                        "is ed25519, but the secret isn't a private key (whsk_); one is generated if you leave it out",
+                    )),
+                    _ => Ok(Some(Some(secret))),
+                }
+            }
+        }
     }
 }
 
@@ -162,16 +208,35 @@ mod tests {
         let mut webhook = sample();
         draft(r#"{"description":null,"ratePerSecond":null}"#).apply(&mut webhook, 1).unwrap();
         assert_eq!((webhook.description, webhook.rate_per_second), (None, None));
-        assert_eq!(webhook.secret.as_deref(), Some("s"));
+        assert_eq!(webhook.secret.unwrap().text().expose(), "s");
     }
 
     #[test]
     fn a_mask_changes_nothing_and_is_refused_for_a_new_webhook() {
         let mut webhook = sample();
         draft(r#"{"secret":"••••••"}"#).apply(&mut webhook, 1).unwrap();
-        assert_eq!(webhook.secret.as_deref(), Some("s"));
+        assert_eq!(webhook.secret.unwrap().text().expose(), "s");
         let new = draft(r#"{"url":"https://example.com/","events":["task.failed"],"secret":"••••••"}"#);
         assert_eq!(new.create(0).unwrap_err().field, "secret");
+    }
+
+    #[test]
+    fn a_key_pair_is_generated_once_and_a_secret_of_another_kind_is_refused() {
+        let mut webhook = sample();
+        draft(r#"{"signing":"hmac"}"#).apply(&mut webhook, 1).unwrap();
+        assert_eq!(webhook.secret, sample().secret, "it signs that way already");
+        draft(r#"{"signing":"ed25519"}"#).apply(&mut webhook, 1).unwrap();
+        let pair = webhook.secret.clone().unwrap();
+        draft(r#"{"signing":"ed25519","description":"d"}"#).apply(&mut webhook, 1).unwrap();
+        assert_eq!((webhook.secret.as_ref().unwrap(), pair.signing()), (&pair, Signing::Ed25519));
+        for (json, field) in [
+            (r#"{"signing":"hmac"}"#, "secret"),
+            (r#"{"signing":"ed25519","secret":"s"}"#, "signing"),
+            (r#"{"signing":"hmac","secret":null}"#, "signing"),
+            (r#"{"secret":"whsec_short"}"#, "secret"),
+        ] {
+            assert_eq!(draft(json).apply(&mut webhook.clone(), 1).unwrap_err().field, field, "{json}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An unsupported webhook: a newer version wrote it, for example with a new event type or format, and this version
-//! can't read it.
+//! can't read it; or its secret is sealed with a key that this process doesn't have.
 //!
-//! Nothing can be sent to it, and none of its deliveries may be lost. They wait until a version that can read the
+//! Nothing can be sent to it, and none of its deliveries may be lost. They wait until a process that can read the
 //! webhook takes over, or until the webhook is changed or removed.
 
 use serde_json::Value;
@@ -33,9 +33,9 @@ pub struct Unsupported {
 }
 
 impl Unsupported {
-    /// Reads the readable part of a webhook. `problem` is the error of reading the whole webhook.
+    /// Reads the readable part of a webhook. `problem` says why the whole webhook can't be read.
     #[must_use]
-    pub fn read(id: WebhookId, json: &[u8], problem: &serde_json::Error) -> Self {
+    pub fn read(id: WebhookId, json: &[u8], problem: &dyn std::fmt::Display) -> Self {
         let value: Value = serde_json::from_slice(json).unwrap_or_default();
         let format = value.get("format").and_then(|format| serde_json::from_value(format.clone()).ok());
         let url = value.get("url").and_then(|url| serde_json::from_value(url.clone()).ok());
@@ -74,7 +74,7 @@ mod tests {
         Unsupported::read(
             id,
             json.as_bytes(),
-            &serde_json::from_slice::<super::super::Webhook>(json.as_bytes()).unwrap_err(),
+            &serde_json::from_slice::<super::super::stored::StoredWebhook>(json.as_bytes()).unwrap_err(),
         )
     }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
-use optio_webhooks::signature;
+use optio_webhooks::signature::SigningSecret;
 use optio_webhooks::store::success;
 use optio_webhooks::webhook::WebhookId;
 use serde_json::{Value, json};
 
 use crate::harness::worker::Worker;
-use crate::harness::world::SECRET;
+use crate::harness::world::{SECRET, shared_signature};
 use crate::harness::{Reply, World, eventually};
 
 fn webhook_draft(url: &str) -> Value {
@@ -61,7 +61,7 @@ async fn the_api_creates_reads_updates_and_deletes_webhooks_in_optios_shapes() {
     assert_eq!((status, &webhook["events"], &webhook["active"]), (200, &json!(["task.failed"]), &json!(false)));
     assert_eq!((&webhook["secret"], &webhook["description"]), (&json!("••••••"), &Value::Null));
     let saved = world.store().get(id(webhook).parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(saved.secret.as_deref(), Some(SECRET));
+    assert_eq!(saved.secret.unwrap().text().expose(), SECRET);
 
     assert_eq!(worker.call("DELETE", &path, None).await, (204, Value::Null));
     assert_eq!(worker.call("DELETE", &path, None).await.0, 404);
@@ -208,9 +208,10 @@ async fn both_secrets_sign_during_the_overlap_after_a_rotation() {
     assert!(rotated["webhook"]["secretOverlapUntil"].is_string());
     world.emit(EventType::TaskCompleted, 1).await;
     let request = world.receiver.arrived(1).await.remove(0);
-    assert_eq!(request.header("x-optio-signature"), signature::optio("the next one", &request.body));
+    assert_eq!(request.header("x-optio-signature"), shared_signature("the next one", &request.body));
     let (id, at) = (request.delivery().parse().unwrap(), request.header("webhook-timestamp").parse().unwrap());
-    let both = ["the next one", SECRET].map(|secret| signature::standard(secret, id, at, &request.body));
+    let both =
+        ["the next one", SECRET].map(|secret| SigningSecret::stored(secret.into()).standard(id, at, &request.body));
     assert_eq!(request.header("webhook-signature"), both.join(" "));
 
     let (_, rotated) = worker.call("POST", &path, Some(json!({ "overlap": "0s" }))).await;
@@ -218,7 +219,7 @@ async fn both_secrets_sign_during_the_overlap_after_a_rotation() {
     assert!(generated.starts_with("whsec_"));
     world.emit(EventType::TaskCompleted, 1).await;
     let request = world.receiver.arrived(2).await.remove(1);
-    assert_eq!(request.header("x-optio-signature"), signature::optio(generated, &request.body));
+    assert_eq!(request.header("x-optio-signature"), shared_signature(generated, &request.body));
     assert!(!request.header("webhook-signature").contains(' '));
 }
 
@@ -403,7 +404,7 @@ async fn a_slack_webhook_gets_the_same_slack_message_on_every_attempt() {
     let slack = of("/slack");
     assert!(slack[0].json()["blocks"].is_array() && slack[0].json()["text"].is_string());
     assert_eq!(slack[0].body, slack[1].body);
-    assert_eq!(slack[0].header("x-optio-signature"), signature::optio(SECRET, &slack[0].body));
+    assert_eq!(slack[0].header("x-optio-signature"), shared_signature(SECRET, &slack[0].body));
     assert_eq!(of("/plain")[0].json()["event"], "task.failed");
 }
 

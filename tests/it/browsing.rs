@@ -1,7 +1,7 @@
 //! The pages as a person uses them, most of them in a real browser.
 
 use optio_webhooks::event::EventType;
-use optio_webhooks::signature;
+use optio_webhooks::signature::SigningSecret;
 use serde_json::json;
 
 use crate::harness::browser::Browser;
@@ -48,7 +48,10 @@ async fn the_pages_add_a_webhook_and_show_its_deliveries_live() {
     world.receiver.answer(|_| Reply { body: "thank you".into(), ..Reply::status(201) });
     world.emit(EventType::ReviewCompleted, 1).await;
     let request = world.receiver.arrived(1).await.remove(0);
-    assert_eq!(request.header("x-optio-signature"), signature::optio(&secret, &request.body));
+    assert_eq!(
+        request.header("x-optio-signature"),
+        SigningSecret::stored(secret.as_str().into()).optio(&request.body).unwrap()
+    );
     browser.sees("Delivered 201").await;
     assert!(!browser.text().await.contains("Nothing has been sent"));
     browser.screenshot("deliveries").await;
@@ -79,7 +82,7 @@ async fn the_pages_change_pause_rotate_test_redeliver_and_delete() {
     browser.press("Save changes").await;
     browser.sees("Saved.").await;
     assert_eq!(saved().await.events, [EventType::TaskCompleted, EventType::TaskFailed]);
-    assert_eq!(saved().await.secret.as_deref(), Some(SECRET), "a secret that isn't on the form stays");
+    assert_eq!(saved().await.secret.unwrap().text().expose(), SECRET, "a secret that isn't on the form stays");
 
     browser.press("Pause").await;
     browser.sees("Paused: nothing is sent").await;
@@ -90,10 +93,10 @@ async fn the_pages_change_pause_rotate_test_redeliver_and_delete() {
     browser.fill("secret", "the next one").await;
     browser.press("Rotate secret").await;
     browser.sees("Secret rotated").await;
-    assert_eq!(saved().await.previous_secret.unwrap().secret, SECRET);
+    assert_eq!(saved().await.previous_secret.unwrap().secret.text().expose(), SECRET);
     browser.press("Rotate secret").await;
     browser.sees("copy it now").await;
-    assert!(browser.text().await.contains(saved().await.secret.as_deref().unwrap()));
+    assert!(browser.text().await.contains(saved().await.secret.unwrap().text().expose()));
 
     world.receiver.answer(|_| Reply { body: "out of order".into(), ..Reply::status(503) });
     browser.choose("event", "task.needs_attention").await;

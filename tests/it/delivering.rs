@@ -166,7 +166,13 @@ async fn one_event_for_10_000_webhooks_reaches_each_in_bounded_memory() {
     let keys = optio_webhooks::store::Keys::new(&world.config().redis.prefix);
     for _ in 0..10_000 {
         let webhook = world.unsaved("/", &[EventType::TaskCompleted]);
-        store.hset(keys.webhooks(), webhook.id.to_string(), serde_json::to_string(&webhook).unwrap()).ignore();
+        store
+            .hset(
+                keys.webhooks(),
+                webhook.id.to_string(),
+                serde_json::to_string(&crate::harness::world::sealing().seal(&webhook, None).unwrap()).unwrap(),
+            )
+            .ignore();
     }
     store.incr(keys.webhooks_version(), 1).ignore();
     store.query_async::<()>(&mut world.redis.clone()).await.unwrap();

@@ -11,11 +11,12 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::input;
-use crate::admin::actions::OVERLAP_DEFAULT;
+use crate::admin::actions::{OVERLAP_DEFAULT, Rotation};
 use crate::admin::problem::{Error, Problem};
 use crate::admin::state::Shared;
 use crate::event::EventType;
-use crate::signature;
+use crate::secret::Secret;
+use crate::signature::Signing;
 use crate::store::log;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId, WebhookView};
@@ -48,7 +49,8 @@ pub struct Unreadable {
 #[schema(as = One)]
 pub struct WebhookAnswer {
     webhook: WebhookView,
-    /// A note that the store seems to have lost other webhooks. Only adding a webhook answers with it.
+    /// A note that something needs attention: the store seems to have lost other webhooks, or the secret is weak. Only
+    /// adding and changing a webhook answer with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
@@ -67,6 +69,9 @@ pub struct Rotated {
     /// The new secret, if the request gave none. It is shown here and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
     generated_secret: Option<String>,
+    /// A note that the secret is weak.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 /// The result of a test delivery.
@@ -85,10 +90,14 @@ pub struct Test {
 
 /// The new secret.
 #[derive(Deserialize, Default, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Rotate {
-    /// The secret. By default one is generated: 24 random bytes in the form of Standard Webhooks, `whsec_…`.
-    secret: Option<String>,
+    /// The secret. By default one is generated: 24 random bytes in the form of Standard Webhooks, `whsec_…`, or a key
+    /// pair.
+    #[schema(value_type = Option<String>)]
+    secret: Option<Secret>,
+    /// How the new secret signs. By default a generated one signs like the old one.
+    signing: Option<Signing>,
     /// The time for which the old secret also signs `webhook-signature`, such as `24h`; `0s` ends its use at once.
     /// 24h by default.
     overlap: Option<String>,
@@ -115,6 +124,7 @@ pub async fn add(
     input::Json(draft): input::Json<Draft>,
 ) -> Result<(StatusCode, Json<WebhookAnswer>), Problem> {
     let (webhook, warning) = admin.add(&draft).await?;
+    let warning = joined([webhook.secret_warning(), warning]);
     Ok((StatusCode::CREATED, Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) })))
 }
 
@@ -136,7 +146,9 @@ pub async fn change(
 ) -> Result<Json<WebhookAnswer>, Problem> {
     let webhook = admin.find(&id).await?;
     let draft = changes(fields, &webhook)?;
-    Ok(Json(WebhookAnswer::from(&admin.change(webhook.id, &draft).await?)))
+    let webhook = admin.change(webhook.id, &draft).await?;
+    let warning = webhook.secret_warning().filter(|_| draft.replaces_secret());
+    Ok(Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) }))
 }
 
 /// Removes a webhook and its delivery log. Nothing more is sent to it, not even deliveries that wait.
@@ -174,17 +186,22 @@ pub async fn rotate(
     Path(id): Path<String>,
     input::Body(body): input::Body,
 ) -> Result<Json<Rotated>, Problem> {
-    let Rotate { secret, overlap } = optional(&body)?;
+    let Rotate { secret, signing, overlap } = optional(&body)?;
     let webhook = admin.find(&id).await?;
     let overlap = parse_overlap(overlap.as_deref())?;
-    let generated_secret = secret.is_none().then(signature::generate_secret);
-    let new = secret.or_else(|| generated_secret.clone()).expect("a secret is generated if none was given");
-    let webhook = admin.rotate(webhook.id, &new, overlap).await?.shown();
-    Ok(Json(Rotated { webhook, generated_secret }))
+    let (webhook, generated) = admin.rotate(&webhook, Rotation { secret, signing, overlap }).await?;
+    let generated_secret = generated.map(|secret| secret.expose().to_owned());
+    Ok(Json(Rotated { warning: webhook.secret_warning(), webhook: webhook.shown(), generated_secret }))
+}
+
+/// Joins warnings, each of which is a sentence.
+fn joined(warnings: [Option<String>; 2]) -> Option<String> {
+    let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+    (!warnings.is_empty()).then(|| warnings.join(" "))
 }
 
 /// The fields of a webhook that are shown and can't be changed.
-const READ_ONLY: [&str; 5] = ["id", "createdAt", "updatedAt", "disabledReason", "secretOverlapUntil"];
+const READ_ONLY: [&str; 6] = ["id", "createdAt", "updatedAt", "disabledReason", "secretOverlapUntil", "publicKey"];
 
 /// The changes that `fields` ask for. Read-only fields are accepted if they are unchanged.
 fn changes(mut fields: Map<String, Value>, webhook: &Webhook) -> Result<Draft, Problem> {
@@ -197,7 +214,7 @@ fn changes(mut fields: Map<String, Value>, webhook: &Webhook) -> Result<Draft, P
     }
     let draft = axum::Json::<Draft>::from_bytes(Value::Object(fields).to_string().as_bytes())?.0;
     if draft.is_empty() {
-        let sentence = "nothing would change: give one or more of url, events, secret, description, active, format and \
+        let sentence = "nothing would change: give one or more of url, events, secret, signing, description, active, format and \
                         ratePerSecond; the mask of a secret means no change of the secret";
         return Err(Problem::new(StatusCode::BAD_REQUEST, sentence));
     }

@@ -12,14 +12,15 @@ use serde::Deserialize;
 use super::elements::{csrf, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
-use super::webhooks::{Entered, fields, secret_field, state};
+use super::webhooks::{Entered, fields, secret_field, signing, signing_field, state};
+use crate::admin::actions::Rotation;
 use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
 use crate::admin::state::Shared;
 use crate::clock::now_ms;
 use crate::clock::rfc3339;
 use crate::event::EventType;
-use crate::signature;
+use crate::secret::Secret;
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
 
@@ -40,8 +41,9 @@ pub struct Active {
 /// The form that replaces the secret. An empty secret asks for a generated one.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-pub struct Rotation {
-    secret: String,
+pub struct NewSecret {
+    secret: Secret,
+    signing: String,
     overlap: String,
 }
 
@@ -129,22 +131,25 @@ pub async fn rotate(
     State(admin): State<Shared>,
     Extension(session): Extension<Session>,
     Path(id): Path<String>,
-    Form(entered): Form<Rotation>,
+    Form(entered): Form<NewSecret>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
     let overlap = match entered.overlap.as_str() {
         "" => Duration::ZERO,
         text => humantime::parse_duration(text).map_err(|error| Problem::field("overlap", error))?,
     };
-    let generated = entered.secret.is_empty().then(signature::generate_secret);
-    let secret = generated.as_deref().unwrap_or(&entered.secret);
-    let webhook = admin.rotate(webhook.id, secret, overlap).await?;
+    let rotation = Rotation {
+        signing: signing(&entered.signing),
+        secret: Some(entered.secret).filter(|secret| !secret.is_empty()),
+        overlap,
+    };
+    let (webhook, generated) = admin.rotate(&webhook, rotation).await?;
     let Some(secret) = generated else { return Ok(back(&webhook, "rotated")) };
     // A generated secret must be shown now, because it can't be read later.
     let message = html! {
         div .flash.ok role="status" {
             p { "Secret rotated. This is the new secret; copy it now, because it isn't shown again:" }
-            div .row { code #new-secret { (secret) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
+            div .row { code #new-secret { (secret.expose()) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
         }
     };
     Ok(page(&session, &webhook, &Entered::of(&webhook), None, &message).into_response())
@@ -257,7 +262,13 @@ fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
             @if let Some(until_ms) = webhook.overlap_until_ms(now_ms()) {
                 p { "The previous secret also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
             }
-            (secret_field("New secret", "", "If you leave it empty, a secret is generated and shown once."))
+            @if let Some(warning) = webhook.secret_warning() { p .flash.warn { (warning) } }
+            @if let Some(key) = webhook.secret.as_ref().and_then(|secret| secret.public_key()) {
+                p { "Receivers verify the signatures with this public key:" }
+                div .row { code #public-key { (key) } button .quiet type="button" data-copy="public-key" { "Copy" } }
+            }
+            (signing_field(webhook.secret.as_ref().map(|secret| secret.signing())))
+            (secret_field("New secret", "If you leave it empty, a secret is generated: a shared secret is shown once, and of a key pair the public key is shown."))
             @if has_one {
                 div .field {
                     label for="overlap" { "The old secret also signs webhook-signature for" }
@@ -265,7 +276,7 @@ fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
                         (option("0s", "no longer", "24h")) (option("1h", "an hour", "24h"))
                         (option("24h", "a day", "24h")) (option("7days", "a week", "24h"))
                     }
-                    p .hint { code { "X-Optio-Signature" } " has room for only one signature, which is made with the new secret at once." }
+                    p .hint { code { "X-Optio-Signature" } " has room for only one signature, which is made with the new shared secret at once." }
                 }
             }
             button { (if has_one { "Rotate secret" } else { "Set secret" }) }

@@ -16,6 +16,8 @@ use crate::admin::state::Shared;
 use crate::clock::now_ms;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
+use crate::secret::Secret;
+use crate::signature::Signing;
 use crate::store::success::{self, Counts};
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
@@ -39,7 +41,9 @@ pub struct WebhooksQuery {
 pub struct Entered {
     pub url: String,
     pub description: String,
-    pub secret: String,
+    /// It is never written into a page, not even into a form that is shown again.
+    pub secret: Secret,
+    pub signing: String,
     pub events: Vec<String>,
     pub format: Option<String>,
     pub rate_per_second: String,
@@ -65,6 +69,8 @@ impl Entered {
             url: Some(self.url.clone()),
             events: Some(self.events.clone()),
             secret: Some(self.secret.clone()).filter(|secret| !secret.is_empty()).map(Some),
+            // A shared secret may be left empty, for unsigned requests.
+            signing: signing(&self.signing).filter(|signing| *signing == Signing::Ed25519),
             description: Some(Some(self.description.clone())),
             active: None,
             format,
@@ -77,7 +83,8 @@ impl Entered {
         Self {
             url: webhook.url.to_string(),
             description: webhook.description.clone().unwrap_or_default(),
-            secret: String::new(),
+            secret: Secret::default(),
+            signing: String::new(),
             events: webhook.events.iter().map(|event| event.as_str().to_owned()).collect(),
             format: Some(webhook.format.as_str().to_owned()),
             rate_per_second: webhook.rate_per_second.map_or(String::new(), |rate| rate.to_string()),
@@ -107,7 +114,7 @@ pub async fn list(
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
         @if let Some(warning) = admin.webhooks_warning() { p .flash.bad role="alert" { "Redis: " (warning) } }
         @for unsupported in &all.unsupported {
-            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read by this version (" (unsupported.problem) "). Its deliveries wait." }
+            p .flash.bad role="alert" { "Webhook " (unsupported.id) " can't be read (" (unsupported.problem) "). Its deliveries wait." }
         }
         @if webhooks.is_empty() {
             p .empty { "No webhooks yet. Add one to get a request when a task completes, fails or needs attention." }
@@ -232,7 +239,10 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
                 }
             }
         }
-        @if is_new { (secret_field("Signing secret (recommended)", &entered.secret, "Each request carries an X-Optio-Signature that is made with the secret, so that your endpoint can verify that Optio sent it. The secret isn't shown again. Leave it empty for unsigned requests.")) }
+        @if is_new {
+            (signing_field(signing(&entered.signing)))
+            (secret_field("Signing secret (recommended)", if entered.secret.is_empty() { "Each request carries an X-Optio-Signature that is made with the secret, so that your endpoint can verify that Optio sent it. The secret isn't shown again. Leave it empty for unsigned requests, or for a key pair, which is generated." } else { "Enter the secret again: it isn't sent back in a page." }))
+        }
         div .field {
             label for="format" { "Format" }
             select #format name="format" {
@@ -254,13 +264,37 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
     }
 }
 
+/// Reads the choice of `signing_field`.
+pub fn signing(text: &str) -> Option<Signing> {
+    match text {
+        "hmac" => Some(Signing::Hmac),
+        "ed25519" => Some(Signing::Ed25519),
+        _ => None,
+    }
+}
+
+/// The field that chooses how requests are signed.
+pub fn signing_field(current: Option<Signing>) -> Markup {
+    let selected = if current == Some(Signing::Ed25519) { "ed25519" } else { "hmac" };
+    html! {
+        div .field {
+            label for="signing" { "Signature" }
+            select #signing name="signing" aria-describedby="signing-hint" {
+                (option("hmac", "Shared secret (HMAC-SHA256)", selected))
+                (option("ed25519", "Key pair (Ed25519)", selected))
+            }
+            p #signing-hint .hint { "With a shared secret, your endpoint needs the same secret. With a key pair, Optio keeps the private key and your endpoint needs only the public key; the signature is " code { "v1a" } " of Standard Webhooks." }
+        }
+    }
+}
+
 /// The field for a secret, with a button that generates one.
-pub fn secret_field(label: &str, value: &str, hint: &str) -> Markup {
+pub fn secret_field(label: &str, hint: &str) -> Markup {
     html! {
         div .field {
             label for="secret" { (label) }
             div .row {
-                input #secret name="secret" type="password" maxlength="512" autocomplete="off" value=(value) aria-describedby="secret-hint";
+                input #secret name="secret" type="password" maxlength="512" autocomplete="off" aria-describedby="secret-hint";
                 button .quiet type="button" data-generate="secret" { "Generate" }
             }
             p #secret-hint .hint { (hint) }

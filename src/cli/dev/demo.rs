@@ -22,8 +22,9 @@ use crate::dev::receiver::{Answer, Arrival, Receiver};
 use crate::event::{EventType, sample};
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
+use crate::signature::SigningSecret;
+use crate::store::connection;
 use crate::store::webhooks::WebhookStore;
-use crate::store::{Keys, connection};
 use crate::topics::Names;
 use crate::webhook::Webhook;
 use crate::worker::readiness::Readiness;
@@ -206,7 +207,7 @@ async fn listen(observations: mpsc::Sender<Observation>) -> anyhow::Result<Recei
 
 async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Result<()> {
     let (_, redis) = connection::open(&config.redis)?;
-    let store = WebhookStore::new(redis, Keys::new(&config.redis.prefix));
+    let store = WebhookStore::open(config, redis)?;
     let all = EventType::ALL.to_vec();
     let endpoints = [
         (STEADY, all.clone(), "answers 200"),
@@ -217,7 +218,7 @@ async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Res
         let url = Url::parse(&format!("http://{}{path}", receiver.address))?;
         say(&format!("  webhook    {url}  {description}"));
         let mut webhook = Webhook::new(url, events, now_ms());
-        webhook.secret = Some(SECRET.to_owned());
+        webhook.secret = Some(SigningSecret::stored(SECRET.into()));
         webhook.description = Some(description.to_owned());
         store.put(&webhook).await?;
     }

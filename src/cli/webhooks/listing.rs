@@ -24,7 +24,7 @@ pub(super) async fn list(store: &WebhookStore, output: &Output) -> Result<(), Fa
         say(&line(webhook));
     }
     for unsupported in &unsupported {
-        say(&format!("{}  can't be read by this version, events for it wait: {}", unsupported.id, unsupported.problem));
+        say(&format!("{}  can't be read, and events for it wait: {}", unsupported.id, unsupported.problem));
     }
     if shown.is_empty() && unsupported.is_empty() {
         say("no webhooks yet; `optio-webhooks webhooks add --help` says how to add one");

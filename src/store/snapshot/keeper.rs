@@ -17,6 +17,7 @@ use crate::store::connection::Connection;
 use crate::store::reading::{LastConfirmed, REMEDY, StoreSummary, Unconfirmed, Verdict, judge};
 use crate::store::webhooks::{Listing, WebhookStore};
 use crate::store::{Keys, is_away, refuses_writes};
+use crate::webhook::stored::Sealing;
 
 /// The interval between test writes while Redis accepts writes. While it refuses them, each round makes a test write.
 const TEST_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub struct Setup {
     /// A connection for the keeper alone, so that its commands do not queue behind others.
     pub connection: Connection,
     pub keys: Keys,
+    /// Opens the secrets of the webhooks.
+    pub sealing: Sealing,
     pub staleness_max: Duration,
     /// The value of `redis.timeout`.
     pub timeout: Duration,
@@ -48,13 +51,13 @@ pub struct Setup {
 // The names of the conditions. `docs/reference.md`, section "Conditions", lists them.
 const UNCONFIRMED: &str = "redis: the webhooks are not confirmed";
 const REFUSED: &str = "redis: writes are refused";
-const UNSUPPORTED: &str = "webhooks that can't be read by this version";
+const UNSUPPORTED: &str = "webhooks that can't be read";
 
 /// Starts a task that keeps the snapshot current until `stop` is cancelled.
 #[must_use]
 pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
     let snapshots = Snapshots::new(setup.staleness_max);
-    let store = WebhookStore::new(setup.connection.clone(), setup.keys.clone());
+    let store = WebhookStore::new(setup.connection.clone(), setup.keys.clone(), setup.sealing.clone());
     let keeper = Keeper {
         store,
         snapshots: snapshots.clone(),
@@ -63,6 +66,7 @@ pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
         last_unconfirmed: None,
         group_with_commits: None,
         last_test_write: None,
+        has_reported_plaintext: false,
         setup,
     };
     tokio::spawn(stop.run_until_cancelled_owned(keeper.run()));
@@ -83,6 +87,8 @@ struct Keeper {
     group_with_commits: Option<String>,
     /// The time of the last test write.
     last_test_write: Option<Instant>,
+    /// Whether secrets in plain text were reported. They are reported once.
+    has_reported_plaintext: bool,
 }
 
 /// The error of a confirmation.
@@ -190,6 +196,7 @@ impl Keeper {
         };
         tracing::debug!(version, webhooks = listing.webhooks.len(), "webhooks read");
         self.report_unsupported(&listing);
+        self.report_plaintext(&listing);
         self.known = Some(LastConfirmed { version, names: listing.names });
         let seen = Some((version, summary.found));
         self.confirmed_summary = Some(summary);
@@ -275,6 +282,16 @@ impl Keeper {
         match trouble {
             Some(reason) => self.setup.conditions.set(name, self.setup.severity, reason),
             None => self.setup.conditions.clear(name),
+        }
+    }
+
+    fn report_plaintext(&mut self, listing: &Listing) {
+        if listing.plaintext > 0 && !std::mem::replace(&mut self.has_reported_plaintext, true) {
+            tracing::warn!(
+                webhooks = listing.plaintext,
+                "secrets of webhooks are stored in Redis as plain text; set secrets.keys and run `optio-webhooks secrets \
+                 rotate` to seal them"
+            );
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::store::StoreError;
+use crate::webhook::stored::{Sealing, StoredWebhook};
 use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
 
@@ -17,16 +18,22 @@ pub struct Listing {
     pub foreign: Vec<String>,
     /// The names of all entries.
     pub names: HashSet<String>,
+    /// The number of webhooks with a secret in plain text.
+    pub plaintext: usize,
 }
 
-pub(super) fn readable(id: WebhookId, json: &[u8]) -> Result<Webhook, StoreError> {
-    serde_json::from_slice(json)
-        .map_err(|error| StoreError::Unreadable { id, problem: Unsupported::read(id, json, &error).problem })
+/// Parses a stored webhook. The name of the entry is its id, whatever the JSON says, because deliveries and changes use
+/// the name.
+pub(super) fn parsed(id: WebhookId, json: &[u8]) -> Result<StoredWebhook, StoreError> {
+    match serde_json::from_slice::<StoredWebhook>(json) {
+        Ok(webhook) => Ok(Webhook { id, ..webhook }),
+        Err(error) => Err(StoreError::Unreadable { id, problem: Unsupported::read(id, json, &error).problem }),
+    }
 }
 
 impl Listing {
     /// Reads the entries of the hash.
-    pub(super) fn read(entries: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+    pub(super) fn read(entries: Vec<(Vec<u8>, Vec<u8>)>, sealing: &Sealing) -> Self {
         let mut listing = Self::default();
         for (name, json) in entries {
             let name = String::from_utf8_lossy(&name).into_owned();
@@ -35,10 +42,20 @@ impl Listing {
                 listing.foreign.push(name);
                 continue;
             };
-            match serde_json::from_slice::<Webhook>(&json) {
-                // Deliveries and changes use the name of the entry, so it overrides the id in the JSON.
-                Ok(webhook) => listing.webhooks.push(Webhook { id, ..webhook }),
-                Err(error) => listing.unsupported.push(Unsupported::read(id, &json, &error)),
+            let stored = match serde_json::from_slice::<StoredWebhook>(&json) {
+                Ok(webhook) => Webhook { id, ..webhook },
+                Err(error) => {
+                    listing.unsupported.push(Unsupported::read(id, &json, &error));
+                    continue;
+                }
+            };
+            listing.plaintext += usize::from(stored.has_plaintext());
+            match sealing.open(stored) {
+                Ok(webhook) => listing.webhooks.push(webhook),
+                Err(unopened) => {
+                    let problem = format!("its secret can't be opened: {unopened}");
+                    listing.unsupported.push(Unsupported::read(id, &json, &problem));
+                }
             }
         }
         listing.webhooks.sort_by(|a, b| (&a.created_at, a.id).cmp(&(&b.created_at, b.id)));

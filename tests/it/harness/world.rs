@@ -7,9 +7,12 @@ use optio_webhooks::clock::now_ms;
 use optio_webhooks::config::{Config, variable};
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients, headers};
+use optio_webhooks::secret::keyring::Keyring;
+use optio_webhooks::signature::SigningSecret;
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::topics::Names;
+use optio_webhooks::webhook::stored::Sealing;
 use optio_webhooks::webhook::{Webhook, WebhookId};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -22,6 +25,19 @@ use uuid::Uuid;
 use super::eventually;
 use super::receiver::Receiver;
 use super::worker::Worker;
+
+/// The key that seals secrets in the tests.
+pub const SEALING_KEY: &str = "tests:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// Seals secrets as the workers of the tests do.
+pub fn sealing() -> Sealing {
+    Sealing::new(Keyring::parse(&SEALING_KEY.into()).unwrap(), false)
+}
+
+/// The `X-Optio-Signature` that `secret` makes.
+pub fn shared_signature(secret: &str, body: &[u8]) -> String {
+    SigningSecret::stored(secret.into()).optio(body).expect("it is a shared secret")
+}
 
 pub const SECRET: &str = "a secret of the tests";
 
@@ -70,6 +86,7 @@ impl World {
             ("kafka.properties.session_timeout_ms", "6000"),
             ("kafka.properties.fetch_wait_max_ms", "50"),
             ("admin.token", TOKEN),
+            ("secrets.keys", SEALING_KEY),
             // Longer than any timeout that a test sets, because a drain waits for whole attempts.
             ("worker.drain_timeout", "90s"),
             ("delivery.allow_http", "true"),
@@ -128,7 +145,7 @@ impl World {
     }
 
     pub fn store(&self) -> WebhookStore {
-        WebhookStore::new(self.redis.clone(), Keys::new(&self.settings["redis.prefix"]))
+        WebhookStore::new(self.redis.clone(), Keys::new(&self.settings["redis.prefix"]), sealing())
     }
 
     /// Stores a webhook with a secret, at `path` of the receiver, for `events`.
@@ -141,7 +158,7 @@ impl World {
     /// The same webhook as `webhook` makes, but not stored.
     pub fn unsaved(&self, path: &str, events: &[EventType]) -> Webhook {
         let mut webhook = Webhook::new(self.receiver.url(path).parse().unwrap(), events.to_vec(), now_ms());
-        webhook.secret = Some(SECRET.to_owned());
+        webhook.secret = Some(SigningSecret::parse(SECRET.into()).unwrap());
         webhook
     }
 
