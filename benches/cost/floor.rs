@@ -90,6 +90,6 @@ fn request(client: &reqwest::Client, url: &str, event: &Event) -> reqwest::Reque
         .header("x-optio-signature", KEY.optio(&event.body).expect("it is a shared secret"))
         .header("webhook-id", id.to_string())
         .header("webhook-timestamp", timestamp_s.to_string())
-        .header("webhook-signature", KEY.standard(id, timestamp_s, &event.body))
+        .header("webhook-signature", KEY.standard(id.0, timestamp_s, &event.body))
         .body(event.body.clone())
 }

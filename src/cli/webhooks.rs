@@ -1,12 +1,11 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
 mod listing;
+mod secret;
 
-use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use serde_json::json;
 use url::Url;
 
@@ -27,6 +26,7 @@ use crate::trial;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId};
 use listing::{list, show};
+use secret::{SecretArguments, warn_of_weak_secret};
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -85,7 +85,7 @@ pub struct Add {
     #[arg(long, required = true, value_delimiter = ',')]
     events: Vec<EventType>,
     #[command(flatten)]
-    secret: Secret,
+    secret: SecretArguments,
     /// How requests are signed. ed25519 generates a key pair; its public key is printed.
     #[arg(long)]
     signing: Option<Signing>,
@@ -114,7 +114,7 @@ pub struct Update {
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<EventType>>,
     #[command(flatten)]
-    secret: Secret,
+    secret: SecretArguments,
     /// How requests are signed. ed25519 generates a key pair; its public key is printed.
     #[arg(long)]
     signing: Option<Signing>,
@@ -135,30 +135,6 @@ pub struct Update {
     format: Option<PayloadFormat>,
     #[command(flatten)]
     output: Output,
-}
-
-#[derive(clap::Args)]
-struct Secret {
-    /// The secret that signs every request. Other users of this machine can see arguments: consider --secret-stdin.
-    #[arg(long, conflicts_with = "secret_stdin")]
-    secret: Option<String>,
-    /// Read the secret from the first line of standard input.
-    #[arg(long)]
-    secret_stdin: bool,
-}
-
-impl Secret {
-    fn read(self) -> anyhow::Result<Option<crate::secret::Secret>> {
-        if !self.secret_stdin {
-            return Ok(self.secret.map(crate::secret::Secret::from));
-        }
-        let mut text = zeroize::Zeroizing::new(String::new());
-        std::io::stdin()
-            .take(4_096)
-            .read_to_string(&mut text)
-            .context("the secret can't be read from standard input")?;
-        Ok(Some(text.lines().next().unwrap_or_default().into()))
-    }
 }
 
 impl Webhooks {
@@ -245,12 +221,6 @@ impl Update {
             warn_of_weak_secret(&webhook);
         }
         Ok(())
-    }
-}
-
-fn warn_of_weak_secret(webhook: &Webhook) {
-    if let Some(warning) = webhook.secret_warning() {
-        eprintln!("optio-webhooks: warning: {warning}");
     }
 }
 

@@ -84,7 +84,7 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
             if !standard.is_empty() {
                 standard.push(' ');
             }
-            standard.push_str(&secret.standard(delivery.id, timestamp_s, &delivery.body));
+            standard.push_str(&secret.standard(delivery.id.0, timestamp_s, &delivery.body));
         }
         // The header has room for one signature: that of the newest shared secret.
         if let Some(signature) = webhook.secrets(now_ms).find_map(|secret| secret.optio(&delivery.body)) {

@@ -7,10 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use hmac::Mac as _;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::keyed;
-use crate::delivery::DeliveryId;
 use crate::secret::Secret;
 
 /// The longest secret, in bytes.
@@ -185,10 +185,10 @@ impl SigningSecret {
         Some(header)
     }
 
-    /// Returns a signature for `webhook-signature` over `id.timestamp.body`: `v1` is the HMAC-SHA256, and `v1a` the
+    /// Returns a signature for `webhook-signature` over `id.timestamp.body`, where `id` is `webhook-id`: `v1` is the HMAC-SHA256, and `v1a` the
     /// ed25519 signature (Standard Webhooks, "Signature scheme").
     #[must_use]
-    pub fn standard(&self, id: DeliveryId, timestamp_s: i64, body: &[u8]) -> String {
+    pub fn standard(&self, id: Uuid, timestamp_s: i64, body: &[u8]) -> String {
         let head = format!("{id}.{timestamp_s}.");
         match &self.key {
             Key::Shared(key) => {
@@ -235,7 +235,6 @@ fn private_key(encoded: &str) -> Option<SigningKey> {
 mod tests {
     use super::super::verify_optio;
     use super::*;
-    use uuid::Uuid;
 
     fn secret(text: &str) -> SigningSecret {
         SigningSecret::parse(text.into()).unwrap()
@@ -254,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_standard_signature_is_the_one_that_python_computes() {
-        let id = DeliveryId(Uuid::from_u128(1));
+        let id = Uuid::from_u128(1);
         let signed = |text| secret(text).standard(id, 1_614_265_330, br#"{"a":1}"#);
         assert_eq!(signed("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), "v1,1mRqZK/rgj9clC3P5iI7CPpJmHnJEEywuotsRiyspfI=");
         assert_eq!(signed("plain"), "v1,J1aZGAMsZmapS1BxiSEUJacvczPsvjjFrf85ZbieH1M=");
@@ -271,7 +270,7 @@ mod tests {
             assert_eq!(key.public_key().unwrap(), format!("whpk_{}", STANDARD.encode(&public)));
             assert_eq!((key.signing(), key.optio(b"a")), (Signing::Ed25519, None));
         }
-        let id = DeliveryId(Uuid::from_u128(1));
+        let id = Uuid::from_u128(1);
         assert_eq!(short.standard(id, 1, b"a"), long.standard(id, 1, b"a"));
         assert!(short.standard(id, 1, b"a").starts_with("v1a,"));
     }
@@ -297,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_stored_secret_in_a_broken_form_signs_as_before_and_is_called_weak() {
-        let id = DeliveryId(Uuid::from_u128(1));
+        let id = Uuid::from_u128(1);
         let stored = |text: &str| SigningSecret::stored(text.into());
         let by_bytes = |key: &[u8]| {
             let mac = keyed(key).chain_update(format!("{id}.1.")).chain_update(b"a").finalize().into_bytes();

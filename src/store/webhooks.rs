@@ -2,20 +2,17 @@
 //! change.
 
 mod listing;
+mod redelivered;
 mod resealing;
 mod scripts;
-
-use std::collections::HashMap;
-use std::time::Duration;
 
 use redis::{AsyncCommands as _, RedisResult, Script, Value};
 
 use super::connection::Connection;
 use super::reading::{StoreSummary, Version};
-use super::{Keys, StoreError, is_away, replaced};
+use super::{Keys, StoreError, is_away};
 use crate::clock::rfc3339;
 use crate::config::{BadConfig, Config};
-use crate::delivery::DeliveryId;
 use crate::webhook::stored::{Sealing, StoredWebhook};
 use crate::webhook::{Webhook, WebhookId};
 pub use listing::Listing;
@@ -170,27 +167,6 @@ impl WebhookStore {
     fn opened(&self, stored: StoredWebhook) -> Result<Webhook, StoreError> {
         let id = stored.id;
         self.sealing.open(stored).map_err(|reason| StoreError::Unopened { id, reason })
-    }
-
-    /// Records a redelivery requested at `at_ms` (Unix milliseconds), and announces it. Workers drop earlier records of
-    /// the delivery when they come up.
-    ///
-    /// # Errors
-    /// Errors of Redis. The redelivery may still have been recorded.
-    pub async fn replace(&self, delivery: DeliveryId, at_ms: i64, age_max: Duration) -> RedisResult<()> {
-        let mut pipe = redis::pipe();
-        replaced::append(&mut pipe, &self.keys, delivery, at_ms, age_max);
-        pipe.query_async::<()>(&mut self.connection.clone()).await?;
-        self.script(&scripts::ANNOUNCE).invoke_async(&mut self.connection.clone()).await
-    }
-
-    /// The time of the last redelivery of each delivery, in Unix milliseconds. Earlier records of the delivery are
-    /// replaced.
-    ///
-    /// # Errors
-    /// Errors of Redis.
-    pub async fn replaced(&self) -> RedisResult<HashMap<DeliveryId, i64>> {
-        replaced::load(&mut self.connection.clone(), &self.keys).await
     }
 
     /// Declares the stored webhooks complete, and returns their number. The new version is higher than `seen`, so that

@@ -41,9 +41,11 @@ async fn the_api_creates_reads_updates_and_deletes_webhooks_in_optios_shapes() {
             "events",
             "format",
             "id",
+            "publicKey",
             "ratePerSecond",
             "secret",
             "secretOverlapUntil",
+            "signing",
             "updatedAt",
             "url"
         ]

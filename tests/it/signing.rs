@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use optio_webhooks::delivery::DeliveryId;
-use optio_webhooks::signature::SigningSecret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use optio_webhooks::signature::{Signing, SigningSecret};
 use uuid::Uuid;
 
 const BODIES: [&str; 3] = ["", r#"{"event":"task.completed"}"#, "ünïcödé ✓\n\0"];
@@ -73,9 +74,47 @@ secret, signed = sys.argv[1], sys.argv[2].encode() + sys.stdin.buffer.read()
 key = base64.b64decode(secret[6:]) if secret.startswith('whsec_') else secret.encode()
 print('v1,' + base64.b64encode(hmac.new(key, signed, 'sha256').digest()).decode())
 ";
-    let id = DeliveryId(Uuid::from_u128(0x1234));
+    let id = Uuid::from_u128(0x1234);
     for (body, secret) in BODIES.iter().zip(SECRETS) {
         let theirs = run("python3", &["-c", PYTHON, secret, &format!("{id}.1700000000.")], body.as_bytes());
         assert_eq!(SigningSecret::stored(secret.into()).standard(id, 1_700_000_000, body.as_bytes()), theirs);
+    }
+}
+
+/// OpenSSL verifies the `v1a` signature with nothing but the public key that the API shows.
+#[test]
+fn openssl_verifies_an_ed25519_signature_with_the_public_key() {
+    let secret = SigningSecret::generate(Signing::Ed25519);
+    let id = Uuid::from_u128(0x1234);
+    let shown = secret.public_key().unwrap();
+    let public = STANDARD.decode(shown.strip_prefix("whpk_").unwrap()).unwrap();
+    // A public key of RFC 8410 is these bytes and the key.
+    let der = [&hex::decode("302a300506032b6570032100").unwrap()[..], &public].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("key"), der).unwrap();
+    for body in BODIES {
+        let signature = secret.standard(id, 1_700_000_000, body.as_bytes());
+        std::fs::write(path("signature"), STANDARD.decode(signature.strip_prefix("v1a,").unwrap()).unwrap()).unwrap();
+        std::fs::write(path("signed"), format!("{id}.1700000000.{body}")).unwrap();
+        let verdict = run(
+            "openssl",
+            &[
+                "pkeyutl",
+                "-verify",
+                "-pubin",
+                "-keyform",
+                "DER",
+                "-inkey",
+                &path("key"),
+                "-rawin",
+                "-in",
+                &path("signed"),
+                "-sigfile",
+                &path("signature"),
+            ],
+            b"",
+        );
+        assert_eq!(verdict, "Signature Verified Successfully");
     }
 }

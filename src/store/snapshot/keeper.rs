@@ -1,6 +1,8 @@
 //! The keeper of the snapshot: reads the webhooks regularly, judges each reading, and tests whether Redis accepts
 //! writes.
 
+mod reports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +28,6 @@ const TEST_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const REREAD_INTERVAL: Duration = Duration::from_secs(1);
 /// The time until the key of the test write expires, in milliseconds.
 const TEST_WRITE_TTL_MS: u64 = 60_000;
-/// The largest number of entries that the condition on unsupported webhooks lists.
-const REPORTED_MAX: usize = 5;
 
 /// The parts that a keeper needs.
 #[allow(missing_docs, reason = "the types explain the fields")]
@@ -51,7 +51,6 @@ pub struct Setup {
 // The names of the conditions. `docs/reference.md`, section "Conditions", lists them.
 const UNCONFIRMED: &str = "redis: the webhooks are not confirmed";
 const REFUSED: &str = "redis: writes are refused";
-const UNSUPPORTED: &str = "webhooks that can't be read";
 
 /// Starts a task that keeps the snapshot current until `stop` is cancelled.
 #[must_use]
@@ -283,35 +282,5 @@ impl Keeper {
             Some(reason) => self.setup.conditions.set(name, self.setup.severity, reason),
             None => self.setup.conditions.clear(name),
         }
-    }
-
-    fn report_plaintext(&mut self, listing: &Listing) {
-        if listing.plaintext > 0 && !std::mem::replace(&mut self.has_reported_plaintext, true) {
-            tracing::warn!(
-                webhooks = listing.plaintext,
-                "secrets of webhooks are stored in Redis as plain text; set secrets.keys and run `optio-webhooks secrets \
-                 rotate` to seal them"
-            );
-        }
-    }
-
-    fn report_unsupported(&self, listing: &Listing) {
-        let unsupported =
-            listing.unsupported.iter().map(|unsupported| format!("{} ({})", unsupported.id, unsupported.problem));
-        let foreign = listing.foreign.iter().map(|name| format!("{name:?} (not the id of a webhook)"));
-        let names: Vec<String> = unsupported.chain(foreign).collect();
-        if names.is_empty() {
-            return self.setup.conditions.clear(UNSUPPORTED);
-        }
-        let more = match names.len().saturating_sub(REPORTED_MAX) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let names = names[..names.len().min(REPORTED_MAX)].join(", ");
-        self.setup.conditions.set(
-            UNSUPPORTED,
-            Severity::Warning,
-            format!("their deliveries wait, and those of other webhooks go on: {names}{more}"),
-        );
     }
 }

@@ -39,7 +39,7 @@ pub fn shared_signature(secret: &str, body: &[u8]) -> String {
     SigningSecret::stored(secret.into()).optio(body).expect("it is a shared secret")
 }
 
-pub const SECRET: &str = "a secret of the tests";
+pub const SECRET: &str = "a long secret of the tests";
 
 /// The admin token of every worker in the tests.
 pub const TOKEN: &str = "a token of the tests";
