@@ -20,6 +20,7 @@ mod remembering;
 mod replaying;
 mod requesting;
 mod retrying;
+mod scripts;
 mod signing;
 mod snippets;
 mod waiting;
