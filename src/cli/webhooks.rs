@@ -2,15 +2,14 @@
 
 mod listing;
 
-use std::io::Read as _;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use serde_json::json;
 use url::Url;
 
-use super::{Failure, say, say_json};
+use super::output::warn;
+use super::{Failure, say, say_json, secret_input};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::event::EventType;
@@ -148,16 +147,11 @@ struct Secret {
 }
 
 impl Secret {
-    fn read(self) -> anyhow::Result<Option<crate::secret::Secret>> {
-        if !self.secret_stdin {
-            return Ok(self.secret.map(crate::secret::Secret::from));
+    fn read(self) -> Result<Option<crate::secret::Secret>, Failure> {
+        if self.secret_stdin {
+            return secret_input::from_stdin().map(Some);
         }
-        let mut text = zeroize::Zeroizing::new(String::new());
-        std::io::stdin()
-            .take(4_096)
-            .read_to_string(&mut text)
-            .context("the secret can't be read from standard input")?;
-        Ok(Some(text.lines().next().unwrap_or_default().into()))
+        Ok(self.secret.map(crate::secret::Secret::from))
     }
 }
 
@@ -208,7 +202,7 @@ impl Add {
         show(&webhook, &self.output)?;
         warn_of_weak_secret(&webhook);
         if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
-            eprintln!("optio-webhooks: warning: {warning}");
+            warn(&warning);
         }
         Ok(())
     }
@@ -250,7 +244,7 @@ impl Update {
 
 fn warn_of_weak_secret(webhook: &Webhook) {
     if let Some(warning) = webhook.secret_warning() {
-        eprintln!("optio-webhooks: warning: {warning}");
+        warn(&warning);
     }
 }
 

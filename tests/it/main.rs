@@ -23,4 +23,5 @@ mod retrying;
 mod scripts;
 mod signing;
 mod snippets;
+mod terminal;
 mod waiting;
