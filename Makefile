@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check test openapi bench
+.PHONY: help demo build check pin test openapi bench
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -17,11 +17,16 @@ build:  ## build target/debug/optio-webhooks
 	@$(services)/install-missing build
 	cargo build --locked
 
-check:  ## check formatting, lints and documentation
-	@$(services)/install-missing build
+check:  ## check formatting, lints, documentation, and the crates that are used
+	@$(services)/install-missing check
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	@$(services)/pin-images --check
+	@$(services)/supply-chain
+
+pin:  ## pin the images to what their tags name now: needs a Docker engine with buildx
+	@$(services)/pin-images
 
 test:  ## run all tests against a real Kafka and a real Redis
 	@$(services)/install-missing test

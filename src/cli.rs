@@ -3,8 +3,11 @@
 mod dev;
 mod emit;
 mod listen;
+mod logging;
+mod output;
 mod replay;
 mod run;
+mod secret_input;
 mod secrets;
 mod settings;
 mod topics;
@@ -13,11 +16,14 @@ mod webhooks;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 use crate::config::{BadConfig, Config};
 use crate::kafka::admin::TopicsProblem;
+use crate::printable::escaped;
 use crate::store::StoreError;
+use logging::LogFormat;
+use output::{complain, say, say_json};
 
 const AFTER_HELP: &str = "\
 Configuration: built-in defaults (`config show`), then --config FILE, then environment variables
@@ -40,12 +46,6 @@ struct Arguments {
     log_format: LogFormat,
     #[command(subcommand)]
     verb: Verb,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Subcommand)]
@@ -128,18 +128,21 @@ impl Failure {
 /// Runs the verb of the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(error),
+    };
     let default = match arguments.verb {
         Verb::Run(_) => "info",
         // The verb prints what happens itself, and at the end the in-process broker goes away before its clients.
         Verb::Dev(_) => "error,librdkafka=off,rdkafka=off",
         _ => "warn",
     };
-    start_logging(arguments.log_format, default);
+    logging::start(arguments.log_format, default);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("optio-webhooks: the runtime can't be started: {error}");
+            complain(&format!("the runtime can't be started: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -149,10 +152,25 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("optio-webhooks: {failure}");
+            complain(&failure.to_string());
             failure.exit_code()
         }
     }
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn explain(error: clap::Error) -> ExitCode {
+    if error.exit_code() == 0 {
+        // The help has no text from outside. If nobody reads it, that is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    // clap quotes arguments as they are, with their line breaks. Escaped arguments are wrong for the same reason, so
+    // they give the same explanation without any.
+    let arguments = std::env::args_os().map(|argument| escaped(&argument.to_string_lossy()).into_owned());
+    let error = Arguments::try_parse_from(arguments).err().unwrap_or(error);
+    output::usage(&error.render().to_string());
+    ExitCode::from(2)
 }
 
 async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
@@ -173,34 +191,4 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Replay(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
     }
-}
-
-fn start_logging(format: LogFormat, default: &str) {
-    use std::io::IsTerminal as _;
-
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logging.init(),
-        LogFormat::Json => logging.json().init(),
-    }
-}
-
-/// Prints a line to standard output. If the reader has gone away (`| head`), the program ends without an error.
-fn say(line: &str) {
-    use std::io::Write as _;
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
-    }
-}
-
-/// Prints indented JSON to standard output.
-fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    say(&serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?);
-    Ok(())
 }

@@ -20,6 +20,7 @@ mod offsets;
 mod payload;
 mod pipeline;
 pub mod position;
+mod printable;
 pub mod record;
 mod redelivery;
 pub mod replay;

@@ -16,6 +16,7 @@ use crate::clock::rfc3339;
 use crate::clock::{millis, now_ms};
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
+use crate::printable::is_control;
 use crate::secret::MASK;
 use crate::signature::{Signing, SigningSecret};
 
@@ -204,6 +205,11 @@ impl Webhook {
         if self.description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_MAX) {
             return bad("description", format!("is longer than {DESCRIPTION_MAX} characters"));
         }
+        if self.description.as_ref().is_some_and(|text| text.contains(is_control)) {
+            let allowed =
+                "has a control character, such as a line break; only characters that can be shown are allowed";
+            return bad("description", allowed.to_owned());
+        }
         Ok(())
     }
 
@@ -254,6 +260,18 @@ mod tests {
         assert_eq!(signing(&webhook, 61_000), ["new"]);
         webhook.rotate(signing_secret("newer"), Duration::ZERO, 2_000);
         assert_eq!(signing(&webhook, 2_000), ["newer"]);
+    }
+
+    #[test]
+    fn a_description_with_control_characters_is_refused() {
+        let policy = crate::http::client::policy(&crate::config::Config::built_in().delivery);
+        let mut webhook = webhook(None);
+        for (description, is_allowed) in
+            [("Büro – 漢字", true), ("a\nb", false), ("\u{1b}[2J", false), ("\u{202e}", false)]
+        {
+            webhook.description = Some(description.to_owned());
+            assert_eq!(webhook.check(&policy).is_ok(), is_allowed, "{description:?}");
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
+use super::Failure;
+use super::output::say_lines;
 use super::run::Signals;
-use super::{Failure, say};
 use crate::config::Config;
 use crate::dev::receiver::Receiver;
 use crate::dev::redis_server::RedisServer;
@@ -70,7 +71,7 @@ impl Dev {
             () = signals.next() => { demo.end().await; return Ok(()) }
         };
         if !self.once && outcome.is_ok() {
-            say(&next_steps(&config, &demo.receiver, demo.page));
+            say_lines(&next_steps(&config, &demo.receiver, demo.page));
             demo.watch(&mut signals).await;
         }
         demo.end().await;
@@ -97,7 +98,7 @@ It stays up until Ctrl-C. In another terminal:
   export OPTIO_WEBHOOKS__DELIVERY__ALLOW_HTTP=true OPTIO_WEBHOOKS__DELIVERY__ALLOW_NETWORKS='[\"127.0.0.0/8\"]'
   optio-webhooks webhooks list
   optio-webhooks emit --event task.completed
-  optio-webhooks listen --secret s3cret
+  OPTIO_WEBHOOKS_LISTEN_SECRET={SECRET} optio-webhooks listen
 
 The receiver is http://{}/, and its secret is {SECRET}. The settings page is http://{page}/, and its token is {TOKEN}.
 ",

@@ -9,6 +9,7 @@ use rdkafka::util::Timeout;
 use serde_json::{Deserializer, Value};
 use uuid::Uuid;
 
+use super::output::note;
 use super::{Failure, say};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -122,7 +123,7 @@ impl Emit {
             match decoded {
                 Err(error) if !self.unchecked => return Err(unreadable(error.to_string())),
                 Ok(Decoded::Nothing(_)) => {
-                    eprintln!("transition {number}: its state is no event, so no webhook gets it")
+                    note(&format!("transition {number}: its state is no event, so no webhook gets it"));
                 }
                 _ => {}
             }

@@ -4,7 +4,7 @@ mod progress;
 mod summary;
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::IsTerminal as _;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::output::{ask, note};
 use super::run::Signals;
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
@@ -182,7 +183,7 @@ impl Replay {
         });
         let stopping = async {
             signals.next().await;
-            eprintln!("stopping after the current batch; a second signal stops at once");
+            note("stopping after the current batch; a second signal stops at once");
             stop.cancel();
             signals.next().await;
         };
@@ -227,7 +228,7 @@ async fn acquire(lease: &Lease) -> Result<(), Failure> {
         match lease.ask().await? {
             LeaseAnswer::Ours => return Ok(()),
             LeaseAnswer::Theirs(who) if !is_announced => {
-                eprintln!("another replay is running ({who}); waiting for it to end");
+                note(&format!("another replay is running ({who}); waiting for it to end"));
                 is_announced = true;
             }
             LeaseAnswer::Theirs(_) => {}
@@ -244,10 +245,8 @@ fn confirm() -> Result<(), Failure> {
                 .to_owned(),
         ));
     }
-    eprint!("Replay every dead letter of every webhook? [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context("the answer can't be read")?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
+    let answer = ask("Replay every dead letter of every webhook? [y/N]").context("the answer can't be read")?;
+    if matches!(answer.as_str(), "y" | "Y" | "yes") {
         return Ok(());
     }
     Err(anyhow::anyhow!("nothing was replayed").into())

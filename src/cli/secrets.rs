@@ -1,9 +1,6 @@
 //! `secrets generate-key|rotate`: the keys that seal the webhooks' secrets in Redis.
 
-use std::io::IsTerminal as _;
-
-use indicatif::ProgressBar;
-
+use super::output::{Bar, complain, note};
 use super::{Failure, say};
 use crate::config::Config;
 use crate::secret::keyring::generate_key;
@@ -11,7 +8,7 @@ use crate::store::connection;
 use crate::store::webhooks::{Resealed, WebhookStore};
 
 /// Where standard error is not a terminal, a line is printed after this many webhooks.
-const LINE_EVERY: usize = 1_000;
+const LINE_EVERY: u64 = 1_000;
 
 /// `optio-webhooks secrets`
 #[derive(clap::Subcommand)]
@@ -53,7 +50,8 @@ impl Secrets {
         let (_, redis) = connection::open(&config.redis)?;
         let store = WebhookStore::open(config, redis)?;
         let ids = store.ids().await?;
-        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(ids.len() as u64));
+        let total = ids.len() as u64;
+        let bar = Bar::new(total, "[{wide_bar}] {pos}/{len} webhooks, {eta} left");
         let (mut sealed, mut current, mut failed) = (0, 0, 0_usize);
         for (index, webhook) in ids.iter().enumerate() {
             match store.reseal(*webhook).await {
@@ -62,18 +60,16 @@ impl Secrets {
                 Err(error @ crate::store::StoreError::Redis(_)) => return Err(error.into()),
                 Err(error) => {
                     failed += 1;
-                    eprintln!("optio-webhooks: {error}");
+                    complain(&error.to_string());
                 }
             }
-            match &bar {
-                Some(bar) => bar.inc(1),
-                None if (index + 1) % LINE_EVERY == 0 => eprintln!("{} of {} webhooks", index + 1, ids.len()),
-                None => {}
+            let done = index as u64 + 1;
+            bar.show(done, total, "");
+            if !bar.is_shown() && done.is_multiple_of(LINE_EVERY) {
+                note(&format!("{done} of {total} webhooks"));
             }
         }
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+        bar.end();
         say(&format!(
             "sealed with key {id:?}: {sealed} webhooks; {current} needed nothing; {failed} could not be sealed"
         ));

@@ -1,5 +1,6 @@
 //! `config show|check`: shows or checks the configuration in force.
 
+use super::output::say_lines;
 use super::{Failure, say};
 use crate::config::{BadConfig, Config, DEFAULT};
 
@@ -23,9 +24,11 @@ impl Settings {
     /// Shows or checks the configuration that `load` returns.
     pub fn run(self, load: impl FnOnce() -> Result<Config, BadConfig>) -> Result<(), Failure> {
         match self {
-            Self::Show { default: true, .. } => say(DEFAULT.trim_end()),
+            Self::Show { default: true, .. } => say_lines(DEFAULT.trim_end()),
             Self::Show { json: true, .. } => super::say_json(&load()?)?,
-            Self::Show { .. } => say(toml::to_string(&load()?).map_err(anyhow::Error::new)?.trim_end()),
+            Self::Show { .. } => {
+                say_lines(toml::to_string(&load()?).map_err(anyhow::Error::new)?.trim_end());
+            }
             Self::Check => load().map(|_| say("ok"))?,
         }
         Ok(())

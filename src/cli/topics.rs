@@ -1,5 +1,6 @@
 //! `topics check|create`: compares the existing topics with the required ones, and creates those that are missing.
 
+use super::output::note;
 use super::{Failure, say};
 use crate::config::{BadConfig, Config};
 use crate::kafka::admin;
@@ -44,10 +45,10 @@ impl Topics {
                 }
                 for found in &found {
                     if let Some(why) = &found.unchecked {
-                        eprintln!(
+                        note(&format!(
                             "topic {}: {why}; retention, cleanup policy and record size are not checked",
                             found.topic
-                        );
+                        ));
                     }
                 }
                 let problems: Vec<String> =

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::json;
 use url::Url;
 
+use super::output::warn;
 use super::{Failure, say, say_json};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -184,7 +185,7 @@ impl Add {
         show(&webhook, &self.output)?;
         warn_of_weak_secret(&webhook);
         if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
-            eprintln!("optio-webhooks: warning: {warning}");
+            warn(&warning);
         }
         Ok(())
     }

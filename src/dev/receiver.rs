@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::secret::Secret;
 use crate::signature;
 
 /// The largest body that is accepted, in bytes.
@@ -72,7 +73,7 @@ pub struct Receiver {
 }
 
 struct Shared {
-    secret: Option<String>,
+    secret: Option<Secret>,
     answer: Box<dyn Fn(&Arrival) -> Answer + Send + Sync>,
     arrivals: mpsc::Sender<Arrival>,
 }
@@ -84,7 +85,7 @@ impl Receiver {
     /// `address` can't be listened on.
     pub async fn start(
         address: SocketAddr,
-        secret: Option<String>,
+        secret: Option<Secret>,
         answer: impl Fn(&Arrival) -> Answer + Send + Sync + 'static,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Arrival>)> {
         let listener = TcpListener::bind(address).await.with_context(|| format!("{address} can't be listened on"))?;
@@ -108,7 +109,7 @@ async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> impl In
         event: header("x-optio-event"),
         delivery: header("x-optio-delivery"),
         attempt: header("x-optio-attempt").parse().unwrap_or(0),
-        verified: shared.secret.as_ref().map(|secret| signature::verify_optio(secret, &body, &signature)),
+        verified: shared.secret.as_ref().map(|secret| signature::verify_optio(secret.expose(), &body, &signature)),
         status: 0,
         body,
     };

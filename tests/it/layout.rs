@@ -22,6 +22,7 @@ const LAYERS: [&[&str]; 4] = [
         "offsets",
         "payload",
         "position",
+        "printable",
         "report",
         "retry_after",
         "schedule",
@@ -127,6 +128,28 @@ fn no_modules_import_each_other_in_a_circle() {
     }
     for module in modules {
         assert!(!reaches(&edges, module, module), "{module} is part of a circle: {edges:?}");
+    }
+}
+
+/// What prints, or shows something on a terminal, and the only files that may name it.
+const PRINTING: [(&str, &[&str]); 8] = [
+    ("print!(", &[]),
+    ("println!(", &[]),
+    ("dbg!(", &[]),
+    ("stdout()", &["cli/output.rs"]),
+    ("stderr()", &["cli/output.rs"]),
+    ("io::stderr", &["cli/output.rs", "cli/logging.rs"]),
+    ("ProgressBar", &["cli/output.rs"]),
+    ("tracing_subscriber", &["cli/logging.rs"]),
+];
+
+#[test]
+fn text_is_printed_only_where_it_is_escaped() {
+    for source in sources() {
+        for (printing, allowed) in PRINTING {
+            let is_allowed = allowed.iter().any(|file| source.path.ends_with(file));
+            assert!(is_allowed || !source.code.contains(printing), "{}: {printing}", source.path.display());
+        }
     }
 }
 

@@ -21,6 +21,8 @@ mod replaying;
 mod requesting;
 mod retrying;
 mod sealing;
+mod scripts;
 mod signing;
 mod snippets;
+mod terminal;
 mod waiting;

@@ -59,10 +59,12 @@ impl Demo {
     pub async fn start(config: &Arc<Config>) -> anyhow::Result<Self> {
         let readiness = Arc::new(Readiness::new(true));
         let page = admin::serve(config, readiness.clone(), true).await?.address;
-        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})\n", config.admin.token));
+        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})", config.admin.token.expose()));
+        say("");
         say(
-            "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",
+            "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine",
         );
+        say("");
         let (sender, observations) = mpsc::channel(1_000);
         let receiver = listen(sender.clone()).await?;
         subscribe_webhooks(config, &receiver).await?;
@@ -196,7 +198,7 @@ async fn listen(observations: mpsc::Sender<Observation>) -> anyhow::Result<Recei
         DEAD => Answer::status(500),
         _ => Answer::status(200),
     };
-    let (receiver, mut arrivals) = Receiver::start(([127, 0, 0, 1], 0).into(), Some(SECRET.to_owned()), answer).await?;
+    let (receiver, mut arrivals) = Receiver::start(([127, 0, 0, 1], 0).into(), Some(SECRET.into()), answer).await?;
     tokio::spawn(async move {
         while let Some(arrival) = arrivals.recv().await {
             let _ = observations.send(Observation::Arrived(arrival)).await;

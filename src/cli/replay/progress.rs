@@ -1,10 +1,8 @@
 //! The progress of a replay: a bar on a terminal, elsewhere a line every few seconds.
 
-use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use crate::cli::output::{Bar, note};
 use crate::replay;
 
 /// The time between two lines where standard error is not a terminal.
@@ -12,7 +10,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows the progress of a replay on standard error.
 pub struct Progress {
-    bar: Option<ProgressBar>,
+    bar: Bar,
     verb: &'static str,
     began: Instant,
     last_line_at: Instant,
@@ -22,10 +20,7 @@ pub struct Progress {
 impl Progress {
     /// The progress of a replay, or of one that only counts.
     pub fn new(dry_run: bool) -> Self {
-        let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} records, {eta} left")
-            .expect("the template is valid: a test builds it")
-            .progress_chars("=> ");
-        let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(0).with_style(style));
+        let bar = Bar::new(0, "{msg} [{wide_bar}] {pos}/{len} records, {eta} left");
         let now = Instant::now();
         let verb = if dry_run { "found" } else { "replayed" };
         Self { bar, verb, began: now, last_line_at: now, reading_marks: true }
@@ -36,26 +31,20 @@ impl Progress {
         if self.reading_marks && !now.reading_marks {
             self.reading_marks = false;
             self.began = Instant::now();
-            if let Some(bar) = &self.bar {
-                bar.reset();
-            }
+            self.bar.reset();
         }
-        if let Some(bar) = &self.bar {
-            bar.set_length(now.total);
-            bar.set_position(now.read);
-            bar.set_message(self.message(now));
+        if self.bar.is_shown() {
+            self.bar.show(now.read, now.total, &self.message(now));
         } else if self.last_line_at.elapsed() >= LINE_EVERY {
             self.last_line_at = Instant::now();
             let left = self.seconds_left(now).map_or(String::new(), |left| format!(", {left} s left"));
-            eprintln!("{}; {} of {} records looked at{left}", self.message(now), now.read, now.total);
+            note(&format!("{}; {} of {} records looked at{left}", self.message(now), now.read, now.total));
         }
     }
 
     /// Removes the bar.
     pub fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.end();
     }
 
     fn message(&self, now: replay::Progress) -> String {

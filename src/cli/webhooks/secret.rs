@@ -1,10 +1,7 @@
 //! The arguments that give a secret.
 
-use std::io::Read as _;
-
-use anyhow::Context as _;
-use zeroize::Zeroizing;
-
+use crate::cli::output::warn;
+use crate::cli::{Failure, secret_input};
 use crate::secret::Secret;
 use crate::webhook::Webhook;
 
@@ -21,22 +18,17 @@ pub(super) struct SecretArguments {
 
 impl SecretArguments {
     /// Reads the secret, if one is given.
-    pub(super) fn read(self) -> anyhow::Result<Option<Secret>> {
-        if !self.secret_stdin {
-            return Ok(self.secret.map(Secret::from));
+    pub(super) fn read(self) -> Result<Option<Secret>, Failure> {
+        if self.secret_stdin {
+            return secret_input::from_stdin().map(Some);
         }
-        let mut text = Zeroizing::new(String::new());
-        std::io::stdin()
-            .take(4_096)
-            .read_to_string(&mut text)
-            .context("the secret can't be read from standard input")?;
-        Ok(Some(text.lines().next().unwrap_or_default().into()))
+        Ok(self.secret.map(Secret::from))
     }
 }
 
 /// Warns on standard error if the secret of a webhook is weak.
 pub(super) fn warn_of_weak_secret(webhook: &Webhook) {
     if let Some(warning) = webhook.secret_warning() {
-        eprintln!("optio-webhooks: warning: {warning}");
+        warn(&warning);
     }
 }
