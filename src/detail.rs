@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::printable::printable;
+use crate::printable::escaped;
 
 /// The longest detail, in characters.
 pub const DETAIL_MAX: usize = 300;
@@ -49,7 +49,7 @@ impl Detail {
     pub fn value(mut self, value: &str) -> Self {
         // Escapes only lengthen a text, so the characters beyond the bound needn't be read.
         let begin = value.char_indices().nth(SHOWN_MAX + 1).map_or(value, |(at, _)| &value[..at]);
-        self.add(&cut(&printable(begin), SHOWN_MAX));
+        self.add(&cut(&escaped(begin), SHOWN_MAX));
         self
     }
 
@@ -81,7 +81,8 @@ impl fmt::Display for Detail {
 }
 
 /// Cuts a text to `max` characters. The last one is `…` if something is missing.
-fn cut(text: &str, max: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, max: usize) -> String {
     match text.char_indices().nth(max - 1) {
         Some((at, last)) if at + last.len_utf8() < text.len() => format!("{}…", &text[..at]),
         _ => text.to_owned(),
@@ -117,7 +118,7 @@ mod tests {
                     _ => Detail::new("cut; ").detail(&detail),
                 };
                 prop_assert!(detail.as_str().chars().count() <= DETAIL_MAX);
-                prop_assert!(!detail.as_str().contains(crate::printable::is_unprintable));
+                prop_assert!(!detail.as_str().contains(crate::printable::is_control));
             }
         }
     }

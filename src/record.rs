@@ -260,7 +260,10 @@ pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::FirstRead;
     use crate::delivery::tests::sample;
+    use crate::event::{self, Decoded, EVENT_ID_MAX, Limits, TASK_ID_MAX};
+    use crate::position::TimestampMs;
 
     #[test]
     fn a_delivery_is_unchanged_after_it_is_written_and_read() {
@@ -284,6 +287,32 @@ mod tests {
         assert!(read(&asked).by_hand);
         assert!(!read(&Delivery { attempts: 1, ..asked }).by_hand);
         assert!(!read(&sample()).by_hand);
+    }
+
+    #[test]
+    fn an_event_of_the_largest_ids_has_headers_that_can_be_read_again() {
+        let value = |id: usize, task: usize| {
+            format!(r#"{{"id":"{}","taskId":"{}","toState":"failed"}}"#, "é".repeat(id), "é".repeat(task))
+        };
+        let at = sample().source;
+        let decode = |text: String| {
+            let limits = Limits { record_max: 1 << 20, payload_max: 1 << 20 };
+            event::decode(Some(text.as_bytes()), &at, TimestampMs(0), limits)
+        };
+        // A longer event id is replaced, and a longer task id is refused.
+        for id in [EVENT_ID_MAX / 2, EVENT_ID_MAX / 2 + 1, 100_000] {
+            let Ok(Decoded::Event(event)) = decode(value(id, TASK_ID_MAX / 2)) else { panic!("{id} is allowed") };
+            let read =
+                FirstRead { source: at.clone(), first_seen_at_ms: i64::MIN, replays: u32::MAX, traceparent: None };
+            let delivery = Delivery::first(&event, WebhookId(uuid::Uuid::nil()), event.body.clone(), read);
+            let headers = headers(&delivery, Some(i64::MIN), LastError::default());
+            for header in headers::all(Some(headers.as_borrowed())) {
+                assert!(header.value.unwrap().len() <= TEXT_MAX, "{header:?}");
+            }
+            let again = super::read(Some(&delivery.body), Some(headers.as_borrowed()));
+            assert_eq!(again, Ok((delivery, i64::MIN, LastError::default())));
+        }
+        assert!(decode(value(1, TASK_ID_MAX / 2 + 1)).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A panic in the handling of one record affects only that record, never the process.
 //!
 //! The handling is tried once more, because the cause may be temporary. After the second panic the record goes to the
-//! dead-letter topic as `malformed`, with [`DETAIL`].
+//! dead-letter topic as `malformed`, with [`detail`].
 
 use crate::detail::Detail;
 use crate::metrics;
