@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check pin test openapi bench
+.PHONY: help demo build check pin test openapi bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -40,3 +40,6 @@ bench:  ## run the benchmarks, such as the cost per delivery compared with a bar
 	@$(services)/install-missing test
 	cargo bench --locked --no-run
 	$(services)/with-services cargo bench --locked
+
+fuzz:  ## run each fuzz target for FUZZ_SECONDS (default 600): needs cargo-fuzz and a nightly toolchain
+	@fuzz/run

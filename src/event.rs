@@ -6,6 +6,7 @@ pub mod sample;
 mod tidy;
 mod time;
 mod transition;
+mod undecodable;
 
 use std::borrow::Cow;
 
@@ -15,11 +16,14 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::clock::rfc3339_exact;
+use crate::detail::Detail;
 use crate::position::{RecordPosition, TimestampMs};
 pub use event_type::EventType;
 pub use limits::Limits;
 use tidy::{NESTING_MAX, is_too_deep, tidy};
 use transition::{NotUnderstood, Value, values};
+pub use undecodable::{Undecodable, check_waiting};
+use undecodable::{malformed, not_json, within};
 
 /// One task transition that webhooks can subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,26 +70,6 @@ impl Nothing {
             Self::OtherState => "other_state",
         }
     }
-}
-
-/// Why a record can't be decoded as a task transition. Such a record goes to the dead-letter topic unchanged.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undecodable {
-    /// It can't be read as a task transition.
-    #[error("{0}")]
-    Malformed(String),
-    /// The record, a field of it, or the payload made from it exceeds a limit.
-    #[error("{what} has {size} bytes; at most {max} are allowed ({setting})")]
-    TooLarge {
-        /// The part that is too large: the record's value, a field of it, or the payload.
-        what: &'static str,
-        /// The size of that part, in bytes.
-        size: usize,
-        /// The limit, in bytes.
-        max: usize,
-        /// The setting or the rule that sets the limit.
-        setting: &'static str,
-    },
 }
 
 /// The largest task id, in bytes. The task id travels in a header of every retry.
@@ -137,7 +121,7 @@ pub fn decode(
     within("the record", value.len(), limits.record_max, "events.bytes_max")?;
     let text = tidy(value);
     if is_too_deep(&text) {
-        return Err(malformed(format!("objects and arrays are nested deeper than {NESTING_MAX}")));
+        return Err(malformed(Detail::new("objects and arrays are nested deeper than ").size(NESTING_MAX)));
     }
     let [id, task_id, to_state, timestamp, task] =
         values(&text, ["id", "taskId", "toState", "timestamp", "task"]).map_err(not_json)?;
@@ -151,7 +135,7 @@ pub fn decode(
     };
     let task_id = required("taskId", Value::of(task_id))?;
     if task_id.is_empty() {
-        return Err(malformed("taskId is empty; the task's id is needed"));
+        return Err(malformed(Detail::new("taskId is empty; the task's id is needed")));
     }
     within("taskId", task_id.len(), TASK_ID_MAX, "the limit of a task id")?;
     let record_time = || rfc3339_exact(written.0).map(Cow::Owned);
@@ -253,29 +237,12 @@ pub const OPTIONAL_FIELDS: [&str; 15] = [
 ];
 
 /// Reads a required field. The error doesn't repeat the value, which may be long.
-fn required<'a>(field: &str, value: Value<'a>) -> Result<Cow<'a, str>, Undecodable> {
+fn required<'a>(field: &'static str, value: Value<'a>) -> Result<Cow<'a, str>, Undecodable> {
     match value {
         Value::Text(text) => Ok(text),
-        Value::Null => Err(malformed(format!("{field} is missing or null; text is needed"))),
-        other => Err(malformed(format!("{field} is {}; text is needed", other.kind()))),
+        Value::Null => Err(malformed(Detail::new(field).text(" is missing or null; text is needed"))),
+        other => Err(malformed(Detail::new(field).text(" is ").text(other.kind()).text("; text is needed"))),
     }
-}
-
-fn within(what: &'static str, size: usize, max: usize, setting: &'static str) -> Result<(), Undecodable> {
-    if size <= max { Ok(()) } else { Err(Undecodable::TooLarge { what, size, max, setting }) }
-}
-
-fn malformed(why: impl Into<String>) -> Undecodable {
-    Undecodable::Malformed(why.into())
-}
-
-/// Says where the parser stopped and why. A value of the wrong type gets its own text, because `serde_json` would
-/// repeat the value.
-fn not_json(error: serde_json::Error) -> Undecodable {
-    if error.is_data() {
-        return malformed("the message is not a JSON object; an object with taskId and toState is needed");
-    }
-    malformed(format!("the message is not JSON: {error}"))
 }
 
 /// Derives the identity of an event without an id. It is always the same for the same record.

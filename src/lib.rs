@@ -11,6 +11,7 @@ pub mod clock;
 mod conditions;
 pub mod config;
 pub mod delivery;
+pub mod detail;
 mod dev;
 pub mod event;
 pub mod http;
@@ -34,3 +35,12 @@ pub mod topics;
 mod trial;
 pub mod webhook;
 mod worker;
+
+/// The private items that the targets in `fuzz` call.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::offsets::{Watermark, commit_note};
+    pub use crate::retry_after::read as read_retry_after;
+    pub use crate::webhook::unsupported::Unsupported;
+}

@@ -6,6 +6,7 @@ pub(crate) mod header_names;
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
 
 use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
+use crate::detail::Detail;
 use crate::event::EventType;
 use crate::kafka::headers;
 use crate::position::RecordPosition;
@@ -21,21 +22,6 @@ pub struct LastError {
     pub status: Option<u16>,
 }
 
-/// The headers that the worker may append to a record that couldn't be read.
-const APPENDED_TO_UNREAD: [&str; 11] = [
-    names::SOURCE_TOPIC,
-    names::SOURCE_PARTITION,
-    names::SOURCE_OFFSET,
-    names::SOURCE_TIMESTAMP,
-    names::REPLAYS,
-    names::DEAD_REASON,
-    names::DEAD_DETAIL,
-    names::DEAD_AT,
-    names::SHORTENED_FROM,
-    names::REPLAY_OF,
-    names::REPLAY_UNREAD,
-];
-
 /// The origin of a record that couldn't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadOrigin {
@@ -48,20 +34,27 @@ pub struct UnreadOrigin {
 }
 
 /// Why a record can't be read as a delivery. Such a record goes to the dead-letter topic as `malformed`.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadRecord {
     /// The record has no value.
-    #[error("the record has no value; the body of the request is needed")]
     NoBody,
     /// A required header is missing or can't be read.
-    #[error("header {0} is missing or can't be read")]
     Header(&'static str),
+}
+
+impl BadRecord {
+    /// The detail of the dead letter.
+    #[must_use]
+    pub fn detail(self) -> Detail {
+        match self {
+            Self::NoBody => Detail::new("the record has no value; the body of the request is needed"),
+            Self::Header(name) => Detail::new("header ").text(name).text(" is missing or can't be read"),
+        }
+    }
 }
 
 /// The longest header value that is read, in bytes. The ids, names and numbers that the worker writes are no longer.
 const TEXT_MAX: usize = 1_024;
-/// The longest detail of a dead letter, in characters.
-pub const DETAIL_MAX: usize = 300;
 
 /// Returns the headers of a retry, a replay or a dead letter of `delivery`. A dead letter has no `due_at_ms`.
 #[must_use]
@@ -105,10 +98,10 @@ pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> 
 
 /// Adds the headers that only dead letters have.
 #[must_use]
-pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64) -> OwnedHeaders {
+pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &Detail, at_ms: i64) -> OwnedHeaders {
     headers
         .insert(Header { key: names::DEAD_REASON, value: Some(reason.as_str()) })
-        .insert(Header { key: names::DEAD_DETAIL, value: Some(&bounded_detail(detail)) })
+        .insert(Header { key: names::DEAD_DETAIL, value: Some(detail.as_str()) })
         .insert(Header { key: names::DEAD_AT, value: Some(&at_ms.to_string()) })
 }
 
@@ -116,14 +109,6 @@ pub fn dead(headers: OwnedHeaders, reason: DeadReason, detail: &str, at_ms: i64)
 #[must_use]
 pub fn shortened(headers: OwnedHeaders, size: usize) -> OwnedHeaders {
     headers.insert(Header { key: names::SHORTENED_FROM, value: Some(&size.to_string()) })
-}
-
-/// Cuts a detail to at most [`DETAIL_MAX`] characters.
-fn bounded_detail(detail: &str) -> String {
-    match detail.char_indices().nth(DETAIL_MAX - 1) {
-        Some((at, last)) if at + last.len_utf8() < detail.len() => format!("{}…", &detail[..at]),
-        _ => detail.to_owned(),
-    }
 }
 
 /// Appends the origin of a record that couldn't be read to the record's own headers.
@@ -141,11 +126,24 @@ pub fn unread(headers: OwnedHeaders, origin: &UnreadOrigin) -> OwnedHeaders {
     headers.insert(Header { key: names::REPLAYS, value: Some(&replays.to_string()) })
 }
 
-/// Reads the origin that [`unread`] appended. The record itself may have headers with these names, so the last ones
-/// count.
+/// Splits the headers of a record that couldn't be read into its own and those that the worker appended. [`unread`]
+/// appends the source topic before everything else, so the last header of that name is where ours begin. The record
+/// itself may have headers with any of our names before it.
+fn split(headers: Option<&BorrowedHeaders>) -> (Vec<headers::Header<'_>>, Vec<headers::Header<'_>>) {
+    let mut own: Vec<_> = headers::all(headers).collect();
+    let ours = own.iter().rposition(|header| header.is(names::SOURCE_TOPIC)).unwrap_or(own.len());
+    let appended = own.split_off(ours);
+    (own, appended)
+}
+
+/// Reads the origin that [`unread`] appended.
 #[must_use]
 pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> {
-    let find = |name: &str| headers::last(headers, name).filter(|text| text.len() <= TEXT_MAX);
+    let (_, appended) = split(headers);
+    let find = |name: &str| {
+        let found = appended.iter().rfind(|header| header.is(name))?;
+        found.text().filter(|text| text.len() <= TEXT_MAX)
+    };
     Some(UnreadOrigin {
         source: RecordPosition {
             topic: find(names::SOURCE_TOPIC)?.into(),
@@ -160,12 +158,7 @@ pub fn unread_origin(headers: Option<&BorrowedHeaders>) -> Option<UnreadOrigin> 
 /// Returns the headers that a record had before the worker appended its own.
 #[must_use]
 pub fn untouched(headers: Option<&BorrowedHeaders>) -> OwnedHeaders {
-    let mut own: Vec<_> = headers::all(headers).collect();
-    for name in APPENDED_TO_UNREAD {
-        if let Some(at) = own.iter().rposition(|header| header.is(name)) {
-            own.remove(at);
-        }
-    }
+    let (own, _) = split(headers);
     let mut untouched = OwnedHeaders::new_with_capacity(own.len());
     for header in own {
         headers::add(&mut untouched, header.key, header.value);
@@ -267,7 +260,10 @@ pub fn delivery(value: Option<&[u8]>, headers: Option<&BorrowedHeaders>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::FirstRead;
     use crate::delivery::tests::sample;
+    use crate::event::{self, Decoded, EVENT_ID_MAX, Limits, TASK_ID_MAX};
+    use crate::position::TimestampMs;
 
     #[test]
     fn a_delivery_is_unchanged_after_it_is_written_and_read() {
@@ -294,12 +290,40 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_the_largest_ids_has_headers_that_can_be_read_again() {
+        let value = |id: usize, task: usize| {
+            format!(r#"{{"id":"{}","taskId":"{}","toState":"failed"}}"#, "é".repeat(id), "é".repeat(task))
+        };
+        let at = sample().source;
+        let decode = |text: String| {
+            let limits = Limits { record_max: 1 << 20, payload_max: 1 << 20 };
+            event::decode(Some(text.as_bytes()), &at, TimestampMs(0), limits)
+        };
+        // A longer event id is replaced, and a longer task id is refused.
+        for id in [EVENT_ID_MAX / 2, EVENT_ID_MAX / 2 + 1, 100_000] {
+            let Ok(Decoded::Event(event)) = decode(value(id, TASK_ID_MAX / 2)) else { panic!("{id} is allowed") };
+            let read =
+                FirstRead { source: at.clone(), first_seen_at_ms: i64::MIN, replays: u32::MAX, traceparent: None };
+            let delivery = Delivery::first(&event, WebhookId(uuid::Uuid::nil()), event.body.clone(), read);
+            let headers = headers(&delivery, Some(i64::MIN), LastError::default());
+            for header in headers::all(Some(headers.as_borrowed())) {
+                assert!(header.value.unwrap().len() <= TEXT_MAX, "{header:?}");
+            }
+            let again = super::read(Some(&delivery.body), Some(headers.as_borrowed()));
+            assert_eq!(again, Ok((delivery, i64::MIN, LastError::default())));
+        }
+        assert!(decode(value(1, TASK_ID_MAX / 2 + 1)).is_err());
+    }
+
+    #[test]
     fn an_unread_record_gets_its_own_headers_back_even_with_our_names() {
         let own = OwnedHeaders::new()
             .insert(Header { key: "optio-source-topic", value: Some("theirs") })
-            .insert(Header { key: "x", value: Some("1") });
-        let origin = UnreadOrigin { source: sample().source, timestamp_ms: 5, replays: 2 };
-        let letter = dead(unread(own.clone(), &origin), DeadReason::Malformed, "why", 9);
+            .insert(Header { key: "x", value: Some("1") })
+            .insert(Header { key: "optio-replays", value: Some("3") })
+            .insert(Header { key: "optio-replay-of", value: Some("theirs") });
+        let origin = UnreadOrigin { source: sample().source, timestamp_ms: 5, replays: 0 };
+        let letter = dead(unread(own.clone(), &origin), DeadReason::Malformed, &Detail::new("why"), 9);
         assert_eq!(unread_origin(Some(letter.as_borrowed())), Some(origin.clone()));
         let shown =
             |headers: &OwnedHeaders| format!("{:?}", headers::all(Some(headers.as_borrowed())).collect::<Vec<_>>());
@@ -307,13 +331,6 @@ mod tests {
         let replayed = replay_unread(untouched(Some(letter.as_borrowed())), &origin, "dlq/0/1/2");
         assert!(is_replay_of_unread(Some(replayed.as_borrowed())));
         assert_eq!(shown(&untouched(Some(replayed.as_borrowed()))), shown(&own));
-    }
-
-    #[test]
-    fn a_dead_letters_detail_has_at_most_300_characters() {
-        assert_eq!(bounded_detail("short"), "short");
-        assert_eq!(bounded_detail(&"é".repeat(300)), "é".repeat(300));
-        assert_eq!(bounded_detail(&"é".repeat(301)), format!("{}…", "é".repeat(299)));
     }
 
     #[test]
@@ -344,7 +361,7 @@ mod tests {
     #[test]
     fn an_error_names_the_first_missing_header() {
         assert_eq!(
-            read(Some(b"{}"), None).unwrap_err().to_string(),
+            read(Some(b"{}"), None).unwrap_err().detail().as_str(),
             "header optio-delivery-id is missing or can't be read"
         );
     }

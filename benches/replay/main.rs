@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
+use optio_webhooks::detail::Detail;
 use optio_webhooks::event::{Decoded, EventType, Limits, decode, sample};
 use optio_webhooks::kafka::clients;
 use optio_webhooks::position::{RecordPosition, TimestampMs};
@@ -104,6 +105,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
         clients::producer(&world.config).set("linger.ms", "20").create().expect("the producer starts");
     let topic = Names::new(&world.config).dead_letters();
     let mut sent = Vec::new();
+    let detail = Detail::new("after 8 attempts, the last: status 500");
     for number in 0..count {
         let (event_id, webhook_id) = (Uuid::now_v7().to_string(), webhooks[number % webhooks.len()]);
         let delivery = Delivery {
@@ -123,7 +125,7 @@ async fn write(world: &World, webhooks: &[WebhookId], count: usize) {
         };
         let last = LastError { code: Some(FailureCode::Status), status: Some(500) };
         let headers = record::headers(&delivery, None, last);
-        let headers = record::dead(headers, DeadReason::Exhausted, "after 8 attempts, the last: status 500", now_ms());
+        let headers = record::dead(headers, DeadReason::Exhausted, &detail, now_ms());
         let partition = (number / webhooks.len()) as i32 % world.config.topics.partitions;
         let record = FutureRecord::<[u8], [u8]>::to(&topic).payload(&delivery.body).headers(headers);
         let record = record.partition(partition);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Attempt, Delivery};
 use crate::clock::millis;
 use crate::config;
+use crate::detail::Detail;
 use crate::schedule::Schedule;
 
 /// Why a delivery or a record became a dead letter (`docs/reference.md`, section "Dead-letter reasons").
@@ -143,11 +144,12 @@ impl FatePolicy {
     /// Returns why a delivery that comes up at `now_ms` is too old to be sent, or `None` if it is within
     /// `delivery.age_max`.
     #[must_use]
-    pub fn too_old(&self, delivery: &Delivery, now_ms: i64) -> Option<String> {
+    pub fn too_old(&self, delivery: &Delivery, now_ms: i64) -> Option<Detail> {
         let age_ms = now_ms.saturating_sub(delivery.first_seen_at_ms);
         (age_ms > millis(self.age_max)).then(|| {
-            let allowed = humantime::format_duration(self.age_max);
-            format!("the delivery came up {} s after its event; delivery.age_max allows {allowed}", age_ms / 1_000)
+            let allowed = humantime::format_duration(self.age_max).to_string();
+            let age = Detail::new("the delivery came up ").number(age_ms / 1_000).text(" s after its event");
+            age.text("; delivery.age_max allows ").value(&allowed)
         })
     }
 

@@ -25,4 +25,11 @@ impl Limits {
         };
         Self { record_max, payload_max: config.delivery.payload_max }
     }
+
+    /// The limit of the value of a record that waits in a retry tier or the replay topic, in bytes. This program writes
+    /// payloads there, so the limit is at least that of a payload.
+    #[must_use]
+    pub fn waiting_max(&self) -> usize {
+        self.record_max.max(self.payload_max)
+    }
 }

@@ -14,6 +14,7 @@ use super::send;
 use super::settle::Settlement;
 use crate::delivery::Deferral;
 use crate::delivery::{DeadReason, Delivery, Dropped, FailureCode, Fate, GONE, Outcome};
+use crate::detail::Detail;
 use crate::record::LastError;
 use crate::report::Stage;
 use crate::webhook::WebhookId;
@@ -80,9 +81,10 @@ impl Dispatcher {
             Fate::Retry { tier, due_at_ms } => self.hand_off.retry(delivery, tier, due_at_ms, last, handling).await,
             Fate::Dead(reason) => {
                 let code = last.code.map_or("none", FailureCode::as_str);
+                let detail = Detail::new("after ").number(delivery.attempts).text(" attempts, the last: ").text(code);
                 let detail = match last.status {
-                    Some(status) => format!("after {} attempts, the last: {code} {status}", delivery.attempts),
-                    None => format!("after {} attempts, the last: {code}", delivery.attempts),
+                    Some(status) => detail.text(" ").number(status),
+                    None => detail,
                 };
                 self.hand_off.dead(delivery, reason, &detail, last, handling).await
             }
@@ -101,7 +103,7 @@ impl Dispatcher {
         self: Arc<Self>,
         delivery: Arc<Delivery>,
         reason: DeadReason,
-        detail: String,
+        detail: Detail,
         mut handling: Handling,
     ) {
         let last = LastError::default();

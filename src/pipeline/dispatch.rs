@@ -273,7 +273,7 @@ impl Dispatcher {
                 }
                 _ => {
                     let Some(handling) = dispatcher.handle(receipt, permits) else { return };
-                    dispatcher.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned(), handling).await;
+                    dispatcher.give_up(delivery, DeadReason::Malformed, panics::detail(), handling).await;
                 }
             }
         });

@@ -92,7 +92,7 @@ impl FanOut {
             Incoming::Due { delivery, .. } | Incoming::DueLater { delivery, .. } => {
                 let permits = self.dispatcher.permits.write().await;
                 let Some(handling) = self.dispatcher.handle(receipt, permits) else { return };
-                let detail = panics::DETAIL.to_owned();
+                let detail = panics::detail();
                 tokio::spawn(self.dispatcher.clone().give_up(delivery, DeadReason::Malformed, detail, handling));
             }
             Incoming::Event { event, source, replays, .. } => {

@@ -16,6 +16,7 @@ use super::handling::Handling;
 use super::incoming::Unreadable;
 use crate::clock::now_ms;
 use crate::delivery::{DeadReason, Delivery};
+use crate::detail::Detail;
 use crate::record::{self, LastError};
 use crate::topics::Names;
 pub use producing::{Limits, Producing};
@@ -64,7 +65,8 @@ impl HandOff {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner => HandedOff::LeftToNextOwner,
             Written::TooLarge => {
-                let detail = format!("topic {topic} refuses a record of {} bytes", delivery.body.len());
+                let refused = Detail::new("topic ").value(&topic).text(" refuses a record of ");
+                let detail = refused.size(delivery.body.len()).text(" bytes");
                 self.dead(delivery, DeadReason::TooLarge, &detail, last, handling).await
             }
         }
@@ -75,14 +77,14 @@ impl HandOff {
         &self,
         delivery: &Delivery,
         reason: DeadReason,
-        detail: &str,
+        detail: &Detail,
         last: LastError,
         handling: &mut Handling,
     ) -> HandedOff {
-        tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, detail, "dead-lettered");
+        tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, %detail, "dead-lettered");
         metrics::DEAD_LETTERS.increment(reason.as_str());
         let key = delivery.webhook_id.to_string();
-        let headers = |detail: &str| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
+        let headers = |detail: &Detail| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
         let letter =
             Letter { key: Some(key.as_bytes()), value: Some(&delivery.body), detail, original: &delivery.source };
         self.letter(letter, headers, headers, handling).await
@@ -92,14 +94,14 @@ impl HandOff {
     pub async fn unreadable(&self, record: &Unreadable, handling: &mut Handling) -> HandedOff {
         let source = &record.origin.source;
         let reason = record.reason.as_str();
-        tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = record.detail, "dead-lettered");
+        tracing::warn!(topic = %source.topic, partition = source.partition, offset = source.offset, reason, detail = %record.detail, "dead-lettered");
         metrics::DEAD_LETTERS.increment(reason);
-        let headers = |theirs: OwnedHeaders, detail: &str| {
+        let headers = |theirs: OwnedHeaders, detail: &Detail| {
             record::dead(record::unread(theirs, &record.origin), record.reason, detail, now_ms())
         };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
         let letter = Letter { key, value, detail: &record.detail, original: source };
-        let whole = |detail: &str| headers(record.headers.clone(), detail);
+        let whole = |detail: &Detail| headers(record.headers.clone(), detail);
         self.letter(letter, whole, |detail| headers(OwnedHeaders::new(), detail), handling).await
     }
 
@@ -108,8 +110,8 @@ impl HandOff {
     async fn letter(
         &self,
         letter: Letter<'_>,
-        headers: impl Fn(&str) -> OwnedHeaders,
-        fewest_headers: impl Fn(&str) -> OwnedHeaders,
+        headers: impl Fn(&Detail) -> OwnedHeaders,
+        fewest_headers: impl Fn(&Detail) -> OwnedHeaders,
         handling: &mut Handling,
     ) -> HandedOff {
         let topic = self.names.dead_letters();
@@ -121,8 +123,9 @@ impl HandOff {
             if written != Written::TooLarge {
                 break;
             }
-            let position = format!("{}/{}/{}", original.topic, original.partition, original.offset);
-            let detail = format!("cut to {kept} of {size} bytes, the original is at {position}; {detail}");
+            let cut = Detail::new("cut to ").size(kept).text(" of ").size(size).text(" bytes, the original is at ");
+            let cut = cut.value(&original.topic).text("/").number(original.partition).text("/").number(original.offset);
+            let detail = cut.text("; ").detail(detail);
             let is_last = kept == 0;
             let headers = if is_last { fewest_headers(&detail) } else { headers(&detail) };
             let key = key.filter(|_| !is_last);
@@ -146,7 +149,7 @@ impl HandOff {
 struct Letter<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
-    detail: &'a str,
+    detail: &'a Detail,
     /// The position of the original record.
     original: &'a crate::position::RecordPosition,
 }

@@ -6,6 +6,7 @@ use rdkafka::message::OwnedHeaders;
 
 use super::receipt::Receipt;
 use crate::delivery::{DeadReason, Delivery};
+use crate::detail::Detail;
 use crate::event::{Event, Nothing};
 use crate::kafka::headers;
 use crate::record::{LastError, UnreadOrigin};
@@ -72,7 +73,7 @@ pub struct Unreadable {
     /// `malformed` or `too_large`.
     pub reason: DeadReason,
     /// A sentence for people that says what is wrong.
-    pub detail: String,
+    pub detail: Detail,
 }
 
 impl Unreadable {

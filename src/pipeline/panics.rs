@@ -1,15 +1,19 @@
 //! A panic in the handling of one record affects only that record, never the process.
 //!
 //! The handling is tried once more, because the cause may be temporary. After the second panic the record goes to the
-//! dead-letter topic as `malformed`, with [`DETAIL`].
+//! dead-letter topic as `malformed`, with [`detail`].
 
+use crate::detail::Detail;
 use crate::metrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt as _;
 
 /// The detail of the dead letter.
-pub const DETAIL: &str = "handling it panicked";
+#[must_use]
+pub fn detail() -> Detail {
+    Detail::new("handling it panicked")
+}
 
 /// The handling panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::receipt::Receipt;
 use super::unreadable::{panicked, unreadable};
 use crate::clock::now_ms;
 use crate::delivery::{DeadReason, Deferral, Delivery, DeliveryId, FirstRead};
+use crate::detail::Detail;
 use crate::event::Event;
 use crate::payload::Bodies;
 use crate::position::RecordPosition;
@@ -72,7 +73,7 @@ impl Spread {
             else {
                 // The body can't be made, so the dead letter has the event's own body.
                 let delivery = self.delivery(webhook, self.event.body.clone());
-                self.give_up(delivery, DeadReason::Malformed, panics::DETAIL.to_owned()).await;
+                self.give_up(delivery, DeadReason::Malformed, panics::detail()).await;
                 continue;
             };
             if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
@@ -103,7 +104,7 @@ impl Spread {
         self.receipt.settle();
     }
 
-    async fn give_up(&self, delivery: Delivery, reason: DeadReason, detail: String) {
+    async fn give_up(&self, delivery: Delivery, reason: DeadReason, detail: Detail) {
         let permits = self.dispatcher.permits.write().await;
         self.receipt.add();
         let Some(handling) = self.dispatcher.handle(self.receipt.clone(), permits) else { return };

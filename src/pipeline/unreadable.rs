@@ -48,6 +48,6 @@ pub(super) fn panicked(event: &Event, source: RecordPosition, replays: u32, rece
         headers: OwnedHeaders::new(),
         origin: UnreadOrigin { source, timestamp_ms: receipt.timestamp_ms, replays },
         reason: DeadReason::Malformed,
-        detail: panics::DETAIL.to_owned(),
+        detail: panics::detail(),
     })
 }

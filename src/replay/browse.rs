@@ -16,6 +16,7 @@ use super::scan::{Scan, Start};
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
+use crate::detail::{self, DETAIL_MAX};
 use crate::event::EventType;
 use crate::kafka::headers;
 use crate::record::header_names as names;
@@ -24,6 +25,10 @@ use crate::webhook::WebhookId;
 
 /// The number of bytes of a payload that are shown.
 const PAYLOAD_SHOWN_MAX: usize = 64 << 10;
+/// The most headers of a dead letter that are shown. This program writes fewer, but a producer may have written any.
+const HEADERS_SHOWN_MAX: usize = 100;
+/// The longest name and the longest value of a header that are shown, in bytes.
+const HEADER_SHOWN_MAX: usize = 2_048;
 
 /// A dead letter as the API and the page show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -189,16 +194,19 @@ fn shown(record: &BorrowedMessage<'_>, letter: Letter) -> ListedDeadLetter {
     let origin = origin(record);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let payload = record.payload().unwrap_or_default();
-    let headers: Vec<(String, String)> = headers::all(record.headers())
-        .map(|header| (text(header.key), text(header.value.unwrap_or_default())))
-        .collect();
+    let cut = |bytes: &[u8]| text(&bytes[..bytes.len().min(HEADER_SHOWN_MAX)]);
+    let all: Vec<headers::Header<'_>> = headers::all(record.headers()).collect();
+    // Ours are the last ones.
+    let last = &all[all.len().saturating_sub(HEADERS_SHOWN_MAX)..];
+    let headers: Vec<(String, String)> =
+        last.iter().map(|header| (cut(header.key), cut(header.value.unwrap_or_default()))).collect();
     ListedDeadLetter {
         id: format!("{}/{}", origin.partition, origin.offset),
         delivery_id: letter.delivery_id,
         webhook_id: letter.webhook_id,
         event: letter.event,
         reason: letter.reason,
-        detail: headers::last(record.headers(), names::DEAD_DETAIL).map(str::to_owned),
+        detail: headers::last(record.headers(), names::DEAD_DETAIL).map(|text| detail::cut(text, DETAIL_MAX)),
         died_at: rfc3339(letter.died_at_ms),
         replays: letter.replays,
         payload: text(&payload[..payload.len().min(PAYLOAD_SHOWN_MAX)]),

@@ -6,7 +6,6 @@ use rdkafka::message::BorrowedMessage;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::kafka::headers;
-use crate::record;
 use crate::record::header_names as names;
 use crate::webhook::WebhookId;
 
@@ -50,8 +49,12 @@ impl Letter {
     }
 
     fn take(&mut self, key: &[u8], value: &str) {
-        self.has_source_time |= key == record::header_names::SOURCE_TIMESTAMP.as_bytes();
-        self.is_shortened |= key == record::header_names::SHORTENED_FROM.as_bytes();
+        if key == names::SOURCE_TOPIC.as_bytes() {
+            // Ours begin here. What was read before comes from the producer of a record that could not be read.
+            (self.has_source_time, self.is_shortened, self.replays) = (false, false, 0);
+        }
+        self.has_source_time |= key == names::SOURCE_TIMESTAMP.as_bytes();
+        self.is_shortened |= key == names::SHORTENED_FROM.as_bytes();
         match key {
             name if name == names::WEBHOOK_ID.as_bytes() => self.webhook_id = value.parse().ok(),
             name if name == names::EVENT.as_bytes() => self.event = EventType::named(value),
@@ -67,5 +70,23 @@ impl Letter {
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.has_source_time && matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_a_producer_with_our_names_say_nothing_about_the_dead_letter() {
+        let mut letter = Letter::default();
+        let theirs = [(names::REPLAYS, "7"), (names::SHORTENED_FROM, "9"), (names::SOURCE_TIMESTAMP, "1")];
+        let ours = [(names::SOURCE_TOPIC, "task-events"), (names::SOURCE_OFFSET, "3")];
+        for (key, value) in theirs.into_iter().chain(ours) {
+            letter.take(key.as_bytes(), value);
+        }
+        assert_eq!(letter, Letter::default());
+        letter.take(names::REPLAYS.as_bytes(), "2");
+        assert_eq!(letter.replays, 2);
     }
 }

@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 4] = [
         "conditions",
         "config",
         "delivery",
+        "detail",
         "event",
         "metrics",
         "offsets",

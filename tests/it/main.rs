@@ -14,6 +14,7 @@ mod kafka_half_there;
 mod layout;
 mod outages;
 mod people;
+mod permissions;
 mod records;
 mod redis_half_there;
 mod remembering;

@@ -292,3 +292,52 @@ async fn topics_check_refuses_a_topic_too_small_for_the_largest_record() {
     assert!(worker.log().contains("shortened"), "the worker starts with a warning, because nothing is lost");
     assert!(worker.terminate().await.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_above_events_bytes_max_are_dead_lettered_from_every_topic_without_echoing_their_values() {
+    let world = World::with(&[("events.bytes_max", "3000"), ("delivery.payload_max", "2000")]).await;
+    let webhook = world.webhook("/", &EventType::ALL).await;
+    let mut worker = world.worker().await;
+    let names = world.names();
+    let large = format!(r#"{{"taskId":"t","toState":"failed","x":"{}"}}"#, "hunter2".repeat(500));
+    let record = |headers| Raw { value: Some(large.as_bytes()), headers, ..Raw::default() };
+    let own: Headers = vec![
+        (b"optio-replays".to_vec(), Some(b"7".to_vec())),
+        (b"optio-shortened-from".to_vec(), Some(b"1".to_vec())),
+        (b"optio-dead-detail".to_vec(), Some(b"hunter2".repeat(500))),
+    ];
+    world.write_to(names.events(), record(own.clone())).await;
+    world.write_to(&names.retry(1), record(World::retry_headers(webhook, "e1"))).await;
+    world.write_to(&names.replays(), record(World::retry_headers(webhook, "e2"))).await;
+    // The name of the topic comes from outside as well.
+    let mut long_topic = World::retry_headers(webhook, "e3");
+    long_topic.push((b"optio-source-topic".to_vec(), Some(b"hunter2".repeat(140))));
+    world.write_to(&names.retry(1), Raw { value: Some(b"{}"), headers: long_topic, ..Raw::default() }).await;
+    let dead = world.dead_lettered(3).await;
+    for letter in &dead {
+        assert_eq!(
+            (header(letter, "optio-dead-reason"), letter.payload()),
+            ("too_large".to_owned(), Some(large.as_bytes()))
+        );
+        let detail = header(letter, "optio-dead-detail");
+        assert!(detail.contains("3000 are allowed (events.bytes_max)"), "{detail}");
+    }
+    world.receiver.delivered(1).await;
+
+    // The producer's headers with our names say nothing about the dead letter, so that it is shown and replayed as any
+    // other.
+    let (status, page) = worker.call("GET", "/api/dead-letters", None).await;
+    assert_eq!(status, 200);
+    assert!(page["deadLetters"].as_array().unwrap().iter().all(|letter| letter["replays"] == 0), "{page}");
+    let request = serde_json::json!({ "reason": "too_large", "all": true });
+    let (status, answer) = worker.call("POST", "/api/dead-letters/replay", Some(request)).await;
+    assert_eq!(status, 202, "{answer}");
+    let dead = world.dead_lettered(6).await;
+    let kept = dead.iter().filter(|letter| {
+        let all = letter.headers().map(rdkafka::message::OwnedHeaders::as_borrowed);
+        own.iter().all(|(key, value)| headers::all(all).any(|is| is.key == key && is.value == value.as_deref()))
+    });
+    assert_eq!(kept.count(), 2, "the record keeps its own headers, also after the replay");
+    assert!(!worker.log().contains(&"hunter2".repeat(10)), "{}", worker.log());
+    assert!(worker.terminate().await.success());
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
+use optio_webhooks::detail::Detail;
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::position::RecordPosition;
 use optio_webhooks::record::{self, LastError, UnreadOrigin};
@@ -42,7 +43,8 @@ async fn write_dead_letters(
         let delivery = dead_delivery(webhook, number);
         ids.entry(webhook).or_default().insert(delivery.id.to_string());
         let last = LastError { code: Some(FailureCode::Status), status: Some(500) };
-        let headers = record::dead(record::headers(&delivery, None, last), reason, "after 4 attempts", now_ms());
+        let headers =
+            record::dead(record::headers(&delivery, None, last), reason, &Detail::new("after 4 attempts"), now_ms());
         let key = webhook.to_string();
         let record = FutureRecord::to(&topic).key(&key).payload(delivery.body.as_ref()).headers(headers);
         // Every partition gets dead letters of every webhook.
@@ -361,7 +363,7 @@ async fn a_replayed_malformed_record_is_decoded_from_its_original_bytes() {
     let headers = record::dead(
         record::unread(OwnedHeaders::new(), &origin),
         DeadReason::Malformed,
-        "missing field `id`",
+        &Detail::new("missing field `id`"),
         now_ms(),
     );
     let topic = world.names().dead_letters();

@@ -11,7 +11,8 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, OwnedHeaders};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::delivery::{DeadReason, Delivery};
-use crate::event::{Decoded, Limits, Undecodable, decode};
+use crate::detail::Detail;
+use crate::event::{Decoded, Limits, Undecodable, check_waiting, decode};
 use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
 use crate::pipeline::panics;
 use crate::pipeline::partition::Partition;
@@ -93,24 +94,31 @@ impl Retries {
         if record::is_replay_of_unread(record.headers) {
             return Read::Ready(self.unread(record, partition));
         }
+        if let Err(error) = check_waiting(record.value, self.limits) {
+            return Read::Ready(undecodable(record, here(record, partition), &error));
+        }
         match record::read(record.value, record.headers) {
             Ok((delivery, due_at_ms, last)) => Read::Waits(Box::new(delivery), due_at_ms, last),
-            Err(error) => Read::Ready(malformed(record, here(record, partition), error.to_string())),
+            Err(error) => Read::Ready(malformed(record, here(record, partition), error.detail())),
         }
     }
 
     /// Decodes a replayed record that could not be read before. It goes through the decoder of its original topic.
     fn unread(&self, record: &Record<'_>, partition: &Arc<Partition>) -> Incoming {
         let Some(origin) = record::unread_origin(record.headers) else {
-            return malformed(record, here(record, partition), "a replayed record without its original position");
+            let detail = Detail::new("a replayed record without its original position");
+            return malformed(record, here(record, partition), detail);
         };
         if !self.names.is_waiting(&origin.source.topic) {
             return transition(record, origin, self.limits);
         }
+        if let Err(error) = check_waiting(record.value, self.limits) {
+            return undecodable(record, origin, &error);
+        }
         let headers = record::untouched(record.headers);
         match record::delivery(record.value, Some(headers.as_borrowed())) {
             Ok((delivery, last)) => Incoming::Due { delivery: Arc::new(delivery), last },
-            Err(error) => malformed(record, origin, error.to_string()),
+            Err(error) => malformed(record, origin, error.detail()),
         }
     }
 
@@ -156,7 +164,7 @@ impl Intake {
                 window.insert(due_at_ms, record.offset, timestamp_ms, now_ms(), bytes, waiting);
             }
             (Ok(Read::Waits(..)) | Err(panics::Panicked), _) => {
-                ready.push(malformed(record, here(record, partition), panics::DETAIL), receipt);
+                ready.push(malformed(record, here(record, partition), panics::detail()), receipt);
             }
         }
     }
@@ -235,11 +243,16 @@ fn transition(record: &Record<'_>, origin: UnreadOrigin, limits: Limits) -> Inco
             }
         }
         Ok(Decoded::Nothing(why)) => Incoming::Nothing(why),
-        Err(Undecodable::Malformed(detail)) => malformed(record, origin, detail),
-        Err(error @ Undecodable::TooLarge { .. }) => {
-            unreadable(record, origin, DeadReason::TooLarge, error.to_string())
-        }
+        Err(error) => undecodable(record, origin, &error),
     }
+}
+
+fn undecodable(record: &Record<'_>, origin: UnreadOrigin, error: &Undecodable) -> Incoming {
+    let reason = match error {
+        Undecodable::Malformed(_) => DeadReason::Malformed,
+        Undecodable::TooLarge { .. } => DeadReason::TooLarge,
+    };
+    unreadable(record, origin, reason, error.detail())
 }
 
 /// The origin of a record that isn't a replay.
@@ -251,16 +264,19 @@ fn here(record: &Record<'_>, partition: &Arc<Partition>) -> UnreadOrigin {
     }
 }
 
-fn malformed(record: &Record<'_>, origin: UnreadOrigin, detail: impl Into<String>) -> Incoming {
-    unreadable(record, origin, DeadReason::Malformed, detail.into())
+fn malformed(record: &Record<'_>, origin: UnreadOrigin, detail: Detail) -> Incoming {
+    unreadable(record, origin, DeadReason::Malformed, detail)
 }
 
-fn unreadable(record: &Record<'_>, origin: UnreadOrigin, reason: DeadReason, detail: String) -> Incoming {
+fn unreadable(record: &Record<'_>, origin: UnreadOrigin, reason: DeadReason, detail: Detail) -> Incoming {
+    // A replayed record has our headers after its own, and the origin comes from them. A record with such headers of
+    // somebody else has another origin, and keeps them all.
+    let is_replay =
+        record::is_replay_of_unread(record.headers) && record::unread_origin(record.headers).as_ref() == Some(&origin);
     Incoming::Unreadable(Arc::new(Unreadable {
         key: record.key.map(<[u8]>::to_vec),
         value: record.value.map(<[u8]>::to_vec),
-        // A replayed record has our headers after its own.
-        headers: if record::is_replay_of_unread(record.headers) {
+        headers: if is_replay {
             record::untouched(record.headers)
         } else {
             record.headers.map_or_else(OwnedHeaders::new, BorrowedHeaders::detach)
@@ -446,6 +462,38 @@ mod tests {
         assert_eq!((&read, due_at_ms), (delivery, 7), "a hand-off reads back as it was written");
         let policy = crate::delivery::FatePolicy::new(&Config::built_in().delivery);
         let _ = (policy.too_old(delivery, now_ms()), policy.after_deferral(delivery, None, now_ms(), 0.5));
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_not_parsed_in_any_topic() {
+        let limits = Limits { record_max: 2_000, payload_max: 1_000 };
+        let mut config = Config::built_in();
+        (config.events.bytes_max, config.delivery.payload_max) = (limits.record_max, limits.payload_max);
+        let retries = || Intake::Retries(Retries::new(&Arc::new(config.clone())));
+        let mut replayed = OwnedHeaders::new();
+        for (key, value) in [
+            ("optio-source-topic", "task-events.retry.1"),
+            ("optio-source-partition", "0"),
+            ("optio-source-offset", "7"),
+            ("optio-replay-unread", "true"),
+        ] {
+            headers::add(&mut replayed, key.as_bytes(), Some(value.as_bytes()));
+        }
+        for (topic, mut intake, headers) in [
+            ("task-events", Intake::Events { limits }, None),
+            ("task-events.retry.1", retries(), None),
+            ("task-events.replay", retries(), Some(replayed.as_borrowed())),
+        ] {
+            for (size, reason) in [(2_001, DeadReason::TooLarge), (2_000, DeadReason::Malformed)] {
+                let value = vec![b'x'; size];
+                let record = Record { key: None, value: Some(&value), headers, offset: 0, timestamp_ms: 0 };
+                let partition = assigned(topic);
+                let mut ready = Batch::default();
+                intake.take(&record, &partition, &mut ready);
+                let (Incoming::Unreadable(unreadable), _) = &ready.records[0] else { panic!("{topic}: {ready:?}") };
+                assert_eq!(unreadable.reason, reason, "{topic}: {}", unreadable.detail);
+            }
+        }
     }
 
     proptest! {

@@ -10,6 +10,8 @@ use rdkafka::bindings as native;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode;
 
+use native::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW as ALLOW;
+
 pub use native::rd_kafka_AclOperation_t::{
     RD_KAFKA_ACL_OPERATION_DESCRIBE_CONFIGS as DESCRIBE_CONFIGS, RD_KAFKA_ACL_OPERATION_WRITE as WRITE,
 };
@@ -17,22 +19,70 @@ pub use native::rd_kafka_AclOperation_t::{
 /// Denies everyone `operation` on the topics whose names begin with `prefix`. All other operations stay allowed.
 pub fn deny(client: &AdminClient<DefaultClientContext>, prefix: &str, operation: native::rd_kafka_AclOperation_t) {
     use native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ALL as ALL;
-    use native::rd_kafka_AclPermissionType_t::{
-        RD_KAFKA_ACL_PERMISSION_TYPE_ALLOW as ALLOW, RD_KAFKA_ACL_PERMISSION_TYPE_DENY as DENY,
-    };
+    use native::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_DENY as DENY;
+    use native::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED as PREFIXED;
+    use native::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC as TOPIC;
     for (operation, permission) in [(ALL, ALLOW), (operation, DENY)] {
-        create(client, prefix, operation, permission);
+        create(client, "User:*", (TOPIC, PREFIXED, prefix), operation, permission);
     }
 }
 
+/// Carries out the commands of `kafka-acls.sh` in a text, and returns how many rules they make. Every option that it
+/// doesn't know is an error.
+pub fn allow(client: &AdminClient<DefaultClientContext>, commands: &str) -> usize {
+    use native::rd_kafka_ResourcePatternType_t::{
+        RD_KAFKA_RESOURCE_PATTERN_LITERAL as LITERAL, RD_KAFKA_RESOURCE_PATTERN_PREFIXED as PREFIXED,
+    };
+    use native::rd_kafka_ResourceType_t::{RD_KAFKA_RESOURCE_GROUP as GROUP, RD_KAFKA_RESOURCE_TOPIC as TOPIC};
+    let mut count = 0;
+    for command in commands.lines().filter_map(|line| line.strip_prefix("$acls ")) {
+        let (mut principal, mut pattern) = (String::new(), LITERAL);
+        let (mut operations, mut resources) = (Vec::new(), Vec::new());
+        let words: Vec<&str> = command.split(' ').collect();
+        for option in words.chunks(2) {
+            match option {
+                ["--allow-principal", name] => principal = (*name).to_owned(),
+                ["--operation", name] => operations.push(operation(name)),
+                ["--resource-pattern-type", "prefixed"] => pattern = PREFIXED,
+                ["--topic", name] => resources.push((TOPIC, *name)),
+                ["--group", name] => resources.push((GROUP, *name)),
+                other => panic!("{other:?} in {command}"),
+            }
+        }
+        for (kind, name) in &resources {
+            for operation in &operations {
+                create(client, &principal, (*kind, pattern, name), *operation, ALLOW);
+                count += 1;
+            }
+        }
+    }
+    count
+}
+
+fn operation(name: &str) -> native::rd_kafka_AclOperation_t {
+    use native::rd_kafka_AclOperation_t::{
+        RD_KAFKA_ACL_OPERATION_DESCRIBE as DESCRIBE, RD_KAFKA_ACL_OPERATION_READ as READ,
+    };
+    match name {
+        "Read" => READ,
+        "Write" => WRITE,
+        "Describe" => DESCRIBE,
+        "DescribeConfigs" => DESCRIBE_CONFIGS,
+        _ => panic!("{name} is no operation that the tests know"),
+    }
+}
+
+type Resource<'a> = (native::rd_kafka_ResourceType_t, native::rd_kafka_ResourcePatternType_t, &'a str);
+
 fn create(
     client: &AdminClient<DefaultClientContext>,
-    prefix: &str,
+    principal: &str,
+    (kind, pattern, name): Resource<'_>,
     operation: native::rd_kafka_AclOperation_t,
     permission: native::rd_kafka_AclPermissionType_t,
 ) {
     let (name, principal, host) =
-        (CString::new(prefix).unwrap(), CString::new("User:*").unwrap(), CString::new("*").unwrap());
+        (CString::new(name).unwrap(), CString::new(principal).unwrap(), CString::new("*").unwrap());
     let mut error = [0; 512];
     // SAFETY: librdkafka copies its arguments. The results belong to the event and are read before it is destroyed.
     // Every object that this block creates is destroyed at its end.
@@ -40,9 +90,9 @@ fn create(
         let client = client.inner().native_ptr();
         let queue = native::rd_kafka_queue_new(client);
         let mut acl = native::rd_kafka_AclBinding_new(
-            native::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_TOPIC,
+            kind,
             name.as_ptr(),
-            native::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_PREFIXED,
+            pattern,
             principal.as_ptr(),
             host.as_ptr(),
             operation,

@@ -3,6 +3,24 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
+
+/// The users of a broker of [`Service::kafka_with_users`].
+pub const USERS: [&str; 4] = ["broker", "worker", "admin", "producer"];
+
+/// The listener keeps its name, and gets the protocol with passwords. The controller's listener has no passwords.
+static USERS_SETTINGS: LazyLock<String> = LazyLock::new(|| {
+    let users: String = USERS.iter().map(|user| format!(" user_{user}=\"{user}\"")).collect();
+    format!(
+        "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username=\"broker\" password=\"broker\"{users};
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:broker;User:ANONYMOUS"
+    )
+});
 
 pub struct Service {
     name: &'static str,
@@ -24,6 +42,12 @@ impl Service {
             "kafka",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\nallow.everyone.if.no.acl.found=true",
         )
+    }
+
+    /// A broker whose users sign in with a password, and may only do what access control lists allow. Each of
+    /// [`USERS`] has its own name as its password. `broker` may do everything.
+    pub fn kafka_with_users() -> Self {
+        Self::start("kafka", USERS_SETTINGS.as_str())
     }
 
     pub fn redis() -> Self {
