@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use url::Url;
 
+use super::author::{audit_log, author};
 use super::{Failure, say, say_json};
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::http::client::policy;
 use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
 use crate::signature::Signing;
+use crate::store::audit::{Action, Record};
 use crate::store::connection::Connection;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
@@ -167,15 +169,22 @@ impl Webhooks {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
         let store = WebhookStore::open(config, redis.clone())?;
+        let (log, who) = (audit_log(config, &redis), author());
+        let audited = |what| store.audited(&log, &who, what);
         let reports = Reports::new(redis.clone(), &keys);
         match self {
             Self::List { output } => list(&store, &output).await,
-            Self::Add(add) => add.run(&store, &reports, config).await,
-            Self::Init => init(&store, &reports).await,
+            Self::Add(add) => add.run(&audited(Action::WebhookAdded), &reports, config).await,
+            Self::Init => {
+                let count = init(&store, &reports).await?;
+                let record = Record::new(&who, Action::WebhooksDeclared).to(&json!({ "webhooks": count }));
+                log.note(&record).await;
+                Ok(())
+            }
             Self::Show { id, output } => show(&find(&store, id).await?, &output),
-            Self::Update(update) => update.run(&store, config).await,
+            Self::Update(update) => update.run(&audited(Action::WebhookChanged), config).await,
             Self::Remove { id } => {
-                if !store.remove(id).await? {
+                if !audited(Action::WebhookRemoved).remove(id).await? {
                     return Err(not_found(id));
                 }
                 say(&format!("removed {id}: nothing more is sent to it"));
@@ -183,7 +192,10 @@ impl Webhooks {
             }
             Self::Test { id, event, output } => {
                 let webhook = find(&store, id).await?;
-                test(config, redis, &webhook, event, &output).await
+                let outcome = test(config, redis, &webhook, event, &output).await;
+                let record = Record::new(&who, Action::TestSent).of(id).to(&json!({ "event": event }));
+                log.note(&record).await;
+                outcome
             }
         }
     }
@@ -258,11 +270,11 @@ fn event_names(events: &[EventType]) -> Vec<String> {
     events.iter().map(|event| event.as_str().to_owned()).collect()
 }
 
-async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
+async fn init(store: &WebhookStore, reports: &Reports) -> Result<u64, Failure> {
     let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
     let count = store.declare(seen, now_ms()).await?;
     say(&format!("declared complete: {count} webhooks in Redis; workers that waited for this resume"));
-    Ok(())
+    Ok(count)
 }
 
 async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {

@@ -126,7 +126,9 @@ impl Admin {
             }
         }
         bad.extend(self.hosts.iter().filter(|host| !is_host(host)).map(|host| {
-            format!("admin.hosts: {host:?} isn't allowed; entries look like webhooks.example.com, 10.0.0.5:8080 or [::1]")
+            format!(
+                "admin.hosts: {host:?} isn't allowed; entries look like webhooks.example.com, 10.0.0.5:8080 or [::1]"
+            )
         }));
         bad
     }
@@ -227,7 +229,8 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_or_without_a_port() {
-        for host in ["localhost", "webhooks.example.com", "webhooks.example.com:8443", "10.0.0.1", "[::1]", "[::1]:80"] {
+        for host in ["localhost", "webhooks.example.com", "webhooks.example.com:8443", "10.0.0.1", "[::1]", "[::1]:80"]
+        {
             assert!(is_host(host), "{host}");
         }
         for host in ["", "http://a", "a/b", "a:b", "a:", "a:99999", "*.example.com", "a b", "::1", "me@a"] {

@@ -208,7 +208,8 @@ mod tests {
         for value in VERBATIM {
             // A token needs 16 characters, so the text is repeated.
             let token = value.repeat(16);
-            let config = Config::with([("admin.token", token.as_str()), ("kafka.properties.sasl_password", value)]).unwrap();
+            let config =
+                Config::with([("admin.token", token.as_str()), ("kafka.properties.sasl_password", value)]).unwrap();
             assert_eq!(config.admin.token.expose(), token);
             assert_eq!(config.kafka.properties["sasl.password"].expose(), value);
             assert_eq!(Config::with([("redis.prefix", value)]).unwrap().redis.prefix, value);

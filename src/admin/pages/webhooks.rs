@@ -10,14 +10,17 @@ use serde::Deserialize;
 use super::elements::{csrf, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
-use crate::admin::auth::Session;
+use crate::admin::entrance::read_only;
+use crate::admin::number::Count;
 use crate::admin::problem::{Problem, Refusal};
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::clock::now_ms;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
 use crate::secret::Secret;
 use crate::signature::Signing;
+use crate::store::audit::Author;
 use crate::store::success::{self, Counts};
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
@@ -31,8 +34,8 @@ const PAGE_LEN: usize = 50;
 pub struct WebhooksQuery {
     /// The action that led to the page.
     done: Option<String>,
-    /// The number of the page, from 0.
-    page: usize,
+    /// The number of the page, from 0. A number beyond the last page is that of the last page.
+    page: Option<Count<0, { u64::MAX }>>,
 }
 
 /// The fields of a webhook's form, as a person entered them.
@@ -101,7 +104,8 @@ pub async fn list(
     let query: WebhooksQuery = Form::of_query(query.as_deref())?;
     let all = admin.store.listing().await?;
     let webhooks = all.webhooks;
-    let page_number = query.page.min(webhooks.len() / PAGE_LEN);
+    let last_page = webhooks.len().saturating_sub(1) / PAGE_LEN;
+    let page_number = query.page.and_then(|page| usize::try_from(page.get()).ok()).unwrap_or(0).min(last_page);
     let page: Vec<&Webhook> = webhooks.iter().skip(page_number * PAGE_LEN).take(PAGE_LEN).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
     let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
@@ -109,7 +113,7 @@ pub async fn list(
         (flash(query.done.as_deref()))
         div .row {
             h1 { "Webhooks" }
-            a .button href="/settings/webhooks/new" { "Add webhook" }
+            @if session.may_change() { a .button href="/settings/webhooks/new" { "Add webhook" } }
         }
         p .hint { "Optio sends an HTTP request to each of these URLs when a task changes state." }
         @if let Some(warning) = admin.webhooks_warning() { p .flash.bad role="alert" { "Redis: " (warning) } }
@@ -176,19 +180,23 @@ fn pager(page: usize, count: usize) -> Markup {
 }
 
 /// `GET /settings/webhooks/new`
-pub async fn new(Extension(session): Extension<Session>) -> Markup {
+pub async fn new(Extension(session): Extension<Session>) -> Result<Markup, Refusal> {
+    if !session.may_change() {
+        return Err(read_only(&session.name).into());
+    }
     let entered = Entered { events: vec!["task.completed".to_owned(), "task.failed".to_owned()], ..Entered::default() };
-    new_page(&session, &entered, None)
+    Ok(new_page(&session, &entered, None))
 }
 
 /// `POST /settings/webhooks`
 pub async fn add(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Extension(session): Extension<Session>,
     Form(entered): Form<Entered>,
 ) -> Result<Response, Refusal> {
     let added = match entered.draft() {
-        Ok(draft) => admin.add(&draft).await,
+        Ok(draft) => admin.add(&draft, &who).await,
         Err(problem) => Err(problem),
     };
     match added {

@@ -59,7 +59,7 @@ impl Demo {
     pub async fn start(config: &Arc<Config>) -> anyhow::Result<Self> {
         let readiness = Arc::new(Readiness::new(true));
         let page = admin::serve(config, readiness.clone(), true).await?.address;
-        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})\n", config.admin.token));
+        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})\n", config.admin.token.expose()));
         say(
             "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine\n",
         );
