@@ -79,7 +79,7 @@ pub const BOUNDS: &[Bound] = &[
     time("redis.timeout", |c| c.redis.timeout, "10ms", "60s"),
     bytes("redis.batch_bytes_max", |c| c.redis.batch_bytes_max as i128, 65_536, 256 << 20),
     time("admin.session_max", |c| c.admin.session_max, "1m", "30days"),
-    time("admin.stream_max", |c| c.admin.stream_max, "10s", "24h"),
+    time("admin.stream_max", |c| c.admin.stream_max, "1s", "24h"),
     count("admin.connections_max", |c| c.admin.connections_max as i128, 16, 100_000),
     time("admin.header_timeout", |c| c.admin.header_timeout, "100ms", "5m"),
     time("admin.body_timeout", |c| c.admin.body_timeout, "100ms", "10m"),

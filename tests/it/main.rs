@@ -8,6 +8,7 @@ mod command_line;
 mod consuming;
 mod crashing;
 mod delivering;
+mod guarding;
 mod hostile;
 mod isolating;
 mod kafka_half_there;
