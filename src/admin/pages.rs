@@ -12,6 +12,7 @@ mod sign_in;
 mod snippets;
 mod status;
 mod webhook;
+mod webhook_form;
 mod webhooks;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};

@@ -3,10 +3,13 @@
 use std::io::IsTerminal as _;
 
 use indicatif::ProgressBar;
+use serde_json::json;
 
+use super::author::{audit_log, author};
 use super::{Failure, say};
 use crate::config::Config;
 use crate::secret::keyring::generate_key;
+use crate::store::audit::{Action, Record};
 use crate::store::connection;
 use crate::store::webhooks::{Resealed, WebhookStore};
 
@@ -51,6 +54,7 @@ impl Secrets {
             return Err(Failure::Usage(sentence.to_owned()));
         };
         let (_, redis) = connection::open(&config.redis)?;
+        let log = audit_log(config, &redis);
         let store = WebhookStore::open(config, redis)?;
         let ids = store.ids().await?;
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(ids.len() as u64));
@@ -74,6 +78,8 @@ impl Secrets {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
+        let record = Record::new(&author(), Action::SecretsResealed);
+        log.note(&record.to(&json!({ "key": id, "webhooks": sealed }))).await;
         say(&format!(
             "sealed with key {id:?}: {sealed} webhooks; {current} needed nothing; {failed} could not be sealed"
         ));

@@ -1,6 +1,7 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
 mod listing;
+mod trying;
 
 use std::io::Read as _;
 use std::num::NonZeroU32;
@@ -11,24 +12,22 @@ use serde_json::json;
 use url::Url;
 
 use super::author::{audit_log, author};
-use super::{Failure, say, say_json};
+use super::{Failure, say};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::event::EventType;
-use crate::http;
 use crate::http::client::policy;
 use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
 use crate::signature::Signing;
 use crate::store::audit::{Action, Record};
-use crate::store::connection::Connection;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection, loss};
-use crate::trial;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId};
 use listing::{list, show};
+use trying::test;
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -283,34 +282,4 @@ async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
 
 fn not_found(id: WebhookId) -> Failure {
     anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into()
-}
-
-async fn test(
-    config: &Config,
-    redis: Connection,
-    webhook: &Webhook,
-    event: Option<EventType>,
-    output: &Output,
-) -> Result<(), Failure> {
-    let event = event.unwrap_or(webhook.events[0]);
-    let trial =
-        trial::send(config, &http::client::new(&config.delivery).map_err(anyhow::Error::new)?, redis, webhook, event)
-            .await?;
-    let entry = trial.entry();
-    let logged = &entry.logged;
-    let mut result = match (logged.error, logged.status_code) {
-        (None, Some(status)) => format!("delivered: {status}"),
-        (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
-        (Some(code), None) => format!("failed: {}", code.as_str()),
-        (None, None) => unreachable!("an attempt without a failure has a status"),
-    };
-    if let Some(detail) = &logged.error_detail {
-        result = format!("{result} ({detail})");
-    }
-    if output.json {
-        say_json(&json!({ "delivery": entry.shown() }))?;
-    } else {
-        say(&format!("{event} to {}: {result} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
-    }
-    if logged.success { Ok(()) } else { Err(anyhow::anyhow!("the endpoint did not accept it: {result}").into()) }
 }

@@ -53,6 +53,8 @@ pub enum Action {
     WebhookRemoved,
     /// The secret of a webhook was replaced.
     SecretRotated,
+    /// The secrets of all webhooks were sealed with the first key.
+    SecretsResealed,
     /// The stored webhooks were declared complete.
     WebhooksDeclared,
     /// A test event was sent.

@@ -92,6 +92,7 @@ fn what(action: Action) -> &'static str {
         Action::WebhookChanged => "webhook changed",
         Action::WebhookRemoved => "webhook removed",
         Action::SecretRotated => "secret rotated",
+        Action::SecretsResealed => "secrets sealed again",
         Action::WebhooksDeclared => "webhooks declared complete",
         Action::TestSent => "test event sent",
         Action::Redelivered => "redelivered",
