@@ -312,6 +312,7 @@ mod tests {
         connection.received();
         let began = connection.state().since;
         connection.received();
-        assert_eq!((connection.state().phase, connection.state().since), (Phase::Header, began));
+        let state = *connection.state();
+        assert_eq!((state.phase, state.since), (Phase::Header, began));
     }
 }
