@@ -20,7 +20,8 @@ async fn connect(worker: &Worker, last: u8, bytes: &str) -> TcpStream {
     let address = worker.address().trim_start_matches("http://").parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, last], 0).into()).unwrap();
-    let mut stream = socket.connect(address).await.unwrap();
+    let connecting = tokio::time::timeout(PATIENCE, socket.connect(address));
+    let mut stream = connecting.await.expect("the server accepts connections").unwrap();
     // The server may have closed the connection already.
     let _ = stream.write_all(bytes.as_bytes()).await;
     stream
