@@ -2,20 +2,31 @@
 
 mod actions;
 mod api;
-mod auth;
+mod client;
+mod connections;
 mod document;
+mod entrance;
+mod hosts;
 mod lag;
+mod number;
 mod pages;
 mod problem;
 mod replays;
+mod server;
+pub(crate) mod sessions;
 mod state;
 mod status;
+mod throttle;
+mod tokens;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware;
+use axum::response::Response;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -50,10 +61,21 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     let mut routes = readiness::routes(config, readiness.clone())?;
     let admin = if is_whole { Some(Arc::new(Admin::new(config, readiness)?)) } else { None };
     if let Some(admin) = &admin {
-        routes = routes.merge(api::routes(admin)).merge(pages::routes(admin));
+        let guarded = api::routes(admin).merge(pages::routes(admin));
+        // Probes call /healthz, /readyz and /metrics by the address of a container, so those take any host.
+        routes = routes.merge(guarded.layer(middleware::from_fn_with_state(admin.clone(), hosts::check)));
     }
-    let routes = routes.layer(DefaultBodyLimit::max(config.admin.body_max));
+    let routes = routes.layer(DefaultBodyLimit::max(config.admin.body_max)).layer(middleware::map_response(harden));
     let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    tokio::spawn(server::run(listener, routes, config.admin.clone()));
     Ok(Serving { address, admin })
+}
+
+/// Forbids browsers to guess the type of an answer, and to keep it unless it allows that.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::CACHE_CONTROL, "no-store")] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }

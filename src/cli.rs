@@ -1,5 +1,6 @@
 //! The command line: a file for each verb. The exit codes are in `docs/reference.md`, section "Command line".
 
+mod author;
 mod dev;
 mod emit;
 mod listen;
@@ -9,6 +10,7 @@ mod replay;
 mod run;
 mod secret_input;
 mod secrets;
+mod sessions;
 mod settings;
 mod topics;
 mod webhooks;
@@ -69,6 +71,9 @@ enum Verb {
     Listen(listen::Listen),
     /// Send dead letters again, or send past events to one webhook.
     Replay(replay::Replay),
+    /// End sessions of the settings page.
+    #[command(subcommand)]
+    Sessions(sessions::Sessions),
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
@@ -189,6 +194,7 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Emit(verb) => verb.run(&load()?).await,
         Verb::Listen(verb) => verb.run().await,
         Verb::Replay(verb) => verb.run(&load()?).await,
+        Verb::Sessions(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
     }
 }

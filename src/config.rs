@@ -4,7 +4,6 @@
 #![allow(missing_docs, reason = "config/default.toml describes each key, because users of the program look there")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,9 +12,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::secret::Secret;
 use crate::secret::keyring::Keyring;
 
+pub use admin::{ADMIN, Admin, Role, Token};
 pub use load::{DEFAULT, ENV_PREFIX, variable};
 pub use masked::{is_harmless, mask_secrets, masked_brokers, masked_url};
 
+mod admin;
 mod bounds;
 mod check;
 mod load;
@@ -130,18 +131,6 @@ impl Secrets {
         };
         Keyring::parse(&text).map_err(|problem| BadConfig(format!("{setting}: {problem}")))
     }
-}
-
-/// `[admin]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Admin {
-    pub listen: SocketAddr,
-    #[serde(serialize_with = "masked::secret")]
-    pub token: Secret,
-    #[serde(with = "humantime_serde")]
-    pub session_max: Duration,
-    pub body_max: usize,
 }
 
 /// `[worker]`

@@ -2,8 +2,12 @@
 //!
 //! The help text of a counter says what it counts. `docs/reference.md`, section "Metrics", lists the same metrics.
 
+mod labels;
+
 use crate::delivery::{DeadReason, Dropped, FailureCode};
 use crate::event::{EventType, Nothing, OPTIONAL_FIELDS};
+
+pub use labels::{ConnectionClosed, Pool};
 
 /// A counter without labels.
 #[derive(Debug)]
@@ -182,6 +186,20 @@ pub static PANICS: Counter = Counter {
     help: "Panics while a record or a delivery was handled. Each one was contained.",
 };
 
+/// Connections to the admin server that were closed before they ended by themselves.
+pub static ADMIN_CONNECTIONS_CLOSED: CounterBy = CounterBy {
+    name: "optio_webhooks_admin_connections_closed_total",
+    help: "Connections to the admin server that were closed for new ones or because they took too long, by reason.",
+    label: "reason",
+    known: || ConnectionClosed::ALL.into_iter().map(ConnectionClosed::as_str).collect(),
+};
+
+/// Wrong tokens.
+pub static SIGN_IN_FAILURES: Counter = Counter {
+    name: "optio_webhooks_admin_sign_in_failures_total",
+    help: "Wrong tokens at the sign-in and in bearer tokens.",
+};
+
 /// Conditions that keep this process from a part of its work.
 pub static CONDITION: GaugeBy = GaugeBy {
     name: "optio_webhooks_condition",
@@ -189,37 +207,8 @@ pub static CONDITION: GaugeBy = GaugeBy {
     label: "condition",
 };
 
-/// The permit pools, as metrics name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pool {
-    /// All open deliveries.
-    All,
-    /// Retries.
-    Retry,
-    /// Events for very many webhooks.
-    Wide,
-    /// Large payloads.
-    Large,
-}
-
-impl Pool {
-    /// All pools.
-    pub const ALL: [Self; 4] = [Self::All, Self::Retry, Self::Wide, Self::Large];
-
-    /// The value of the label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Retry => "retry",
-            Self::Wide => "wide",
-            Self::Large => "large",
-        }
-    }
-}
-
 /// The counters without labels.
-static COUNTERS: [&Counter; 9] = [
+static COUNTERS: [&Counter; 10] = [
     &RESENDS,
     &UNSUPPORTED_EVENTS,
     &CIRCUITS_OPENED,
@@ -229,10 +218,11 @@ static COUNTERS: [&Counter; 9] = [
     &REDIS_RECONNECTS,
     &SETTLE_REFUSED,
     &PANICS,
+    &SIGN_IN_FAILURES,
 ];
 
 /// The counters with a label.
-static COUNTERS_BY: [&CounterBy; 8] = [
+static COUNTERS_BY: [&CounterBy; 9] = [
     &EVENTS,
     &FIELDS_NOT_UNDERSTOOD,
     &ATTEMPTS,
@@ -241,6 +231,7 @@ static COUNTERS_BY: [&CounterBy; 8] = [
     &DEAD_LETTERS,
     &DROPPED,
     &HAND_OFF_FAILURES,
+    &ADMIN_CONNECTIONS_CLOSED,
 ];
 
 /// Describes every metric and starts every known series at 0. Call it once, after the recorder is installed.

@@ -2,6 +2,7 @@
 //!
 //! `docs/reference.md`, section "Redis keys", lists every key, its type and its lifetime.
 
+pub mod audit;
 pub mod backoffs;
 pub mod connection;
 mod error;
@@ -124,6 +125,24 @@ impl Keys {
     #[must_use]
     pub fn success(&self, hour: i64) -> String {
         format!("{}success:{hour}", self.prefix)
+    }
+
+    /// Stream: the audit log.
+    #[must_use]
+    pub fn audit(&self) -> String {
+        format!("{}audit", self.prefix)
+    }
+
+    /// The random key that signs the sessions of the settings page. Without it, nobody is signed in.
+    #[must_use]
+    pub fn session_key(&self) -> String {
+        format!("{}admin:key", self.prefix)
+    }
+
+    /// Exists while a session that somebody signed out of would otherwise be valid.
+    #[must_use]
+    pub fn revoked_session(&self, session: uuid::Uuid) -> String {
+        format!("{}admin:revoked:{session}", self.prefix)
     }
 
     /// The lease of the replay that is running.

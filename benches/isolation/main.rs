@@ -3,13 +3,15 @@
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench isolation`.
 //! Environment variables and their defaults: `ROUNDS` (3); `EVENTS`, the events of a burst, each for ten webhooks
 //! (6000); `EVEN_SECONDS`, the duration of the even load (20); `WAITING`, the deliveries in the retry tiers (1000000);
-//! `ONLY`, one part: `faults`, `backlog` or `growth`; `FAULT`, one fault: `/hang`, `/500`, `/slow` or `refused`.
+//! `ONLY`, one part: `faults`, `backlog`, `growth` or `clients`; `SLOW`, the slow connections to the admin server (2000);
+//! `FAULT`, one fault: `/hang`, `/500`, `/slow` or `refused`.
 
 #[path = "../rig/mod.rs"]
 mod rig;
 
 mod backlog;
 mod growth;
+mod slow_clients;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,14 +43,15 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
+        Some("role=slow") => slow_clients::run(&arguments[1..]),
         _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(all()),
     }
 }
 
 async fn all() {
     let only = std::env::var("ONLY").unwrap_or_default();
-    let parts = ["", "faults", "backlog", "growth"];
-    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be faults, backlog or growth");
+    let parts = ["", "faults", "backlog", "growth", "clients"];
+    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be faults, backlog, growth or clients");
     let wanted = |part: &str| only.is_empty() || only == part;
     if wanted("faults") {
         faults().await;
@@ -58,6 +61,9 @@ async fn all() {
     }
     if wanted("growth") {
         growth::compare().await;
+    }
+    if wanted("clients") {
+        slow_clients::compare().await;
     }
 }
 

@@ -61,8 +61,12 @@ impl World {
 
     /// Starts a worker of another build, `program`.
     pub fn worker_from(&self, program: impl AsRef<OsStr>) -> Process {
+        self.worker_at(program, super::receiver::free_address())
+    }
+
+    /// Starts a worker of the build `program`, with its admin server at `admin`.
+    pub fn worker_at(&self, program: impl AsRef<OsStr>, admin: SocketAddr) -> Process {
         let mut command = Command::new(program);
-        let admin = super::receiver::free_address();
         command
             .arg("run")
             .envs(self.environment.iter().cloned())

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::problem::Problem;
+use super::replays::{ReplayRequest, ReplayStatus};
 use super::state::Admin;
 use crate::clock::now_ms;
 use crate::event::EventType;
 use crate::http::client::policy;
 use crate::secret::Secret;
 use crate::signature::{Signing, SigningSecret};
+use crate::store::audit::{Action, Author, Record};
 use crate::store::log::{EntryId, LogEntry};
 use crate::store::loss;
+use crate::store::webhooks::WebhookStore;
 use crate::trial::{self, Trial};
 use crate::webhook::draft::Draft;
 use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
@@ -36,10 +41,10 @@ impl Admin {
     }
 
     /// Adds a webhook. The second value is a warning if the store seems to have lost other webhooks.
-    pub async fn add(&self, draft: &Draft) -> Result<(Webhook, Option<String>), Problem> {
+    pub async fn add(&self, draft: &Draft, who: &Author) -> Result<(Webhook, Option<String>), Problem> {
         let webhook = draft.create(now_ms())?;
         self.check(&webhook)?;
-        let added = self.store.put(&webhook).await?;
+        let added = self.store.audited(&self.audit, who, Action::WebhookAdded).put(&webhook).await?;
         tracing::info!(webhook = %webhook.id, "webhook added");
         let warning = loss::after_adding(added, &self.reports, &self.commits).await;
         if let Some(warning) = &warning {
@@ -54,15 +59,22 @@ impl Admin {
     }
 
     /// Changes a webhook.
-    pub async fn change(&self, id: WebhookId, draft: &Draft) -> Result<Webhook, Problem> {
-        let changed = self.update(id, draft.replaces_secret(), |webhook| draft.apply(webhook, now_ms())).await?;
+    pub async fn change(&self, id: WebhookId, draft: &Draft, who: &Author) -> Result<Webhook, Problem> {
+        let store = self.store.audited(&self.audit, who, Action::WebhookChanged);
+        let changed =
+            self.update(&store, id, draft.replaces_secret(), |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(changed)
     }
 
     /// Replaces the secret, by a generated one if none is given. The old one also signs until the overlap ends. Returns
     /// the generated secret as well, if it is one that the receiver must know.
-    pub async fn rotate(&self, webhook: &Webhook, rotation: Rotation) -> Result<(Webhook, Option<Secret>), Problem> {
+    pub async fn rotate(
+        &self,
+        webhook: &Webhook,
+        rotation: Rotation,
+        who: &Author,
+    ) -> Result<(Webhook, Option<Secret>), Problem> {
         let Rotation { secret, signing, overlap } = rotation;
         let is_generated = secret.is_none();
         let secret = match secret {
@@ -87,8 +99,9 @@ impl Admin {
             return Err(Problem::field("overlap", format!("is too long; at most {longest} is allowed")));
         }
         let now = now_ms();
+        let store = self.store.audited(&self.audit, who, Action::SecretRotated);
         let changed = self
-            .update(id, false, |webhook| {
+            .update(&store, id, false, |webhook| {
                 webhook.rotate(secret.clone(), overlap, now);
                 webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())
@@ -101,19 +114,20 @@ impl Admin {
 
     async fn update(
         &self,
+        store: &WebhookStore,
         id: WebhookId,
         replaces_secret: bool,
         mut change: impl FnMut(&mut Webhook) -> Result<(), BadWebhook>,
     ) -> Result<Webhook, Problem> {
         let policy = policy(&self.config.delivery);
         let checked = |webhook: &mut Webhook| change(webhook).and_then(|()| webhook.check(&policy));
-        let changed = self.store.change(id, replaces_secret, checked).await?;
+        let changed = store.change(id, replaces_secret, checked).await?;
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
 
     /// Removes a webhook and its delivery log, even if this version can't read the webhook.
-    pub async fn remove(&self, id: &str) -> Result<(), Problem> {
-        if !self.store.remove(parse_id(id)?).await? {
+    pub async fn remove(&self, id: &str, who: &Author) -> Result<(), Problem> {
+        if !self.store.audited(&self.audit, who, Action::WebhookRemoved).remove(parse_id(id)?).await? {
             return Err(Problem::no_webhook(id));
         }
         tracing::info!(webhook = %id, "webhook removed");
@@ -121,8 +135,11 @@ impl Admin {
     }
 
     /// Sends a sample event at once.
-    pub async fn test(&self, webhook: &Webhook, event: EventType) -> Result<Trial, Problem> {
-        Ok(trial::send(&self.config, &self.client, self.redis.clone(), webhook, event).await?)
+    pub async fn test(&self, webhook: &Webhook, event: EventType, who: &Author) -> Result<Trial, Problem> {
+        let trial = trial::send(&self.config, &self.client, self.redis.clone(), webhook, event).await?;
+        tracing::info!(webhook = %webhook.id, event = event.as_str(), "test event sent");
+        self.audit.note(&Record::new(who, Action::TestSent).of(webhook.id).to(&json!({ "event": event }))).await;
+        Ok(trial)
     }
 
     /// The attempt that a path names: by the id of its entry, or by the id of its delivery. A delivery's id stands for
@@ -137,14 +154,33 @@ impl Admin {
     }
 
     /// Writes a delivery to the replay topic, so that a worker sends it again. Returns its newest attempt.
-    pub async fn redeliver(&self, webhook: &Webhook, id: &str) -> Result<LogEntry<'static>, Problem> {
+    pub async fn redeliver(&self, webhook: &Webhook, id: &str, who: &Author) -> Result<LogEntry<'static>, Problem> {
         let entry = self.entry(webhook.id, id).await?;
         if !webhook.active {
             return Err(Problem::conflict("the webhook is inactive and gets nothing; set it active, then redeliver"));
         }
         self.redeliveries.send(&entry).await?;
         tracing::info!(webhook = %webhook.id, delivery = %entry.logged.delivery_id, "redelivered");
+        let record = Record::new(who, Action::Redelivered).of(entry.logged.delivery_id);
+        self.audit.note(&record.to(&json!({ "webhookId": webhook.id }))).await;
         Ok(entry)
+    }
+
+    /// Starts a replay of dead letters.
+    pub async fn replay(&self, request: ReplayRequest, who: &Author) -> Result<ReplayStatus, Problem> {
+        let replay = self.replays.begin(request).await?;
+        tracing::info!(replay = %replay.id, "replay started");
+        self.audit.note(&Record::new(who, Action::ReplayStarted).of(replay.id).to(&replay.request)).await;
+        Ok(replay)
+    }
+
+    /// Stops a replay after its current batch.
+    pub async fn stop_replay(&self, id: &str, who: &Author) -> Result<(), Problem> {
+        let replay = self.replays.get(id)?;
+        self.replays.stop(replay.id);
+        tracing::info!(replay = %replay.id, "replay stopped");
+        self.audit.note(&Record::new(who, Action::ReplayStopped).of(replay.id)).await;
+        Ok(())
     }
 
     fn check(&self, webhook: &Webhook) -> Result<(), Problem> {

@@ -1,13 +1,14 @@
 //! The API (`docs/reference.md`, section "HTTP API"), and its description.
 
+mod audit;
 mod dead_letters;
 mod deliveries;
 mod input;
 mod status;
 mod webhooks;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{MatchedPath, Request};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -17,6 +18,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::entrance;
 use super::problem::{Error, Problem};
 use super::state::Shared;
 
@@ -53,6 +55,7 @@ fn described_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::progress))
+        .routes(routes!(audit::list))
         .routes(routes!(status::status))
 }
 
@@ -70,12 +73,12 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/api/{*path}", axum::routing::any(unknown))
         .method_not_allowed_fallback(not_allowed)
         .route_layer(middleware::from_fn(known_parameters))
-        .route_layer(middleware::from_fn_with_state(admin.clone(), require_token))
+        .route_layer(middleware::from_fn_with_state(admin.clone(), entrance::require_token))
         .with_state(admin.clone())
 }
 
 /// The calls that take query parameters. They check their parameters themselves.
-const WITH_PARAMETERS: [&str; 2] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters"];
+const WITH_PARAMETERS: [&str; 3] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters", "/api/audit"];
 
 /// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the
 /// whole list for the matching part.
@@ -89,25 +92,6 @@ async fn known_parameters(request: Request, next: Next) -> Response {
         return Problem::field(name, "is unknown: this call takes no parameters").into_response();
     }
     next.run(request).await
-}
-
-/// Lets a request with the bearer token through.
-async fn require_token(State(admin): State<Shared>, request: Request, next: Next) -> Response {
-    let authorization = request.headers().get(header::AUTHORIZATION);
-    let authorization = authorization.and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
-    let token = authorization
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    if token.is_some_and(|(_, token)| admin.guard.accepts(token) || admin.guard.accepts(token.trim())) {
-        return next.run(request).await;
-    }
-    let sentence = match (admin.guard.is_set(), token) {
-        (false, _) => "admin.token is not set: set it to use the API and the page",
-        (true, None) => "a bearer token is needed: Authorization: Bearer <admin.token>",
-        (true, Some(_)) => "the bearer token is not the value of admin.token",
-    };
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (challenge, Problem::new(StatusCode::UNAUTHORIZED, sentence)).into_response()
 }
 
 async fn unknown() -> Problem {

@@ -3,6 +3,7 @@
 mod request;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::number::Count;
 use super::problem::Problem;
 use crate::clock::now_ms;
 use crate::clock::rfc3339;
@@ -22,7 +24,7 @@ use crate::replay::{Manner, Progress, Watch, session};
 use crate::store::Keys;
 use crate::store::lease::{Lease, LeaseAnswer};
 use crate::store::webhooks::WebhookStore;
-pub use request::{ReplayRequest, moment};
+pub use request::{ReplayRequest, moment, place};
 
 /// The number of replays that are remembered.
 const REMEMBERED_MAX: usize = 20;
@@ -139,9 +141,6 @@ impl Replays {
     /// 400: nothing is chosen, or a field can't be read. 409: another replay runs. 503: Redis is away.
     pub async fn begin(&self, request: ReplayRequest) -> Result<ReplayStatus, Problem> {
         let choice = request.choice()?;
-        if request.limit == Some(0) {
-            return Err(Problem::field("limit", "0 is not allowed; it must be 1 or more"));
-        }
         if choice.is_everything() && !request.all && request.limit.is_none() {
             return Err(Problem::new(
                 axum::http::StatusCode::BAD_REQUEST,
@@ -158,8 +157,9 @@ impl Replays {
         {
             return Err(Problem::conflict(format!("another replay runs ({who}); try again when it has ended")));
         }
+        let rate = request.rate.and_then(|rate| NonZeroU32::new(rate.get() as u32));
         let manner =
-            Manner { limit: request.limit, rate: request.rate, again: request.again, dry_run: request.dry_run };
+            Manner { limit: request.limit.map(Count::get), rate, again: request.again, dry_run: request.dry_run };
         let (status, stop) = self.remember(request);
         let (known, config, id) = (self.known.clone(), self.config.clone(), status.id);
         tokio::spawn(async move {

@@ -1,17 +1,22 @@
 //! What all handlers share: the configuration, the stores and the clients.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use tokio::sync::Semaphore;
 
-use super::auth::Guard;
+use super::hosts::Hosts;
 use super::lag::Lags;
 use super::replays::Replays;
+use super::sessions::Sessions;
+use super::throttle::Throttle;
+use super::tokens::Tokens;
 use crate::config::Config;
 use crate::http;
 use crate::kafka::group::Commits;
 use crate::redelivery::Redeliveries;
+use crate::store::audit::AuditLog;
 use crate::store::connection::Connection;
 use crate::store::log::DeliveryLog;
 use crate::store::recoveries::Recoveries;
@@ -40,7 +45,11 @@ pub struct Admin {
     /// Whether this process can read the webhooks, and whether some of them seem to be lost.
     pub readiness: Arc<Readiness>,
     pub commits: Commits,
-    pub guard: Guard,
+    pub hosts: Hosts,
+    pub tokens: Tokens,
+    pub throttle: Throttle,
+    pub sessions: Sessions,
+    pub audit: AuditLog,
     /// Permits to read a page of dead letters.
     pub browsers: Arc<Semaphore>,
     /// Permits to follow a delivery log live.
@@ -69,7 +78,11 @@ impl Admin {
             lags: Lags::new(config.clone()),
             readiness,
             commits: Commits::new(Arc::new(config.clone())),
-            guard: Guard::new(&config.admin),
+            hosts: Hosts::new(&config.admin),
+            tokens: Tokens::new(&config.admin),
+            throttle: Throttle::new(Instant::now()),
+            sessions: Sessions::new(&redis, &keys, &config.admin),
+            audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),

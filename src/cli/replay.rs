@@ -9,11 +9,14 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::author::{audit_log, author};
 use super::output::{ask, note};
 use super::run::Signals;
+use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
@@ -22,6 +25,7 @@ use crate::replay::moment::Moment;
 use crate::replay::rewind::{self, Past};
 use crate::replay::summary::Summary;
 use crate::replay::{Manner, Watch, dead_letters, session};
+use crate::store::audit::{Action, Record};
 use crate::store::lease::{Lease, LeaseAnswer};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
@@ -104,16 +108,40 @@ impl Replay {
         let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
         let work = self.work(&webhooks)?;
         let mut signals = Signals::new()?;
-        let lease = if self.dry_run { None } else { Some(Lease::new(redis, &keys, &lease_holder())) };
+        let lease = if self.dry_run { None } else { Some(Lease::new(redis.clone(), &keys, &lease_holder())) };
         if let Some(lease) = &lease {
             tokio::select! {
                 acquired = acquire(lease) => acquired?,
                 () = signals.next() => return Err(interrupted()),
             }
         }
+        let audit = if self.dry_run { None } else { Some((audit_log(config, &redis), author())) };
+        if let Some((log, who)) = &audit {
+            log.note(&Record::new(who, Action::ReplayStarted).to(&self.shown())).await;
+        }
         let (outcome, was_interrupted) = self.run_work(config, work, lease, &mut signals).await?;
+        if let Some((log, who)) = audit.filter(|_| was_interrupted) {
+            log.note(&Record::new(&who, Action::ReplayStopped).to(&self.shown())).await;
+        }
         self.print_summary(&outcome, &webhooks)?;
         if was_interrupted { Err(interrupted()) } else { Ok(()) }
+    }
+
+    /// What was asked for, for the audit log.
+    fn shown(&self) -> serde_json::Value {
+        json!({
+            "webhook": self.webhook,
+            "event": self.event,
+            "reason": self.reason.iter().map(|reason| reason.as_str()).collect::<Vec<_>>(),
+            "delivery": self.delivery,
+            "since": self.since.map(|moment| rfc3339(moment.0)),
+            "until": self.until.map(|moment| rfc3339(moment.0)),
+            "limit": self.limit,
+            "rate": self.rate,
+            "all": self.all,
+            "again": self.again,
+            "fromLog": self.from_log,
+        })
     }
 
     fn choice(&self) -> Choice {

@@ -44,6 +44,9 @@ enum Part {
 impl Run {
     /// Runs until a signal arrives or the worker ends by itself.
     pub async fn run(self, config: Config) -> Result<(), Failure> {
+        if self.only != Some(Part::Worker) {
+            config.admin.check_is_guarded()?;
+        }
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
         raise_open_files();

@@ -1,9 +1,13 @@
 //! `secrets generate-key|rotate`: the keys that seal the webhooks' secrets in Redis.
 
+use serde_json::json;
+
+use super::author::{audit_log, author};
 use super::output::{Bar, complain, note};
 use super::{Failure, say};
 use crate::config::Config;
 use crate::secret::keyring::generate_key;
+use crate::store::audit::{Action, Record};
 use crate::store::connection;
 use crate::store::webhooks::{Resealed, WebhookStore};
 
@@ -48,6 +52,7 @@ impl Secrets {
             return Err(Failure::Usage(sentence.to_owned()));
         };
         let (_, redis) = connection::open(&config.redis)?;
+        let log = audit_log(config, &redis);
         let store = WebhookStore::open(config, redis)?;
         let ids = store.ids().await?;
         let total = ids.len() as u64;
@@ -70,6 +75,8 @@ impl Secrets {
             }
         }
         bar.end();
+        let record = Record::new(&author(), Action::SecretsResealed);
+        log.note(&record.to(&json!({ "key": id, "webhooks": sealed }))).await;
         say(&format!(
             "sealed with key {id:?}: {sealed} webhooks; {current} needed nothing; {failed} could not be sealed"
         ));

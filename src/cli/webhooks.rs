@@ -2,6 +2,7 @@
 
 mod listing;
 mod secret;
+mod trying;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,25 +10,25 @@ use std::sync::Arc;
 use serde_json::json;
 use url::Url;
 
+use super::author::{audit_log, author};
 use super::output::warn;
-use super::{Failure, say, say_json};
+use super::{Failure, say};
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::event::EventType;
-use crate::http;
 use crate::http::client::policy;
 use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
 use crate::signature::Signing;
-use crate::store::connection::Connection;
+use crate::store::audit::{Action, Record};
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection, loss};
-use crate::trial;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId};
 use listing::{list, show};
 use secret::{SecretArguments, warn_of_weak_secret};
+use trying::test;
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -144,15 +145,22 @@ impl Webhooks {
         let (_, redis) = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
         let store = WebhookStore::open(config, redis.clone())?;
+        let (log, who) = (audit_log(config, &redis), author());
+        let audited = |what| store.audited(&log, &who, what);
         let reports = Reports::new(redis.clone(), &keys);
         match self {
             Self::List { output } => list(&store, &output).await,
-            Self::Add(add) => add.run(&store, &reports, config).await,
-            Self::Init => init(&store, &reports).await,
+            Self::Add(add) => add.run(&audited(Action::WebhookAdded), &reports, config).await,
+            Self::Init => {
+                let count = init(&store, &reports).await?;
+                let record = Record::new(&who, Action::WebhooksDeclared).to(&json!({ "webhooks": count }));
+                log.note(&record).await;
+                Ok(())
+            }
             Self::Show { id, output } => show(&find(&store, id).await?, &output),
-            Self::Update(update) => update.run(&store, config).await,
+            Self::Update(update) => update.run(&audited(Action::WebhookChanged), config).await,
             Self::Remove { id } => {
-                if !store.remove(id).await? {
+                if !audited(Action::WebhookRemoved).remove(id).await? {
                     return Err(not_found(id));
                 }
                 say(&format!("removed {id}: nothing more is sent to it"));
@@ -160,7 +168,10 @@ impl Webhooks {
             }
             Self::Test { id, event, output } => {
                 let webhook = find(&store, id).await?;
-                test(config, redis, &webhook, event, &output).await
+                let outcome = test(config, redis, &webhook, event, &output).await;
+                let record = Record::new(&who, Action::TestSent).of(id).to(&json!({ "event": event }));
+                log.note(&record).await;
+                outcome
             }
         }
     }
@@ -229,11 +240,11 @@ fn event_names(events: &[EventType]) -> Vec<String> {
     events.iter().map(|event| event.as_str().to_owned()).collect()
 }
 
-async fn init(store: &WebhookStore, reports: &Reports) -> Result<(), Failure> {
+async fn init(store: &WebhookStore, reports: &Reports) -> Result<u64, Failure> {
     let seen = loss::seen_by_workers(reports).await?.map_or(0, |(version, _)| version);
     let count = store.declare(seen, now_ms()).await?;
     say(&format!("declared complete: {count} webhooks in Redis; workers that waited for this resume"));
-    Ok(())
+    Ok(count)
 }
 
 async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
@@ -242,34 +253,4 @@ async fn find(store: &WebhookStore, id: WebhookId) -> Result<Webhook, Failure> {
 
 fn not_found(id: WebhookId) -> Failure {
     anyhow::anyhow!("there is no webhook {id}; `optio-webhooks webhooks list` shows all").into()
-}
-
-async fn test(
-    config: &Config,
-    redis: Connection,
-    webhook: &Webhook,
-    event: Option<EventType>,
-    output: &Output,
-) -> Result<(), Failure> {
-    let event = event.unwrap_or(webhook.events[0]);
-    let trial =
-        trial::send(config, &http::client::new(&config.delivery).map_err(anyhow::Error::new)?, redis, webhook, event)
-            .await?;
-    let entry = trial.entry();
-    let logged = &entry.logged;
-    let mut result = match (logged.error, logged.status_code) {
-        (None, Some(status)) => format!("delivered: {status}"),
-        (Some(code), Some(status)) => format!("failed: {} {status}", code.as_str()),
-        (Some(code), None) => format!("failed: {}", code.as_str()),
-        (None, None) => unreachable!("an attempt without a failure has a status"),
-    };
-    if let Some(detail) = &logged.error_detail {
-        result = format!("{result} ({detail})");
-    }
-    if output.json {
-        say_json(&json!({ "delivery": entry.shown() }))?;
-    } else {
-        say(&format!("{event} to {}: {result} after {} ms", webhook.url, logged.duration_ms, event = event.as_str()));
-    }
-    if logged.success { Ok(()) } else { Err(anyhow::anyhow!("the endpoint did not accept it: {result}").into()) }
 }

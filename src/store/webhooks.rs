@@ -1,20 +1,24 @@
 //! The webhooks in Redis. One script makes each change, increments the version, updates the count and announces the
 //! change.
 
+mod audited;
 mod listing;
 mod redelivered;
 mod resealing;
 mod scripts;
+mod summary;
 
-use redis::{AsyncCommands as _, RedisResult, Script, Value};
+use redis::{AsyncCommands as _, RedisResult, Script};
 
+use super::audit::{Action, AuditLog, Author};
 use super::connection::Connection;
-use super::reading::{StoreSummary, Version};
-use super::{Keys, StoreError, is_away};
+use super::reading::Version;
+use super::{Keys, StoreError};
 use crate::clock::rfc3339;
 use crate::config::{BadConfig, Config};
 use crate::webhook::stored::{Sealing, StoredWebhook};
 use crate::webhook::{Webhook, WebhookId};
+use audited::Audit;
 pub use listing::Listing;
 use listing::parsed;
 pub use resealing::Resealed;
@@ -25,6 +29,7 @@ pub struct WebhookStore {
     connection: Connection,
     keys: Keys,
     sealing: Sealing,
+    audit: Option<Audit>,
 }
 
 /// The state of the store after a webhook was added.
@@ -44,7 +49,7 @@ impl WebhookStore {
     /// Uses `connection`, and seals secrets with `sealing`.
     #[must_use]
     pub fn new(connection: Connection, keys: Keys, sealing: Sealing) -> Self {
-        Self { connection, keys, sealing }
+        Self { connection, keys, sealing, audit: None }
     }
 
     /// Uses `connection` with the prefix and the sealing keys of the settings.
@@ -55,6 +60,12 @@ impl WebhookStore {
         Ok(Self::new(connection, Keys::new(&config.redis.prefix), Sealing::of(&config.secrets)?))
     }
 
+    /// The same store, whose changes are recorded in the audit log.
+    #[must_use]
+    pub fn audited(&self, log: &AuditLog, who: &Author, what: Action) -> Self {
+        Self { audit: Some(Audit { log: log.clone(), who: who.clone(), what }), ..self.clone() }
+    }
+
     /// Adds or replaces a webhook, and announces it to the workers.
     ///
     /// # Errors
@@ -62,12 +73,10 @@ impl WebhookStore {
     /// been stored.
     pub async fn put(&self, webhook: &Webhook) -> Result<Added, StoreError> {
         let json = json(&self.sealing.seal(webhook, None)?);
-        let (expected, found, version, is_first) = self
-            .script(&scripts::PUT)
-            .arg(webhook.id.to_string())
-            .arg(json)
-            .invoke_async(&mut self.connection.clone())
-            .await?;
+        let mut call = self.script(&scripts::PUT);
+        call.arg(webhook.id.to_string()).arg(json);
+        audited::append(self.audit.as_ref(), &self.keys, &mut call, webhook.id, None, Some(webhook));
+        let (expected, found, version, is_first) = call.invoke_async(&mut self.connection.clone()).await?;
         Ok(Added { expected, found, version, is_first })
     }
 
@@ -76,13 +85,12 @@ impl WebhookStore {
     /// # Errors
     /// Errors of Redis. The webhook may still have been removed.
     pub async fn remove(&self, id: WebhookId) -> RedisResult<bool> {
-        self.script(&scripts::REMOVE)
-            .key(self.keys.failing())
-            .key(self.keys.backing_off())
-            .key(self.keys.log(id))
-            .arg(id.to_string())
-            .invoke_async(&mut self.connection.clone())
-            .await
+        // A change between this and the removal is not shown as the old value, but has its own entry in the audit log.
+        let old = if self.audit.is_some() { self.get(id).await.ok().flatten() } else { None };
+        let mut call = self.script(&scripts::REMOVE);
+        call.key(self.keys.failing()).key(self.keys.backing_off()).key(self.keys.log(id)).arg(id.to_string());
+        audited::append(self.audit.as_ref(), &self.keys, &mut call, id, old.as_ref(), None);
+        call.invoke_async(&mut self.connection.clone()).await
     }
 
     /// Disables a webhook, with a reason that its owner sees. `sent_to` is the webhook as it was when the attempt was
@@ -133,13 +141,13 @@ impl WebhookStore {
                 Err(_) if replaces_secret => self.sealing.open_what_can_be(stored.clone()),
                 opened => opened?,
             };
-            let (was_active, old_url) = (webhook.active, webhook.url.clone());
+            let old = webhook.clone();
             if let Err(refused) = change(&mut webhook) {
                 return Ok(Some(Err(refused)));
             }
-            let starts_anew = (webhook.active && !was_active) || webhook.url != old_url;
+            let starts_anew = (webhook.active && !old.active) || webhook.url != old.url;
             let after = self.sealing.seal(&webhook, Some(&stored))?;
-            if self.swap(id, before, &after, starts_anew).await? {
+            if self.swap(id, before, &after, starts_anew, Some((&old, &webhook))).await? {
                 return Ok(Some(Ok(webhook)));
             }
         }
@@ -152,16 +160,14 @@ impl WebhookStore {
         before: Vec<u8>,
         after: &StoredWebhook,
         starts_anew: bool,
+        audited: Option<(&Webhook, &Webhook)>,
     ) -> RedisResult<bool> {
-        self.script(&scripts::SWAP)
-            .key(self.keys.failing())
-            .key(self.keys.backing_off())
-            .arg(id.to_string())
-            .arg(before)
-            .arg(json(after))
-            .arg(u8::from(starts_anew))
-            .invoke_async(&mut self.connection.clone())
-            .await
+        let mut call = self.script(&scripts::SWAP);
+        call.key(self.keys.failing()).key(self.keys.backing_off()).arg(id.to_string());
+        call.arg(before).arg(json(after)).arg(u8::from(starts_anew));
+        let (old, new) = audited.unzip();
+        audited::append(self.audit.as_ref(), &self.keys, &mut call, id, old, new);
+        call.invoke_async(&mut self.connection.clone()).await
     }
 
     fn opened(&self, stored: StoredWebhook) -> Result<Webhook, StoreError> {
@@ -224,61 +230,6 @@ impl WebhookStore {
     /// Errors of Redis.
     pub async fn listing(&self) -> RedisResult<Listing> {
         Ok(Listing::read(self.connection.clone().hgetall(self.keys.webhooks()).await?, &self.sealing))
-    }
-
-    /// All webhooks and the metadata of the store, read in one transaction.
-    ///
-    /// # Errors
-    /// Errors of Redis.
-    pub async fn read(&self) -> RedisResult<(StoreSummary, Listing)> {
-        let mut pipe = redis::pipe();
-        pipe.atomic();
-        self.query_metadata(&mut pipe).cmd("HGETALL").arg(self.keys.webhooks());
-        let (mut peek, entries) = self.answers(&pipe).await?;
-        let listing = Listing::read(redis::from_redis_value(entries)?, &self.sealing);
-        peek.found = listing.names.len() as u64;
-        Ok((peek, listing))
-    }
-
-    /// The metadata of the store. If it is unchanged, there is nothing new to read.
-    ///
-    /// # Errors
-    /// Errors of Redis.
-    pub async fn peek(&self) -> RedisResult<StoreSummary> {
-        let mut pipe = redis::pipe();
-        self.query_metadata(&mut pipe).cmd("HLEN").arg(self.keys.webhooks());
-        let (peek, found) = self.answers(&pipe).await?;
-        Ok(StoreSummary { found: redis::from_redis_value(found)?, ..peek })
-    }
-
-    /// Adds the commands that read the metadata.
-    fn query_metadata<'a>(&self, pipe: &'a mut redis::Pipeline) -> &'a mut redis::Pipeline {
-        pipe.ignore_errors();
-        pipe.get(self.keys.webhooks_version()).get(self.keys.webhooks_count()).get(self.keys.webhooks_declared())
-    }
-
-    /// Runs `pipe`. Returns the metadata from the answers to [`Self::query_metadata`], and the last answer.
-    async fn answers(&self, pipe: &redis::Pipeline) -> RedisResult<(StoreSummary, Value)> {
-        let answers: Vec<Value> = pipe.query_async(&mut self.connection.clone()).await?;
-        let [version, count, declared, last] = <[Value; 4]>::try_from(answers).map_err(|answers| {
-            redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "four answers", format!("{answers:?}")))
-        })?;
-        let text = |value: Value| {
-            value.extract_error().and_then(|value| Ok(redis::from_redis_value::<Option<Vec<u8>>>(value)?))
-        };
-        let version = match text(version) {
-            Ok(value) => Version::of(value.as_deref()),
-            Err(error) if is_away(&error) => return Err(error),
-            Err(error) => Version::Invalid(error.to_string()),
-        };
-        // The count and the declaration are optional, so a value that cannot be read counts as absent.
-        let optional = |value: Value| text(value).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
-        let count = optional(count).and_then(|text| {
-            let (count, at) = text.split_once(' ')?;
-            Some((count.parse().ok()?, at.parse().ok()?))
-        });
-        let declared = optional(declared).and_then(|text| text.parse().ok());
-        Ok((StoreSummary { version, count, declared, found: 0 }, last.extract_error()?))
     }
 }
 

@@ -188,6 +188,7 @@ async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
         ("dead-letter", format!("/dead-letters/{letter}")),
         ("replay", format!("/dead-letters/replays/{replay}")),
         ("status", "/status".to_owned()),
+        ("audit", "/audit".to_owned()),
         ("missing", "/settings/webhooks/none".to_owned()),
     ]
 }

@@ -62,8 +62,10 @@ async fn an_invalid_setting_is_refused_with_its_key_value_and_allowed_values() {
 #[tokio::test(flavor = "multi_thread")]
 async fn config_show_masks_secrets() {
     let world = World::new().await;
-    let secrets =
-        [("OPTIO_WEBHOOKS__ADMIN__TOKEN", "hunter2"), ("OPTIO_WEBHOOKS__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2")];
+    let secrets = [
+        ("OPTIO_WEBHOOKS__ADMIN__TOKEN", "hunter2 hunter2 hunter2"),
+        ("OPTIO_WEBHOOKS__KAFKA__PROPERTIES__SASL_PASSWORD", "hunter2"),
+    ];
     for arguments in [["config", "show"].as_slice(), &["config", "show", "--json"]] {
         let shown = stdout(&run_with(&world, arguments, &secrets));
         assert!(shown.contains(&world.config().kafka.topic) && !shown.contains("hunter2"), "{shown}");

@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input;
+use crate::admin::number::Count;
 use crate::admin::problem::{Error, Problem};
 use crate::admin::replays::{self, ReplayRequest};
 use crate::admin::state::{Admin, BROWSERS_MAX, Shared};
@@ -19,11 +20,12 @@ use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::replay::browse::{self, Bounds, Cursor, DeadLetterPage};
 use crate::replay::choice::Choice;
+use crate::store::audit::Author;
 use crate::webhook::WebhookId;
 
 const LIMIT_DEFAULT: usize = 50;
 /// The highest number of dead letters on a page.
-const LIMIT_MAX: usize = 200;
+const LIMIT_MAX: u64 = 200;
 /// The number of offsets that one page looks at while it filters. A page that reaches it is short, and has a next one.
 const LOOK_AT_MAX: u64 = 200_000;
 
@@ -50,7 +52,8 @@ pub struct DeadLettersQuery {
     /// Only dead letters from before this time.
     until: Option<String>,
     /// The highest number of dead letters on the page: 1 to 200; 50 by default.
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>)]
+    limit: Option<Count<1, LIMIT_MAX>>,
     /// The `next` of an earlier page.
     cursor: Option<String>,
 }
@@ -123,10 +126,7 @@ pub async fn list(
     State(admin): State<Shared>,
     input::Query(query): input::Query<DeadLettersQuery>,
 ) -> Result<Json<DeadLetterPage>, Problem> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::field("limit", format!("{limit} is not allowed; it must be 1 to {LIMIT_MAX}")));
-    }
+    let limit = query.limit.map_or(LIMIT_DEFAULT, |limit| limit.get() as usize);
     let choice = Choice {
         at: None,
         webhooks: query.webhook.into_iter().collect(),
@@ -144,9 +144,10 @@ pub async fn list(
     responses((status = 202, body = ReplayAnswer), (status = 400, body = Error), (status = 409, body = Error)))]
 pub async fn replay(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     input::Json(request): input::Json<ReplayRequest>,
 ) -> Result<(StatusCode, Json<ReplayAnswer>), Problem> {
-    Ok((StatusCode::ACCEPTED, Json(ReplayAnswer { replay: admin.replays.begin(request).await? })))
+    Ok((StatusCode::ACCEPTED, Json(ReplayAnswer { replay: admin.replay(request, &who).await? })))
 }
 
 /// The progress of a replay.

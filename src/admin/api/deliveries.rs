@@ -1,22 +1,24 @@
 //! `/api/webhooks/{id}/deliveries`: the delivery log.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::input;
+use crate::admin::number::Count;
 use crate::admin::problem::{Error, Problem};
 use crate::admin::state::Shared;
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
+use crate::store::audit::Author;
 use crate::store::log::{EntryId, Filter, LoggedAttempt};
 
 const LIMIT_DEFAULT: usize = 50;
 /// The highest number of entries on a page.
-const LIMIT_MAX: usize = 200;
+const LIMIT_MAX: u64 = 200;
 
 /// The filters of the log, and the place where its page begins.
 #[derive(Deserialize, IntoParams)]
@@ -24,7 +26,8 @@ const LIMIT_MAX: usize = 200;
 #[into_params(parameter_in = Query)]
 pub struct DeliveriesQuery {
     /// The highest number of entries on the page: 1 to 200; 50 by default.
-    limit: Option<usize>,
+    #[param(value_type = Option<usize>)]
+    limit: Option<Count<1, LIMIT_MAX>>,
     /// Only entries older than this one: the `next` of an earlier page.
     before: Option<String>,
     /// Only attempts that succeeded (true), or that failed (false).
@@ -59,10 +62,7 @@ pub async fn list(
     Path(id): Path<String>,
     input::Query(query): input::Query<DeliveriesQuery>,
 ) -> Result<Response, Problem> {
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(Problem::field("limit", format!("{limit} is not allowed; it must be 1 to {LIMIT_MAX}")));
-    }
+    let limit = query.limit.map_or(LIMIT_DEFAULT, |limit| limit.get() as usize);
     let before: Option<EntryId> = query
         .before
         .map(|before| before.parse().map_err(|_| Problem::field("before", "isn't the `next` of an earlier page")))
@@ -81,9 +81,10 @@ pub async fn list(
     responses((status = 202, body = Redelivered), (status = 404, body = Error), (status = 409, body = Error)))]
 pub async fn redeliver(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path((id, delivery)): Path<(String, String)>,
 ) -> Result<(StatusCode, Json<Redelivered>), Problem> {
     let webhook = admin.find(&id).await?;
-    let entry = admin.redeliver(&webhook, &delivery).await?;
+    let entry = admin.redeliver(&webhook, &delivery, &who).await?;
     Ok((StatusCode::ACCEPTED, Json(Redelivered { delivery_id: entry.logged.delivery_id })))
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -17,6 +17,7 @@ use crate::admin::state::Shared;
 use crate::event::EventType;
 use crate::secret::Secret;
 use crate::signature::Signing;
+use crate::store::audit::Author;
 use crate::store::log;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId, WebhookView};
@@ -121,9 +122,10 @@ pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem
     responses((status = 201, body = WebhookAnswer), (status = 400, body = Error), (status = 413, body = Error)))]
 pub async fn add(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     input::Json(draft): input::Json<Draft>,
 ) -> Result<(StatusCode, Json<WebhookAnswer>), Problem> {
-    let (webhook, warning) = admin.add(&draft).await?;
+    let (webhook, warning) = admin.add(&draft, &who).await?;
     let warning = joined([webhook.secret_warning(), warning]);
     Ok((StatusCode::CREATED, Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) })))
 }
@@ -141,12 +143,13 @@ pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result
     responses((status = 200, body = WebhookAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn change(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     input::Json(fields): input::Json<Map<String, Value>>,
 ) -> Result<Json<WebhookAnswer>, Problem> {
     let webhook = admin.find(&id).await?;
     let draft = changes(fields, &webhook)?;
-    let webhook = admin.change(webhook.id, &draft).await?;
+    let webhook = admin.change(webhook.id, &draft, &who).await?;
     let warning = webhook.secret_warning().filter(|_| draft.replaces_secret());
     Ok(Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) }))
 }
@@ -154,8 +157,12 @@ pub async fn change(
 /// Removes a webhook and its delivery log. Nothing more is sent to it, not even deliveries that wait.
 #[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Error)))]
-pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
-    admin.remove(&id).await?;
+pub async fn remove(
+    State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    admin.remove(&id, &who).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -165,6 +172,7 @@ pub async fn remove(State(admin): State<Shared>, Path(id): Path<String>) -> Resu
     responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn test(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     input::Body(body): input::Body,
 ) -> Result<axum::response::Response, Problem> {
@@ -172,7 +180,7 @@ pub async fn test(
     let Test { event } = optional(&body)?;
     let webhook = admin.find(&id).await?;
     let event = event.or(webhook.events.first().copied()).unwrap_or(EventType::TaskCompleted);
-    let trial = admin.test(&webhook, event).await?;
+    let trial = admin.test(&webhook, event, &who).await?;
     let entry = trial.entry();
     Ok(Json(Tested { delivery: entry.shown() }).into_response())
 }
@@ -183,13 +191,14 @@ pub async fn test(
     responses((status = 200, body = Rotated), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn rotate(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     input::Body(body): input::Body,
 ) -> Result<Json<Rotated>, Problem> {
     let Rotate { secret, signing, overlap } = optional(&body)?;
     let webhook = admin.find(&id).await?;
     let overlap = parse_overlap(overlap.as_deref())?;
-    let (webhook, generated) = admin.rotate(&webhook, Rotation { secret, signing, overlap }).await?;
+    let (webhook, generated) = admin.rotate(&webhook, Rotation { secret, signing, overlap }, &who).await?;
     let generated_secret = generated.map(|secret| secret.expose().to_owned());
     Ok(Json(Rotated { warning: webhook.secret_warning(), webhook: webhook.shown(), generated_secret }))
 }

@@ -2,22 +2,24 @@
 
 use axum::Extension;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::deliveries::pretty;
-use super::elements::{csrf, option, time};
+use super::elements::{csrf, only_reads, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::webhook::WebhookQuery;
-use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
-use crate::admin::replays::{ReplayRequest, ReplayState, ReplayStatus};
+use crate::admin::replays::{ReplayRequest, ReplayState, ReplayStatus, place};
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::delivery::DeadReason;
 use crate::event::EventType;
 use crate::replay::browse::{Cursor, ListedDeadLetter};
+use crate::store::audit::Author;
 
 /// The number of dead letters on a page.
 const PAGE_LEN: usize = 50;
@@ -111,7 +113,7 @@ pub async fn list(
         @if let Some(next) = &page.next {
             nav .pager aria-label="Pages" { a href={ "?" (query.next_page(next)) } rel="next" { "More" } }
         }
-        (replay_form(&session, &query, is_everything))
+        @if session.may_change() { (replay_form(&session, &query, is_everything)) } @else { (only_reads(&session)) }
         (replay_list(&admin.replays.all()))
     };
     Ok(layout("Dead letters", Some(&session), Some(NavItem::DeadLetters), &content))
@@ -198,8 +200,11 @@ fn state_name(state: ReplayState) -> &'static str {
 pub async fn show(
     State(admin): State<Shared>,
     Extension(session): Extension<Session>,
-    Path((partition, offset)): Path<(i32, i64)>,
+    Path((partition, offset)): Path<(String, String)>,
 ) -> Result<Markup, Refusal> {
+    let (partition, offset) = place(&partition, &offset).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "There is no such dead letter: its address has a partition and an offset.")
+    })?;
     let letter = admin.dead_letter(partition, offset).await?;
     let content = html! {
         nav .crumbs aria-label="Breadcrumb" { a href="/dead-letters" { "Dead letters" } }
@@ -211,7 +216,7 @@ pub async fn show(
             @if let Some(delivery) = letter.delivery_id { dt { "Delivery" } dd { code { (delivery) } } }
             dt { "Replays" } dd { (letter.replays) }
         }
-        @if letter.reason.is_some() {
+        @if letter.reason.is_some() && session.may_change() {
             form method="post" action="/dead-letters/replay" {
                 (csrf(&session))
                 input type="hidden" name="letter" value=(letter.id);
@@ -228,8 +233,12 @@ pub async fn show(
 }
 
 /// `POST /dead-letters/replay`
-pub async fn replay(State(admin): State<Shared>, Form(form): Form<FilterForm>) -> Result<Redirect, Refusal> {
-    let replay = admin.replays.begin(form.request()?).await?;
+pub async fn replay(
+    State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
+    Form(form): Form<FilterForm>,
+) -> Result<Redirect, Refusal> {
+    let replay = admin.replay(form.request()?, &who).await?;
     Ok(Redirect::to(&format!("/dead-letters/replays/{}", replay.id)))
 }
 
@@ -257,7 +266,9 @@ pub async fn progress(
                 dt { "Began" } dd { (time(&replay.started_at)) }
             }
             @if is_running {
-                form method="post" action={ "/dead-letters/replays/" (replay.id) "/stop" } { (csrf(&session)) button .quiet { "Stop" } }
+                @if session.may_change() {
+                    form method="post" action={ "/dead-letters/replays/" (replay.id) "/stop" } { (csrf(&session)) button .quiet { "Stop" } }
+                }
                 p .hint { "You can start the same replay again at any time. Nothing is replayed twice." }
             }
         }
@@ -268,10 +279,10 @@ pub async fn progress(
 /// `POST /dead-letters/replays/{id}/stop`
 pub async fn stop(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     Form(_): Form<serde::de::IgnoredAny>,
 ) -> Result<Redirect, Refusal> {
-    let replay = admin.replays.get(&id)?;
-    admin.replays.stop(replay.id);
+    admin.stop_replay(&id, &who).await?;
     Ok(Redirect::to(&format!("/dead-letters/replays/{id}?done=stopped")))
 }

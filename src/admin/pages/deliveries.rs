@@ -10,10 +10,11 @@ use super::elements::{csrf, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::webhook::{Tab, head};
-use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::event::EventType;
+use crate::store::audit::Author;
 use crate::store::log::{EntryId, Filter, LogEntry};
 
 /// The number of attempts on a page.
@@ -190,8 +191,8 @@ pub async fn show(
         }
         form method="post" action={ (base) "/" (entry.id) "/redeliver" } {
             (csrf(&session))
-            button disabled[!webhook.active] { "Redeliver" }
-            span .hint { (if webhook.active { " The delivery is sent again under the same id, and replaces a waiting retry." } else { " The webhook is inactive." }) }
+            button disabled[!webhook.active || !session.may_change()] { "Redeliver" }
+            span .hint { (if !session.may_change() { " Your token may only read." } else if webhook.active { " The delivery is sent again under the same id, and replaces a waiting retry." } else { " The webhook is inactive." }) }
         }
         h2 { "Request" }
         p .hint { "POST " span .url { (webhook.url) } }
@@ -218,10 +219,11 @@ pub fn pretty(text: &str) -> String {
 /// `POST /settings/webhooks/{id}/deliveries/{entry}/redeliver`
 pub async fn redeliver(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path((id, entry)): Path<(String, String)>,
     Form(_): Form<serde::de::IgnoredAny>,
 ) -> Result<Redirect, Refusal> {
     let webhook = admin.find(&id).await?;
-    admin.redeliver(&webhook, &entry).await?;
+    admin.redeliver(&webhook, &entry, &who).await?;
     Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries?done=redelivered", webhook.id)))
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::admin::auth::Session;
+use crate::admin::sessions::Session;
 
 /// The hidden field that every form must carry.
 pub fn csrf(session: &Session) -> Markup {
@@ -12,6 +12,11 @@ pub fn csrf(session: &Session) -> Markup {
 /// A time in UTC. The script shows it in the reader's time zone.
 pub fn time(rfc3339: &str) -> Markup {
     html! { time datetime=(rfc3339) { (rfc3339.replace('T', " ").replace(".000Z", " UTC").replace('Z', " UTC")) } }
+}
+
+/// Says that a session may only read, so that nobody looks for the forms.
+pub fn only_reads(session: &Session) -> Markup {
+    html! { p .hint { "You are signed in with the token " code { (session.name) } ", which may only read." } }
 }
 
 /// An option of a `select`.

@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
 
-use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
+use crate::admin::sessions::Session;
 
 /// The fields that a person sent.
 pub struct Form<T>(pub T);

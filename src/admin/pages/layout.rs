@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::elements::csrf;
-use crate::admin::auth::Session;
 use crate::admin::document::document;
+use crate::admin::sessions::Session;
 
 /// An entry of the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,12 +12,14 @@ pub enum NavItem {
     Webhooks,
     DeadLetters,
     Status,
+    Audit,
 }
 
-const NAV_ITEMS: [(NavItem, &str, &str); 3] = [
+const NAV_ITEMS: [(NavItem, &str, &str); 4] = [
     (NavItem::Webhooks, "/settings/webhooks", "Webhooks"),
     (NavItem::DeadLetters, "/dead-letters", "Dead letters"),
     (NavItem::Status, "/status", "Status"),
+    (NavItem::Audit, "/audit", "Audit"),
 ];
 
 /// A whole page. Without a session it has no navigation.

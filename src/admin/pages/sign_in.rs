@@ -1,5 +1,6 @@
 //! The page where people sign in with the admin token.
 
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -9,9 +10,12 @@ use serde::Deserialize;
 
 use super::form::Form;
 use super::layout::layout;
-use crate::admin::auth::{self, Guard};
+use crate::admin::client::Client;
+use crate::admin::entrance::{self, Refused, author};
 use crate::admin::problem::Refusal;
+use crate::admin::sessions::{self, SIGN_IN, Session};
 use crate::admin::state::Shared;
+use crate::store::audit::{Action, Author, Record, Via};
 
 /// The path to go to after signing in.
 #[derive(Deserialize, Default)]
@@ -37,23 +41,59 @@ pub async fn show(State(admin): State<Shared>, RawQuery(query): RawQuery) -> Res
 /// `POST /sign-in`
 pub async fn sign_in(
     State(admin): State<Shared>,
+    Extension(client): Extension<Client>,
     jar: CookieJar,
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Response {
-    // There is no session yet, so there is no CSRF token to check. The admin token itself protects this form.
+    // There is no session yet, so there is no CSRF token to check. The token itself protects this form.
     let entered: Entered = serde_html_form::from_bytes(&body).unwrap_or_default();
-    if !admin.guard.accepts(&entered.token) {
-        let problem = "This is not the admin token. The admin token is the value of admin.token in the configuration.";
-        return (StatusCode::UNAUTHORIZED, page(&admin, &entered.next, Some(problem))).into_response();
+    let refuse = |status, sentence: &str| (status, page(&admin, &entered.next, Some(sentence))).into_response();
+    let token = match admin.try_token(client, Via::Session, &entered.token).await {
+        Ok(token) => token,
+        Err(Refused::Wrong) => {
+            let sentence = "This is not a token of this server. Its tokens are the values of admin.token and \
+                            admin.tokens in the configuration.";
+            return refuse(StatusCode::UNAUTHORIZED, sentence);
+        }
+        Err(Refused::Wait(time)) => {
+            let (headers, problem) = entrance::wait(time);
+            return (headers, refuse(problem.status, &problem.sentence)).into_response();
+        }
+    };
+    let who = author(Via::Session, Some(&token.name), client);
+    // The entry is written first: nobody is signed in without one.
+    let signed_in = match admin.audit.write(&Record::new(&who, Action::SignedIn)).await {
+        Ok(()) => admin.sessions.sign_in(token).await,
+        Err(error) => Err(error),
+    };
+    match signed_in {
+        Ok(value) => {
+            tracing::info!(name = token.name, address = %client.address, "signed in");
+            let cookie = sessions::cookie(value, sessions::is_secure(&headers));
+            (jar.add(cookie), Redirect::to(local_path(&entered.next))).into_response()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "nobody can sign in");
+            let sentence = "Your token is right, but Redis is away, so nobody can sign in. Try again in a moment.";
+            refuse(StatusCode::SERVICE_UNAVAILABLE, sentence)
+        }
     }
-    let cookie = admin.guard.sign_in(auth::now_s(), auth::is_secure(&headers));
-    (jar.add(cookie), Redirect::to(local_path(&entered.next))).into_response()
 }
 
 /// `POST /sign-out`
-pub async fn sign_out(jar: CookieJar, Form(_): Form<serde::de::IgnoredAny>) -> Response {
-    (jar.add(Guard::sign_out()), Redirect::to(auth::SIGN_IN)).into_response()
+pub async fn sign_out(
+    State(admin): State<Shared>,
+    Extension(session): Extension<Session>,
+    Extension(who): Extension<Author>,
+    jar: CookieJar,
+    Form(_): Form<serde::de::IgnoredAny>,
+) -> Result<Response, Refusal> {
+    // The cookie is removed only once the session has ended, so that the person can try again.
+    admin.sessions.sign_out(&session).await?;
+    tracing::info!(name = session.name, "signed out");
+    admin.audit.note(&Record::new(&who, Action::SignedOut)).await;
+    Ok((jar.add(sessions::removal()), Redirect::to(SIGN_IN)).into_response())
 }
 
 /// The path `next` if it stays on this server, else the list of webhooks. Another server could imitate these pages.
@@ -69,14 +109,14 @@ fn page(admin: &Shared, next: &str, problem: Option<&str>) -> Markup {
             @if let Some(problem) = problem {
                 p #problem .flash.bad role="alert" { (problem) }
             }
-            @if admin.guard.is_set() {
-                form .card method="post" action=(auth::SIGN_IN) {
+            @if !admin.tokens.is_empty() {
+                form .card method="post" action=(SIGN_IN) {
                     input type="hidden" name="next" value=(next);
                     div .field {
                         label for="token" { "Admin token" }
                         input #token name="token" type="password" required autofocus autocomplete="current-password"
                             aria-describedby=[problem.map(|_| "problem")];
-                        p .hint { "The value of " code { "admin.token" } " in the configuration." }
+                        p .hint { "The value of " code { "admin.token" } " in the configuration, or a token of " code { "admin.tokens" } "." }
                     }
                     button { "Sign in" }
                 }

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 
 use super::layout::{NavItem, layout};
 use super::webhook::{Tab, head};
-use crate::admin::auth::Session;
 use crate::admin::problem::Refusal;
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 
 /// The element's id, the language and the code. Tests run each snippet against a real delivery.

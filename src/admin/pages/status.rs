@@ -8,8 +8,8 @@ use maud::{Markup, html};
 
 use super::elements::time;
 use super::layout::{NavItem, layout};
-use crate::admin::auth::Session;
 use crate::admin::problem::Refusal;
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::admin::status::{EndpointStatus, PartitionStatus, Status};
 use crate::report::BreakerState;

@@ -9,18 +9,20 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::elements::{csrf, option, time};
+use super::elements::{csrf, only_reads, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
-use super::webhooks::{Entered, fields, secret_field, signing, signing_field, state};
+use super::webhook_form::{Entered, fields, secret_field, signing, signing_field};
+use super::webhooks::state;
 use crate::admin::actions::Rotation;
-use crate::admin::auth::Session;
 use crate::admin::problem::{Problem, Refusal};
+use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::clock::now_ms;
 use crate::clock::rfc3339;
 use crate::event::EventType;
 use crate::secret::Secret;
+use crate::store::audit::Author;
 use crate::webhook::Webhook;
 use crate::webhook::draft::Draft;
 
@@ -92,6 +94,7 @@ pub async fn show(
 /// `POST /settings/webhooks/{id}`
 pub async fn change(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Extension(session): Extension<Session>,
     Path(id): Path<String>,
     Form(entered): Form<Entered>,
@@ -101,7 +104,7 @@ pub async fn change(
         Ok(mut draft) => {
             // The form always sends a format. One that is unchanged wasn't chosen, so it still follows a changed URL.
             draft.format = draft.format.filter(|format| *format != webhook.format);
-            admin.change(webhook.id, &draft).await
+            admin.change(webhook.id, &draft, &who).await
         }
         Err(problem) => Err(problem),
     };
@@ -118,17 +121,19 @@ pub async fn change(
 /// `POST /settings/webhooks/{id}/active`
 pub async fn activate(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     Form(Active { active }): Form<Active>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
-    let webhook = admin.change(webhook.id, &Draft { active: Some(active), ..Draft::default() }).await?;
+    let webhook = admin.change(webhook.id, &Draft { active: Some(active), ..Draft::default() }, &who).await?;
     Ok(back(&webhook, if active { "resumed" } else { "paused" }))
 }
 
 /// `POST /settings/webhooks/{id}/rotate-secret`
 pub async fn rotate(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Extension(session): Extension<Session>,
     Path(id): Path<String>,
     Form(entered): Form<NewSecret>,
@@ -143,7 +148,7 @@ pub async fn rotate(
         secret: Some(entered.secret).filter(|secret| !secret.is_empty()),
         overlap,
     };
-    let (webhook, generated) = admin.rotate(&webhook, rotation).await?;
+    let (webhook, generated) = admin.rotate(&webhook, rotation, &who).await?;
     let Some(secret) = generated else { return Ok(back(&webhook, "rotated")) };
     // A generated secret must be shown now, because it can't be read later.
     let message = html! {
@@ -158,43 +163,14 @@ pub async fn rotate(
 /// `POST /settings/webhooks/{id}/test`
 pub async fn test(
     State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
     Path(id): Path<String>,
     Form(Test { event }): Form<Test>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
-    let trial = admin.test(&webhook, event).await?;
+    let trial = admin.test(&webhook, event, &who).await?;
     let entry = trial.entry().id;
     Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries/{entry}?done=tested", webhook.id)).into_response())
-}
-
-/// `GET /settings/webhooks/{id}/delete`
-pub async fn confirm_delete(
-    State(admin): State<Shared>,
-    Extension(session): Extension<Session>,
-    Path(id): Path<String>,
-) -> Result<Markup, Refusal> {
-    let webhook = admin.find(&id).await?;
-    let content = html! {
-        nav .crumbs aria-label="Breadcrumb" { a href={ "/settings/webhooks/" (webhook.id) } { "Back to the webhook" } }
-        h1 { "Delete this webhook?" }
-        form .card method="post" {
-            (csrf(&session))
-            p .url { (webhook.url) }
-            p { "Pending deliveries in the queue will not be sent after deletion, and the delivery log is deleted as well. This can't be undone." }
-            div .row { button .danger { "Delete" } a href={ "/settings/webhooks/" (webhook.id) } { "Keep it" } }
-        }
-    };
-    Ok(layout("Delete webhook", Some(&session), Some(NavItem::Webhooks), &content))
-}
-
-/// `POST /settings/webhooks/{id}/delete`
-pub async fn delete(
-    State(admin): State<Shared>,
-    Path(id): Path<String>,
-    Form(_): Form<serde::de::IgnoredAny>,
-) -> Result<Redirect, Refusal> {
-    admin.remove(&id).await?;
-    Ok(Redirect::to("/settings/webhooks?done=deleted"))
 }
 
 fn back(webhook: &Webhook, done: &str) -> Response {
@@ -208,10 +184,28 @@ fn page(
     problem: Option<&Problem>,
     message: &Markup,
 ) -> Markup {
-    let base = format!("/settings/webhooks/{}", webhook.id);
     let content = html! {
         (message)
         (head(webhook, Tab::Settings))
+        @if session.may_change() {
+            (forms(session, webhook, entered, problem))
+        } @else {
+            (only_reads(session))
+            // A disabled fieldset shows the settings, and no browser sends them.
+            form .card { h2 { "Settings" } fieldset disabled { (fields(entered, None, false)) } }
+        }
+        dl .facts {
+            dt { "Id" } dd { code { (webhook.id) } }
+            dt { "Created" } dd { (time(&webhook.created_at)) }
+            dt { "Changed" } dd { (time(&webhook.updated_at)) }
+        }
+    };
+    layout("Webhook", Some(session), Some(NavItem::Webhooks), &content)
+}
+
+fn forms(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option<&Problem>) -> Markup {
+    let base = format!("/settings/webhooks/{}", webhook.id);
+    html! {
         form .card method="post" action=(base) {
             (csrf(session))
             h2 { "Settings" }
@@ -226,13 +220,7 @@ fn page(
             p { "Nothing more is sent to it, not even pending retries." }
             a .button.danger href={ (base) "/delete" } { "Delete webhook…" }
         }
-        dl .facts {
-            dt { "Id" } dd { code { (webhook.id) } }
-            dt { "Created" } dd { (time(&webhook.created_at)) }
-            dt { "Changed" } dd { (time(&webhook.updated_at)) }
-        }
-    };
-    layout("Webhook", Some(session), Some(NavItem::Webhooks), &content)
+    }
 }
 
 fn test_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {

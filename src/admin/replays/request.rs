@@ -1,16 +1,20 @@
 //! A request to replay dead letters.
 
-use std::num::NonZeroU32;
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::admin::number::Count;
 use crate::admin::problem::Problem;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::replay::choice::Choice;
 use crate::replay::moment::Moment;
 use crate::webhook::WebhookId;
+
+/// The highest number of dead letters that one replay may be limited to.
+const REPLAYS_MAX: u64 = 1_000_000_000_000;
+/// The highest rate of a replay, each second.
+const RATE_MAX: u64 = 1_000_000;
 
 /// The choice of dead letters to replay, and how to replay them. The filters narrow each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -32,10 +36,11 @@ pub struct ReplayRequest {
     /// Only dead letters from before this time.
     pub until: Option<String>,
     /// The highest number of dead letters to replay.
-    pub limit: Option<u64>,
+    #[schema(value_type = Option<u64>)]
+    pub limit: Option<Count<1, REPLAYS_MAX>>,
     /// The highest number of dead letters to replay each second.
     #[schema(value_type = Option<u32>)]
-    pub rate: Option<NonZeroU32>,
+    pub rate: Option<Count<1, RATE_MAX>>,
     /// Replay all dead letters. A request without a filter and without `limit` is refused unless this is true.
     pub all: bool,
     /// Also replay those that were replayed before.
@@ -52,7 +57,7 @@ impl ReplayRequest {
     pub fn choice(&self) -> Result<Choice, Problem> {
         let at = self.letter.as_deref().map(|letter| {
             let (partition, offset) = letter.split_once('/')?;
-            Some((partition.parse().ok()?, offset.parse().ok()?))
+            place(partition, offset)
         });
         let at = match at {
             Some(None) => return Err(Problem::field("letter", "isn't the id of a dead letter, such as 3/1042")),
@@ -79,4 +84,10 @@ pub fn moment(field: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
     let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) else { return Ok(None) };
     let Moment(at_ms) = text.parse().map_err(|error| Problem::field(field, error))?;
     Ok(Some(at_ms))
+}
+
+/// The partition and the offset in two texts. Neither is negative.
+pub fn place(partition: &str, offset: &str) -> Option<(i32, i64)> {
+    let (partition, offset): (i32, i64) = (partition.parse().ok()?, offset.parse().ok()?);
+    (partition >= 0 && offset >= 0).then_some((partition, offset))
 }

@@ -59,11 +59,11 @@ impl Demo {
     pub async fn start(config: &Arc<Config>) -> anyhow::Result<Self> {
         let readiness = Arc::new(Readiness::new(true));
         let page = admin::serve(config, readiness.clone(), true).await?.address;
-        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})", config.admin.token.expose()));
-        say("");
         say(
             "optio-webhooks dev: an in-process broker, a private Redis, the worker and a receiver, all on this machine",
         );
+        say("");
+        say(&format!("Settings page: http://{page}/  (sign in with the token {:?})", config.admin.token.expose()));
         say("");
         let (sender, observations) = mpsc::channel(1_000);
         let receiver = listen(sender.clone()).await?;

@@ -40,7 +40,7 @@ impl WebhookStore {
             let stored = parsed(id, &before)?;
             let resealed = self.sealing.reseal(&stored).map_err(|reason| StoreError::Unopened { id, reason })?;
             let Some(resealed) = resealed else { return Ok(Resealed::Before) };
-            if self.swap(id, before, &resealed, false).await? {
+            if self.swap(id, before, &resealed, false, None).await? {
                 return Ok(Resealed::Now);
             }
         }

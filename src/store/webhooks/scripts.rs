@@ -9,6 +9,9 @@ use redis::Script;
 /// The count changes by as much as the change adds or removes. If webhooks were lost, the count therefore stays higher
 /// than the number of webhooks until an operator declares the stored ones complete.
 ///
+/// The last key is the audit log, and the last two arguments are its length and the entry for the change, or an empty
+/// text for none. A change and its entry are therefore one step.
+///
 /// The version is incremented first: if it is not a number, the script fails before it changes anything.
 macro_rules! change {
     ($body:literal) => {
@@ -27,6 +30,10 @@ local function change(apply)
     if count and at == version then expected = tonumber(count) + after - before end
     redis.call('SET', KEYS[3], string.format('%.0f %.0f', expected, raised))
     redis.pcall('PUBLISH', KEYS[2], 'changed')
+    local entry = ARGV[#ARGV]
+    if apply and entry ~= '' then
+        redis.pcall('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[#ARGV - 1], '*', 'entry', entry)
+    end
     return {expected, after, raised, version and 0 or 1}
 end
 ",

@@ -36,12 +36,24 @@ impl Worker {
 
     /// Starts the program with `arguments` and doesn't wait until it is ready.
     pub fn start_with(arguments: &[&str], settings: &[(String, String)]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        Self::spawn(command, settings)
+    }
+
+    /// Starts a worker that may open only this many files.
+    pub fn start_with_files(files_max: usize, settings: &[(String, String)]) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files_max} && exec \"$0\" run"), PROGRAM]);
+        Self::spawn(command, settings)
+    }
+
+    fn spawn(mut command: Command, settings: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let admin = format!("127.0.0.1:{port}");
-        let child = Command::new(PROGRAM)
-            .args(arguments)
+        let child = command
             .envs(settings.iter().cloned())
             .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", &admin)
             .stderr(std::fs::File::create(&log).unwrap())
@@ -58,6 +70,32 @@ impl Worker {
     pub async fn page(&self, path: &str) -> Option<(u16, String)> {
         let answer = CLIENT.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
+    }
+
+    /// Signs in to the pages, and returns the cookie.
+    pub async fn sign_in(&self, token: &str) -> String {
+        let form = serde_html_form::to_string([("token", token)]).unwrap();
+        let request = CLIENT.post(format!("{}/sign-in", self.address())).body(form);
+        let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+        assert_eq!(answer.status(), 303);
+        answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+    }
+
+    /// Gets status and body of a page as the person with this cookie.
+    pub async fn page_as(&self, cookie: &str, path: &str) -> (u16, String) {
+        let request = CLIENT.get(format!("{}{path}", self.address())).header("cookie", cookie);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    /// Sends a form as the person with this cookie, with the token of that person's session. Returns status and body.
+    pub async fn send_form(&self, cookie: &str, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
+        let (_, page) = self.page_as(cookie, "/status").await;
+        let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap_or_default().split('"').next().unwrap();
+        let form = serde_html_form::to_string([&[("csrf", csrf)], fields].concat()).unwrap();
+        let request = CLIENT.post(format!("{}{path}", self.address())).header("cookie", cookie).body(form);
+        let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// The base URL of the admin server.

@@ -1,0 +1,56 @@
+//! The values of labels that no other module defines.
+
+/// Why a connection to the admin server was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionClosed {
+    /// It kept the server waiting, and a new connection needed its place.
+    Evicted,
+    /// It was new, and all others were being answered.
+    Refused,
+    /// Its request took too long to arrive, or its client did not take the answer.
+    TooSlow,
+}
+
+impl ConnectionClosed {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::Evicted, Self::Refused, Self::TooSlow];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Refused => "refused",
+            Self::TooSlow => "too_slow",
+        }
+    }
+}
+
+/// The permit pools, as metrics name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// All open deliveries.
+    All,
+    /// Retries.
+    Retry,
+    /// Events for very many webhooks.
+    Wide,
+    /// Large payloads.
+    Large,
+}
+
+impl Pool {
+    /// All pools.
+    pub const ALL: [Self; 4] = [Self::All, Self::Retry, Self::Wide, Self::Large];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Retry => "retry",
+            Self::Wide => "wide",
+            Self::Large => "large",
+        }
+    }
+}
