@@ -1,14 +1,15 @@
 //! The sessions of people who signed in to the settings page.
 //!
 //! A session is a cookie that only a holder of the session key can make: the time at which it ends, an id, the name of
-//! a token, and an HMAC of these and of the token itself. The key is random and lives in Redis, so that every admin
-//! server accepts the session and nobody can guess the token from a cookie. Without the key all sessions end; without
+//! a token, and an HMAC of these and of the token itself. The key is random and lives in Redis, sealed, so that every admin
+//! server accepts the session, nobody who reads Redis can make one, and nobody can guess the token from a cookie. Without the key all sessions end; without
 //! its token, or with another text of it, a session ends too. Forms carry an HMAC of the cookie, which a page of
 //! another origin can't know.
 
 mod cookie;
 mod key;
 mod revoked;
+mod stored_key;
 
 use redis::RedisResult;
 use uuid::Uuid;
@@ -16,11 +17,14 @@ use uuid::Uuid;
 use super::tokens::Tokens;
 use crate::clock::now_ms;
 use crate::config::{self, Role, Token};
+use crate::secret::keyring::Keyring;
 use crate::store::Keys;
 use crate::store::connection::Connection;
 pub use cookie::{COOKIE, cookie, is_secure, removal};
 use key::{SessionKey, SharedKey};
 use revoked::Revoked;
+use stored_key::StoredKey;
+pub use stored_key::Resealed;
 
 /// The path of the page where people sign in.
 pub const SIGN_IN: &str = "/sign-in";
@@ -48,10 +52,10 @@ pub struct Session {
 }
 
 impl Sessions {
-    /// Sessions as long as `admin.session_max`.
-    pub fn new(connection: &Connection, keys: &Keys, settings: &config::Admin) -> Self {
+    /// Sessions as long as `admin.session_max`. Their key is sealed with `keyring`.
+    pub fn new(connection: &Connection, keys: &Keys, keyring: Keyring, settings: &config::Admin) -> Self {
         Self {
-            key: SharedKey::new(connection.clone(), keys),
+            key: SharedKey::new(connection.clone(), keys, keyring),
             revoked: Revoked::new(connection.clone(), keys.clone()),
             session_max_s: settings.session_max.as_secs() as i64,
         }
@@ -107,6 +111,14 @@ impl Session {
 pub async fn revoke_all(connection: &Connection, keys: &Keys) -> RedisResult<()> {
     use redis::AsyncCommands as _;
     connection.clone().del(keys.session_key()).await
+}
+
+/// Seals the key of sessions with the first of `keyring` (`secrets rotate`). Sessions go on.
+///
+/// # Errors
+/// Errors of Redis.
+pub async fn reseal(connection: &Connection, keys: &Keys, keyring: Keyring) -> RedisResult<Resealed> {
+    StoredKey::new(connection.clone(), keys, keyring).reseal().await
 }
 
 fn make(key: &SessionKey, token: &Token, until_s: i64, id: Uuid) -> String {

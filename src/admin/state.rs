@@ -81,7 +81,7 @@ impl Admin {
             hosts: Hosts::new(&config.admin),
             tokens: Tokens::new(&config.admin),
             throttle: Throttle::new(Instant::now()),
-            sessions: Sessions::new(&redis, &keys, &config.admin),
+            sessions: Sessions::new(&redis, &keys, config.secrets.keyring()?, &config.admin),
             audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),

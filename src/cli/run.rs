@@ -33,8 +33,9 @@ pub struct Run {
     only: Option<Part>,
 }
 
+/// A part of `run` that a process of its own can be.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
+pub(super) enum Part {
     /// The worker, with /healthz, /readyz and /metrics.
     Worker,
     /// The settings page and the API, with the same three paths.
@@ -44,9 +45,7 @@ enum Part {
 impl Run {
     /// Runs until a signal arrives or the worker ends by itself.
     pub async fn run(self, config: Config) -> Result<(), Failure> {
-        if self.only != Some(Part::Worker) {
-            config.admin.check_is_guarded()?;
-        }
+        check_is_guarded(&config, self.only)?;
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
         raise_open_files();
@@ -93,6 +92,11 @@ impl Run {
         tracing::info!("drained");
         Ok(())
     }
+}
+
+/// Refuses a page and an API that other machines can reach without a token. A worker alone has neither.
+pub(super) fn check_is_guarded(config: &Config, only: Option<Part>) -> Result<(), BadConfig> {
+    if only == Some(Part::Worker) { Ok(()) } else { config.admin.check_is_guarded() }
 }
 
 /// Raises the limit of open files. Each endpoint keeps one connection or more, so the usual soft limit of 1,024 is soon

@@ -5,10 +5,11 @@ use serde_json::json;
 use super::author::{audit_log, author};
 use super::output::{Bar, complain, note};
 use super::{Failure, say};
+use crate::admin::sessions::{self, Resealed as SealedAgain};
 use crate::config::Config;
 use crate::secret::keyring::generate_key;
 use crate::store::audit::{Action, Record};
-use crate::store::connection;
+use crate::store::{Keys, connection};
 use crate::store::webhooks::{Resealed, WebhookStore};
 
 /// Where standard error is not a terminal, a line is printed after this many webhooks.
@@ -53,6 +54,7 @@ impl Secrets {
         };
         let (_, redis) = connection::open(&config.redis)?;
         let log = audit_log(config, &redis);
+        let session_key = sessions::reseal(&redis, &Keys::new(&config.redis.prefix), keys.clone()).await?;
         let store = WebhookStore::open(config, redis)?;
         let ids = store.ids().await?;
         let total = ids.len() as u64;
@@ -80,6 +82,13 @@ impl Secrets {
         say(&format!(
             "sealed with key {id:?}: {sealed} webhooks; {current} needed nothing; {failed} could not be sealed"
         ));
+        match session_key {
+            SealedAgain::Before => {}
+            SealedAgain::Now => say(&format!("sealed with key {id:?}: the key of sessions")),
+            SealedAgain::Unopened(why) => {
+                note(&format!("the key of sessions can't be opened: {why}; the next sign-in makes a new one"));
+            }
+        }
         match failed {
             0 => Ok(()),
             _ => {

@@ -1,6 +1,7 @@
 //! `config show|check`: shows or checks the configuration in force.
 
 use super::output::say_lines;
+use super::run::{Part, check_is_guarded};
 use super::{Failure, say};
 use crate::config::{BadConfig, Config, DEFAULT};
 
@@ -17,7 +18,11 @@ pub enum Settings {
         default: bool,
     },
     /// Check the configuration. Prints "ok" if it can be used, else says why not and exits with 78.
-    Check,
+    Check {
+        /// Check it for `run --only` with this part; by default for both.
+        #[arg(long, value_enum)]
+        only: Option<Part>,
+    },
 }
 
 impl Settings {
@@ -29,7 +34,10 @@ impl Settings {
             Self::Show { .. } => {
                 say_lines(toml::to_string(&load()?).map_err(anyhow::Error::new)?.trim_end());
             }
-            Self::Check => load().map(|_| say("ok"))?,
+            Self::Check { only } => {
+                check_is_guarded(&load()?, only)?;
+                say("ok");
+            }
         }
         Ok(())
     }

@@ -7,7 +7,9 @@ use redis::RedisResult;
 use sha2::Sha256;
 use tokio::sync::Mutex;
 
+use super::stored_key::StoredKey;
 use crate::secret::Secret;
+use crate::secret::keyring::Keyring;
 use crate::store::Keys;
 use crate::store::connection::Connection;
 
@@ -20,14 +22,23 @@ const KEY_LEN: usize = 32;
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionKey(Secret);
 
-/// The key as Redis holds it, read at most once every [`FRESH_FOR`].
+/// The key that Redis holds, read at most once every [`FRESH_FOR`].
 pub struct SharedKey {
-    connection: Connection,
-    name: String,
+    stored: StoredKey,
     last: Mutex<Option<(Instant, RedisResult<Option<SessionKey>>)>>,
 }
 
 impl SessionKey {
+    /// The key in a text. One that somebody set by hand may be short, and then be guessed.
+    pub(super) fn usable(text: Secret) -> Option<Self> {
+        Some(Self(text)).filter(|key| key.0.expose().len() >= 2 * KEY_LEN)
+    }
+
+    /// The text of the key.
+    pub(super) fn text(&self) -> &Secret {
+        &self.0
+    }
+
     /// A new key.
     pub fn random() -> Self {
         Self(hex::encode(rand::random::<[u8; KEY_LEN]>()).into())
@@ -46,9 +57,9 @@ impl SessionKey {
 }
 
 impl SharedKey {
-    /// The key of the Redis behind `connection`.
-    pub fn new(connection: Connection, keys: &Keys) -> Self {
-        Self { connection, name: keys.session_key(), last: Mutex::default() }
+    /// The key of the Redis behind `connection`, sealed with `keyring` if that has a key.
+    pub fn new(connection: Connection, keys: &Keys, keyring: Keyring) -> Self {
+        Self { stored: StoredKey::new(connection, keys, keyring), last: Mutex::default() }
     }
 
     /// The key; None if there is none, so that nobody is signed in.
@@ -61,27 +72,16 @@ impl SharedKey {
         {
             return answer.clone();
         }
-        let answer = redis::cmd("GET").arg(&self.name).query_async(&mut self.connection.clone()).await;
-        let answer = answer.map(usable);
+        let answer = self.stored.read().await.map(|text| self.stored.key_in(text.as_deref()));
         *last = Some((Instant::now(), answer.clone()));
         answer
     }
 
-    /// The key, which is made if there is none. If several servers do this at once, all get the same key.
+    /// The key, which is made if there is none that can be used. If several servers do this at once, all get the same
+    /// key.
     pub async fn create(&self) -> RedisResult<SessionKey> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("SET").arg(&self.name).arg(SessionKey::random().0.expose()).arg("NX").ignore();
-        pipe.cmd("GET").arg(&self.name);
-        let (found,): (Option<String>,) = pipe.query_async(&mut self.connection.clone()).await?;
-        let unusable =
-            (redis::ErrorKind::UnexpectedReturnType, "the session key isn't usable; delete it", self.name.clone());
-        let key = usable(found).ok_or_else(|| redis::RedisError::from(unusable))?;
+        let key = self.stored.create().await?;
         *self.last.lock().await = Some((Instant::now(), Ok(Some(key.clone()))));
         Ok(key)
     }
-}
-
-/// A key that somebody set by hand may be short, and then be guessed.
-fn usable(found: Option<String>) -> Option<SessionKey> {
-    found.filter(|text| text.len() >= 2 * KEY_LEN).map(|text| SessionKey(text.into()))
 }
