@@ -26,5 +26,6 @@ mod scripts;
 mod sealing;
 mod signing;
 mod snippets;
+mod sweeping;
 mod terminal;
 mod waiting;

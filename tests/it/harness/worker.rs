@@ -53,15 +53,18 @@ impl Worker {
         let log = folder.path().join("log");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let admin = format!("127.0.0.1:{port}");
+        let file = std::fs::File::create(&log).unwrap();
         let child = command
             .envs(settings.iter().cloned())
             .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", &admin)
-            .stderr(std::fs::File::create(&log).unwrap())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
             .spawn()
             .unwrap();
         Self { child, admin, log, _folder: folder }
     }
 
+    /// Everything that the process printed.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
@@ -140,6 +143,11 @@ impl Worker {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, name: &str) {
