@@ -18,6 +18,7 @@ mod state;
 mod status;
 mod throttle;
 mod tokens;
+mod unreadable;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::document::document;
+use super::unreadable::without_values;
 use crate::store::StoreError;
 use crate::webhook::{BadWebhook, WebhookId};
 
@@ -137,7 +138,7 @@ impl From<JsonRejection> for Problem {
         let sentence = text.strip_prefix("Failed to deserialize the JSON body into the target type: ").unwrap_or(&text);
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Self::too_large(),
-            _ => Self::new(StatusCode::BAD_REQUEST, sentence),
+            _ => Self::new(StatusCode::BAD_REQUEST, without_values(sentence)),
         }
     }
 }

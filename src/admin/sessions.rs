@@ -23,8 +23,8 @@ use crate::store::connection::Connection;
 pub use cookie::{COOKIE, cookie, is_secure, removal};
 use key::{SessionKey, SharedKey};
 use revoked::Revoked;
-use stored_key::StoredKey;
 pub use stored_key::Resealed;
+use stored_key::StoredKey;
 
 /// The path of the page where people sign in.
 pub const SIGN_IN: &str = "/sign-in";

@@ -9,8 +9,8 @@ use crate::admin::sessions::{self, Resealed as SealedAgain};
 use crate::config::Config;
 use crate::secret::keyring::generate_key;
 use crate::store::audit::{Action, Record};
-use crate::store::{Keys, connection};
 use crate::store::webhooks::{Resealed, WebhookStore};
+use crate::store::{Keys, connection};
 
 /// Where standard error is not a terminal, a line is printed after this many webhooks.
 const LINE_EVERY: u64 = 1_000;

@@ -233,7 +233,7 @@ fn changes(mut fields: Map<String, Value>, webhook: &Webhook) -> Result<Draft, P
 fn parse_overlap(text: Option<&str>) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(OVERLAP_DEFAULT) };
     humantime::parse_duration(text)
-        .map_err(|_| Problem::field("overlap", format!("{text:?} isn't a duration; use one such as 0s, 90m or 24h")))
+        .map_err(|_| Problem::field("overlap", "isn't a duration; use one such as 0s, 90m or 24h"))
 }
 
 /// A JSON body that may be left out.

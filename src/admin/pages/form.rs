@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::admin::problem::{Problem, Refusal};
 use crate::admin::sessions::Session;
+use crate::admin::unreadable::without_values;
 
 /// The fields that a person sent.
 pub struct Form<T>(pub T);
@@ -45,8 +46,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
                 "This form belongs to an earlier session: go back, reload the page and send it again. Nothing was changed.",
             ));
         }
-        let fields = serde_html_form::from_bytes(&body)
-            .map_err(|error| refuse(StatusCode::BAD_REQUEST, &format!("The form can't be read: {error}")))?;
+        let fields = serde_html_form::from_bytes(&body).map_err(|error| {
+            refuse(StatusCode::BAD_REQUEST, &format!("The form can't be read: {}", without_values(&error.to_string())))
+        })?;
         Ok(Self(fields))
     }
 }

@@ -85,7 +85,9 @@ impl StoredKey {
             let key = found.clone().unwrap_or_else(SessionKey::random);
             if self.swap(before.as_deref(), &key).await? {
                 if before.is_some() && found.is_none() {
-                    tracing::warn!("the key of sessions could not be used and is replaced; earlier sessions have ended");
+                    tracing::warn!(
+                        "the key of sessions could not be used and is replaced; earlier sessions have ended"
+                    );
                 }
                 return Ok(key);
             }

@@ -61,7 +61,10 @@ fn forms(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         forms.push(("JSON".to_owned(), json[1..json.len() - 1].into()));
         let html = maud::html! { (text) }.into_string();
         forms.push(("HTML".to_owned(), html.into_bytes()));
-        forms.push(("JSON in JSON".to_owned(), serde_json::to_string(&json[1..json.len() - 1]).unwrap().trim_matches('"').into()));
+        forms.push((
+            "JSON in JSON".to_owned(),
+            serde_json::to_string(&json[1..json.len() - 1]).unwrap().trim_matches('"').into(),
+        ));
     }
     for (name, engine) in [("base64", STANDARD), ("URL-safe base64", URL_SAFE)] {
         // What surrounds the secret decides how its bits fall on the digits, and it shares the first and last ones.
