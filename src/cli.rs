@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{BadConfig, Config};
 use crate::kafka::admin::TopicsProblem;
 use crate::printable::escaped;
-use crate::store::StoreError;
+use crate::store::{StoreError, unaudited};
 use logging::LogFormat;
 use output::{complain, say, say_json};
 
@@ -95,7 +95,10 @@ pub enum Failure {
 
 impl From<redis::RedisError> for Failure {
     fn from(error: redis::RedisError) -> Self {
-        Self::Run(anyhow::Error::new(error).context("redis"))
+        match unaudited(&error) {
+            Some(sentence) => Self::Run(anyhow::anyhow!(sentence)),
+            None => Self::Run(anyhow::Error::new(error).context("redis")),
+        }
     }
 }
 

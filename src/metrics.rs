@@ -194,6 +194,10 @@ pub static ADMIN_CONNECTIONS_CLOSED: CounterBy = CounterBy {
     known: || ConnectionClosed::ALL.into_iter().map(ConnectionClosed::as_str).collect(),
 };
 
+/// Entries that the audit log lacks.
+pub static AUDIT_MISSING: Counter =
+    Counter { name: "optio_webhooks_audit_missing_total", help: "Entries of the audit log that Redis did not take." };
+
 /// Wrong tokens.
 pub static SIGN_IN_FAILURES: Counter = Counter {
     name: "optio_webhooks_admin_sign_in_failures_total",
@@ -208,7 +212,7 @@ pub static CONDITION: GaugeBy = GaugeBy {
 };
 
 /// The counters without labels.
-static COUNTERS: [&Counter; 10] = [
+static COUNTERS: [&Counter; 11] = [
     &RESENDS,
     &UNSUPPORTED_EVENTS,
     &CIRCUITS_OPENED,
@@ -219,6 +223,7 @@ static COUNTERS: [&Counter; 10] = [
     &SETTLE_REFUSED,
     &PANICS,
     &SIGN_IN_FAILURES,
+    &AUDIT_MISSING,
 ];
 
 /// The counters with a label.

@@ -21,7 +21,7 @@ pub mod success;
 pub mod webhooks;
 pub mod workers;
 
-pub use error::{StoreError, is_away, refuses_writes};
+pub use error::{StoreError, is_away, refuses_writes, unaudited};
 
 /// The names of the keys in Redis. Each begins with `redis.prefix`.
 #[derive(Debug, Clone)]

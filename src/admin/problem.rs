@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::document::document;
 use super::unreadable::without_values;
-use crate::store::StoreError;
+use crate::store::{StoreError, unaudited};
 use crate::webhook::{BadWebhook, WebhookId};
 
 /// A status, and a sentence that says what is wrong and what is allowed. It becomes an answer of the API.
@@ -109,7 +109,10 @@ impl From<BadWebhook> for Problem {
 
 impl From<redis::RedisError> for Problem {
     fn from(error: redis::RedisError) -> Self {
-        Self::away(&anyhow::Error::new(error).context("Redis is away"))
+        match unaudited(&error) {
+            Some(sentence) => Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence),
+            None => Self::away(&anyhow::Error::new(error).context("Redis is away")),
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The audit log: who changed what, when and from where. A stream in Redis that is bounded by its count.
 
-use redis::RedisResult;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
 use redis::streams::StreamRangeReply;
+use redis::{RedisError, RedisResult};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -9,6 +12,7 @@ use super::Keys;
 use super::connection::Connection;
 use super::log::EntryId;
 use crate::clock::rfc3339;
+use crate::metrics;
 
 /// The field of a stream's entry that holds the JSON.
 pub(super) const FIELD: &str = "entry";
@@ -123,7 +127,19 @@ pub struct AuditLog {
     connection: Connection,
     pub(super) key: String,
     pub(super) entries_max: usize,
+    told: Arc<Mutex<Told>>,
 }
+
+/// What the log of this process says about missing entries.
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    /// The entries that are missing and weren't told of.
+    missing: u64,
+}
+
+/// The time between two log lines about missing entries.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl Author {
     /// An author on the command line.
@@ -170,7 +186,7 @@ impl AuditLog {
     /// Uses `connection`. About `entries_max` entries are kept.
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys, entries_max: usize) -> Self {
-        Self { connection, key: keys.audit(), entries_max }
+        Self { connection, key: keys.audit(), entries_max, told: Arc::default() }
     }
 
     /// Writes a record.
@@ -178,7 +194,7 @@ impl AuditLog {
     /// # Errors
     /// Errors of Redis. The record may still have been written.
     pub async fn write(&self, record: &Record) -> RedisResult<()> {
-        redis::cmd("XADD")
+        let written = redis::cmd("XADD")
             .arg(&self.key)
             .arg("MAXLEN")
             .arg("~")
@@ -187,15 +203,29 @@ impl AuditLog {
             .arg(FIELD)
             .arg(record.to_json())
             .query_async(&mut self.connection.clone())
-            .await
+            .await;
+        if let Err(error) = &written {
+            self.lacks(record.what, error);
+        }
+        written
+    }
+
+    /// Counts an entry that Redis didn't take, and logs it once a minute at most.
+    pub(super) fn lacks(&self, what: Action, error: &RedisError) {
+        metrics::AUDIT_MISSING.increment();
+        let mut told = self.told.lock().expect("nothing panics while it holds this");
+        told.missing += 1;
+        if told.at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            tracing::warn!(%error, ?what, missing = told.missing, "the audit log doesn't take entries");
+            *told = Told { at: Some(Instant::now()), missing: 0 };
+        }
     }
 
     /// Writes the record of something that is done already. The action stands even if its record can't be written, for
     /// example because the process dies in between: the log line of the action, written before, is then all there is.
     pub async fn note(&self, record: &Record) {
-        if let Err(error) = self.write(record).await {
-            tracing::warn!(%error, what = ?record.what, "an action is missing in the audit log");
-        }
+        // A failure is logged and counted already.
+        let _ = self.write(record).await;
     }
 
     /// A page of at most `limit` entries, newest first, that are older than `before`.

@@ -75,6 +75,18 @@ pub fn refuses_writes(error: &RedisError) -> Option<String> {
     has_code(error, &REFUSES_WRITES).then(|| server_message(error))
 }
 
+/// The code of the scripts' error for a change that was not made, because the audit log doesn't take its entry.
+pub(super) const UNAUDITED: &str = "UNAUDITED";
+
+/// Why a change was not made, if the audit log doesn't take its entry.
+#[must_use]
+pub fn unaudited(error: &RedisError) -> Option<String> {
+    (error.code() == Some(UNAUDITED)).then(|| {
+        let why = error.detail().unwrap_or_default();
+        format!("nothing was changed, because Redis refuses the entry in the audit log: {why}")
+    })
+}
+
 fn has_code(error: &RedisError, codes: &[&str]) -> bool {
     let is_own_code = error.code().is_some_and(|code| codes.contains(&code));
     // The error of a pipeline contains the errors of its commands.

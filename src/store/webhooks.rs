@@ -12,6 +12,7 @@ use redis::{AsyncCommands as _, RedisResult, Script};
 
 use super::audit::{Action, AuditLog, Author};
 use super::connection::Connection;
+use super::error::UNAUDITED;
 use super::reading::Version;
 use super::{Keys, StoreError};
 use crate::clock::rfc3339;
@@ -76,7 +77,7 @@ impl WebhookStore {
         let mut call = self.script(&scripts::PUT);
         call.arg(webhook.id.to_string()).arg(json);
         audited::append(self.audit.as_ref(), &self.keys, &mut call, webhook.id, None, Some(webhook));
-        let (expected, found, version, is_first) = call.invoke_async(&mut self.connection.clone()).await?;
+        let (expected, found, version, is_first) = self.make(call).await?;
         Ok(Added { expected, found, version, is_first })
     }
 
@@ -90,7 +91,7 @@ impl WebhookStore {
         let mut call = self.script(&scripts::REMOVE);
         call.key(self.keys.failing()).key(self.keys.backing_off()).key(self.keys.log(id)).arg(id.to_string());
         audited::append(self.audit.as_ref(), &self.keys, &mut call, id, old.as_ref(), None);
-        call.invoke_async(&mut self.connection.clone()).await
+        self.make(call).await
     }
 
     /// Disables a webhook, with a reason that its owner sees. `sent_to` is the webhook as it was when the attempt was
@@ -167,7 +168,18 @@ impl WebhookStore {
         call.arg(before).arg(json(after)).arg(u8::from(starts_anew));
         let (old, new) = audited.unzip();
         audited::append(self.audit.as_ref(), &self.keys, &mut call, id, old, new);
-        call.invoke_async(&mut self.connection.clone()).await
+        self.make(call).await
+    }
+
+    /// Makes a change. It is refused if its entry in the audit log is.
+    async fn make<T: redis::FromRedisValue>(&self, call: redis::ScriptInvocation<'_>) -> RedisResult<T> {
+        let made = call.invoke_async(&mut self.connection.clone()).await;
+        if let (Some(Audit { log, what, .. }), Err(error)) = (&self.audit, &made)
+            && error.code() == Some(UNAUDITED)
+        {
+            log.lacks(*what, error);
+        }
+        made
     }
 
     fn opened(&self, stored: StoredWebhook) -> Result<Webhook, StoreError> {

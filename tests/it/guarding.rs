@@ -1,5 +1,6 @@
 //! Who gets in to the admin server, what they may do, and what strangers can't do to it.
 
+mod auditing;
 mod connections;
 mod sessions;
 
@@ -180,11 +181,12 @@ async fn an_address_that_others_reach_needs_a_token_to_start() {
         }
         tokio::task::block_in_place(|| command.output().unwrap())
     };
-    for arguments in [["run"].as_slice(), &["run", "--only", "admin"]] {
+    for arguments in [["run"].as_slice(), &["run", "--only", "admin"], &["config", "check"]] {
         let refused = run(arguments, None);
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(refused.status.code() == Some(78) && stderr.contains("admin.token"), "{stderr}");
     }
+    assert_eq!(run(&["config", "check", "--only", "worker"], None).status.code(), Some(0), "a worker has no page");
     let short = run(&["run"], Some("fifteen letters"));
     let stderr = String::from_utf8_lossy(&short.stderr).into_owned();
     assert!(short.status.code() == Some(78) && stderr.contains("16 characters"), "{stderr}");

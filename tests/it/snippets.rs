@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use optio_webhooks::event::EventType;
+use optio_webhooks::signature::{Signing, SigningSecret};
+use serde_json::json;
 
-use crate::harness::world::SECRET;
+use crate::harness::world::{SECRET, TOKEN};
 use crate::harness::{World, skipped};
 
 #[path = "../../src/admin/snippets/verify.rs"]
@@ -18,16 +20,17 @@ fn snippet(name: &str) -> PathBuf {
 
 /// Whether the snippet accepts `header` as the signature of `body`.
 fn accepts(program: &str, arguments: &[&str], file: &str, header: &str, body: &[u8]) -> bool {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .arg(snippet(file))
-        .args([header, SECRET])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
-    child.stdin.take().unwrap().write_all(body).unwrap();
+    let mut command = Command::new(program);
+    command.args(arguments).arg(snippet(file)).args([header, SECRET]);
+    exits_well(command, body)
+}
+
+/// Whether the command exits with 0 and not with 1. Another end is a mistake of the snippet.
+fn exits_well(mut command: Command, input: &[u8]) -> bool {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.stdin.take().unwrap().write_all(input).unwrap();
     let status = child.wait().unwrap();
-    assert!(matches!(status.code(), Some(0 | 1)), "{program}: {status}");
+    assert!(matches!(status.code(), Some(0 | 1)), "{command:?}: {status}");
     status.success()
 }
 
@@ -58,4 +61,41 @@ async fn each_snippet_accepts_a_real_delivery_and_nothing_else() {
         assert!(!accepts(program, arguments, file, header, &other), "{program} accepted another body");
         assert!(!accepts(program, arguments, file, "sha256=00", body), "{program} accepted another signature");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snippet_for_a_key_pair_accepts_a_real_delivery_and_nothing_else() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let draft = json!({ "url": world.receiver.url("/hook"), "events": ["task.completed"], "signing": "ed25519" });
+    let (status, added) = worker.call("POST", "/api/webhooks", Some(draft)).await;
+    assert_eq!(status, 201, "{added}");
+    let key = added["webhook"]["publicKey"].as_str().unwrap();
+    let page = format!("/settings/webhooks/{}", added["webhook"]["id"].as_str().unwrap());
+    let cookie = worker.sign_in(TOKEN).await;
+    for path in [page.clone(), format!("{page}/verify")] {
+        let (_, shown) = worker.page_as(&cookie, &path).await;
+        assert!(shown.contains(key), "{path}: {shown}");
+    }
+    world.emit(EventType::TaskCompleted, 1).await;
+    let request = world.receiver.arrived(1).await.remove(0);
+    if !Command::new("node").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        skipped("node is missing, so the snippet for a key pair was not run");
+        return;
+    }
+    let [id, at, signature] = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| request.header(name));
+    let verifies = |body: &[u8], at: &str, signature: &str, key: &str| {
+        let mut command = Command::new("node");
+        command.arg(snippet("verify-v1a.mjs")).args([id, at, signature, key]);
+        exits_well(command, body)
+    };
+    let mut other = request.body.to_vec();
+    other[0] ^= 1;
+    let other_key = SigningSecret::generate(Signing::Ed25519).public_key().unwrap();
+    assert!(verifies(&request.body, at, signature, key));
+    assert!(verifies(&request.body, at, &format!("v1,AAAA {signature}"), key), "one of several");
+    assert!(!verifies(&other, at, signature, key), "another body");
+    assert!(!verifies(&request.body, "1", signature, key), "an old time");
+    assert!(!verifies(&request.body, at, "v1a,AAAA", key), "another signature");
+    assert!(!verifies(&request.body, at, signature, &other_key), "another key");
 }

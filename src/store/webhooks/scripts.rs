@@ -10,9 +10,10 @@ use redis::Script;
 /// than the number of webhooks until an operator declares the stored ones complete.
 ///
 /// The last key is the audit log, and the last two arguments are its length and the entry for the change, or an empty
-/// text for none. A change and its entry are therefore one step.
+/// text for none. A change and its entry are therefore one step. The entry is written first, so a change whose entry is
+/// refused is not made; and the entry is removed again if the change fails.
 ///
-/// The version is incremented first: if it is not a number, the script fails before it changes anything.
+/// The version is incremented before the change: if it is not a number, the script fails before it changes anything.
 macro_rules! change {
     ($body:literal) => {
         concat!(
@@ -23,17 +24,27 @@ local function change(apply)
     local counted = redis.pcall('GET', KEYS[3])
     if type(counted) ~= 'string' then counted = '' end
     local count, at = string.match(counted, '^(%d+) (%d+)$')
-    local raised = redis.call('INCR', KEYS[2])
-    if apply then apply() end
+    local noted
+    if apply and ARGV[#ARGV] ~= '' then
+        noted = redis.pcall('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[#ARGV - 1], '*', 'entry', ARGV[#ARGV])
+        if type(noted) == 'table' and noted.err then
+            return {err = 'UNAUDITED ' .. noted.err}
+        end
+    end
+    local raised
+    local done, problem = pcall(function()
+        raised = redis.call('INCR', KEYS[2])
+        if apply then apply() end
+    end)
+    if not done then
+        if noted then redis.pcall('XDEL', KEYS[#KEYS], noted) end
+        return type(problem) == 'table' and problem or {err = problem}
+    end
     local after = redis.call('HLEN', KEYS[1])
     local expected = after
     if count and at == version then expected = tonumber(count) + after - before end
     redis.call('SET', KEYS[3], string.format('%.0f %.0f', expected, raised))
     redis.pcall('PUBLISH', KEYS[2], 'changed')
-    local entry = ARGV[#ARGV]
-    if apply and entry ~= '' then
-        redis.pcall('XADD', KEYS[#KEYS], 'MAXLEN', '~', ARGV[#ARGV - 1], '*', 'entry', entry)
-    end
     return {expected, after, raised, version and 0 or 1}
 end
 ",
@@ -50,13 +61,13 @@ pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(change!(
         "
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
-change(function()
+local changed = change(function()
     redis.call('HDEL', KEYS[1], ARGV[1])
     redis.pcall('HDEL', KEYS[4], ARGV[1])
     redis.pcall('ZREM', KEYS[5], ARGV[1])
     redis.pcall('DEL', KEYS[6])
 end)
-return 1"
+return changed.err and changed or 1"
     ))
 });
 
@@ -65,14 +76,14 @@ pub(super) static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(change!(
         "
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-change(function()
+local changed = change(function()
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
     if ARGV[4] == '1' then
         redis.pcall('HDEL', KEYS[4], ARGV[1])
         redis.pcall('ZREM', KEYS[5], ARGV[1])
     end
 end)
-return 1"
+return changed.err and changed or 1"
     ))
 });
 

@@ -7,7 +7,7 @@ use optio_webhooks::event::EventType;
 use super::{READER, client_at, with_reader};
 use crate::harness::proxy::Proxy;
 use crate::harness::worker::PROGRAM;
-use crate::harness::world::TOKEN;
+use crate::harness::world::{SEALING_KEY, TOKEN};
 use crate::harness::{World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,4 +104,45 @@ async fn a_live_view_ends_with_its_session_and_after_its_longest_life() {
     let cookie = worker.sign_in(TOKEN).await;
     live(worker.address(), &cookie).await.text().await.expect("the stream ends as it should");
     assert_eq!(live(worker.address(), &cookie).await.status(), 200, "the next stream begins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_sessions_is_sealed_and_sessions_go_on() {
+    let mut world = World::new().await;
+    let (redis, name) = (world.redis.clone(), world.keys().session_key());
+    let stored = async || {
+        let text: String = redis::cmd("GET").arg(&name).query_async(&mut redis.clone()).await.unwrap();
+        text
+    };
+    let plain = "0123456789abcdef".repeat(4);
+    let () = redis::cmd("SET").arg(&name).arg(&plain).query_async(&mut redis.clone()).await.unwrap();
+    world.set("secrets.keys", "");
+    let without = world.admin().await;
+    let cookie = without.sign_in(TOKEN).await;
+    assert_eq!(stored().await, plain, "without a sealing key it stays as it is");
+    drop(without);
+
+    world.set("secrets.keys", SEALING_KEY);
+    let server = world.admin().await;
+    assert_eq!(server.page_as(&cookie, "/settings/webhooks").await.0, 200, "a plain key is read");
+    let another = server.sign_in(TOKEN).await;
+    let sealed = stored().await;
+    assert!(sealed.starts_with(r#"{"key":"tests""#) && !sealed.contains(&plain), "{sealed}");
+    assert_eq!(server.page_as(&cookie, "/settings/webhooks").await.0, 200);
+
+    const NEW_KEY: &str = "new:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    world.set("secrets.keys", &format!("{NEW_KEY},{SEALING_KEY}"));
+    let mut command = Command::new(PROGRAM);
+    command.args(["secrets", "rotate"]).envs(world.environment());
+    assert!(tokio::task::block_in_place(|| command.output().unwrap()).status.success());
+    assert!(stored().await.starts_with(r#"{"key":"new""#));
+    world.set("secrets.keys", NEW_KEY);
+    let server = world.admin().await;
+    assert_eq!(server.page_as(&another, "/settings/webhooks").await.0, 200, "the key is the same");
+
+    world.set("secrets.keys", SEALING_KEY);
+    let server = world.admin().await;
+    assert_eq!(server.page_as(&another, "/settings/webhooks").await.0, 303, "it can't be opened");
+    let new = server.sign_in(TOKEN).await;
+    assert_eq!(server.page_as(&new, "/settings/webhooks").await.0, 200, "so the next sign-in replaces it");
 }
