@@ -39,7 +39,7 @@ const PRIVATE: &str = "whsk_c3dlZXAtcHJpdmF0ZS1rZXktZm91cnRlZW4tMDEyMzQ=";
 /// What is no secret and must be found, so that the search is known to look.
 const DESCRIPTION: &str = "sweep: the harmless description";
 
-fn secrets() -> Needles {
+fn secrets(generated: &str) -> Needles {
     use base64::Engine as _;
     let mut needles = Needles::default();
     for (name, text) in [
@@ -57,6 +57,7 @@ fn secrets() -> Needles {
         ("a standard secret", STANDARD),
         ("a short secret", SHORT),
         ("a private key", PRIVATE),
+        ("a generated secret", generated),
     ] {
         needles.add(name, text.as_bytes());
         let encoded = text.split('_').next_back().unwrap();
@@ -127,8 +128,9 @@ impl Commands {
     }
 }
 
-/// Uses the API: good and refused bodies, with every kind of secret. Returns the ids of the webhooks.
-async fn use_the_api(world: &World, visitor: &Visitor<'_>) -> Vec<String> {
+/// Uses the API: good and refused bodies, with every kind of secret. Returns the ids of the webhooks, and
+/// a secret that was generated.
+async fn use_the_api(world: &World, visitor: &Visitor<'_>) -> (Vec<String>, String) {
     let mut ids = Vec::new();
     for (path, secret) in [("/good", PLAIN), ("/flaky", STANDARD), ("/dead", PRIVATE)] {
         let draft = json!({ "url": world.receiver.url(path), "events": ["task.completed"], "secret": secret,
@@ -181,7 +183,11 @@ async fn use_the_api(world: &World, visitor: &Visitor<'_>) -> Vec<String> {
     let rotated =
         visitor.call(ADMIN, "POST", &format!("{one}/rotate-secret"), Some(json!({ "secret": ROTATED }))).await;
     assert_eq!(rotated.status, 200, "{}", rotated.body);
-    ids
+    // A generated secret is shown by the answer that made it, and by nothing else.
+    let generated = visitor.call(ADMIN, "POST", &format!("/api/webhooks/{}/rotate-secret", ids[1]), None).await;
+    visitor.answers.lock().unwrap().pop();
+    let generated: Value = serde_json::from_str(&generated.body).unwrap();
+    (ids, generated["generatedSecret"].as_str().unwrap().to_owned())
 }
 
 /// Uses the pages: good and refused forms, and sign-ins.
@@ -270,7 +276,7 @@ async fn no_byte_of_a_secret_gets_out_at_trace_level() {
         _ => Reply::status(200),
     });
     let (visitor, other) = (Visitor::new(&worker), Visitor::new(&admin));
-    let ids = use_the_api(&world, &visitor).await;
+    let (ids, generated) = use_the_api(&world, &visitor).await;
     use_the_pages(&world, &other, &ids[0]).await;
     let mut commands = Commands { environment: environment.clone(), printed: vec![], command_lines: vec![] };
     for (name, id) in [("worker", worker.id()), ("admin", admin.id()), ("redis", redis.id())] {
@@ -305,11 +311,13 @@ async fn no_byte_of_a_secret_gets_out_at_trace_level() {
     let answers = [visitor.answers.into_inner().unwrap(), other.answers.into_inner().unwrap()].concat();
     assert!(worker.terminate().await.success() && admin.terminate().await.success());
 
+    let log = worker.log();
+    assert!(log.contains("TRACE") && log.contains("[thrd:"), "librdkafka's debug lines are in the log as well");
     let id = ids[0].as_str();
-    let secrets = secrets();
+    let secrets = secrets(&generated);
     let mut leaks = Vec::new();
     for (place, found, control) in [
-        ("the log of the worker", vec![(String::new(), worker.log().into_bytes())], id),
+        ("the log of the worker", vec![(String::new(), log.into_bytes())], id),
         ("the log of the admin server", vec![(String::new(), admin.log().into_bytes())], id),
         ("what the commands print", commands.printed, DESCRIPTION),
         ("command lines", commands.command_lines, id),
