@@ -7,6 +7,9 @@
 const BEFORE_VALUES: [&str; 3] = ["invalid type: ", "invalid value: ", "unknown variant "];
 /// What serde says before the name of a field that it doesn't know. The path before it is that name.
 const BEFORE_NAMES: &str = "unknown field `";
+/// The longest unknown name that is repeated, in letters. A name helps whoever mistyped it, and no good secret is so
+/// short or made of letters alone.
+const NAME_MAX: usize = 20;
 /// What serde says before that which is allowed.
 const BEFORE_ALLOWED: &str = ", expected ";
 
@@ -23,7 +26,12 @@ pub fn without_values(error: &str) -> String {
             let value_type = value.split(['"', '`', ',']).next().unwrap_or_default().trim_end();
             format!("{}{}{allowed}", &error[..at], format!("{kind}{value_type}").trim_end())
         }
-        (_, Some(_)) => format!("unknown field{allowed}"),
+        (_, Some(at)) => {
+            let name = error[at + BEFORE_NAMES.len()..].split('`').next().unwrap_or_default();
+            let is_shown = name.len() <= NAME_MAX && name.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
+            let name = if is_shown { format!(" `{name}`") } else { String::new() };
+            format!("unknown field{name}{allowed}")
+        }
         (_, None) => error.to_owned(),
     }
 }
@@ -43,6 +51,7 @@ mod tests {
             ("secret: invalid type: sequence, expected a string", "secret: invalid type: sequence, expected a string"),
             ("format: unknown variant `hunter2`, expected `a` or `b`", "format: unknown variant, expected `a` or `b`"),
             ("hunter2: unknown field `hunter2`, expected one of `a`, `b`", "unknown field, expected one of `a`, `b`"),
+            ("colour: unknown field `colour`, expected `a`", "unknown field `colour`, expected `a`"),
             ("invalid type: string \"hunter2\", expected struct Draft", "invalid type: string, expected struct Draft"),
             ("expected value at line 1 column 1", "expected value at line 1 column 1"),
             ("missing field `url`", "missing field `url`"),
