@@ -5,7 +5,7 @@ mod needles;
 mod visitor;
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use optio_webhooks::event::EventType;
 use rdkafka::Message as _;
@@ -105,6 +105,17 @@ fn command_line(id: u32) -> Vec<u8> {
     std::fs::read(format!("/proc/{id}/cmdline")).unwrap()
 }
 
+/// The command line of a child that has just been spawned. The system shows it a moment after that.
+fn command_line_of(child: &mut Child) -> Vec<u8> {
+    loop {
+        let shown = command_line(child.id());
+        if !shown.is_empty() || child.try_wait().unwrap().is_some() {
+            return shown;
+        }
+        std::thread::yield_now();
+    }
+}
+
 impl Commands {
     fn run(&mut self, arguments: &[&str], settings: &[(&str, &str)], input: &str) -> (Option<i32>, String) {
         tokio::task::block_in_place(|| {
@@ -115,7 +126,7 @@ impl Commands {
             }
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
-            self.command_lines.push((format!("{arguments:?}"), command_line(child.id())));
+            self.command_lines.push((format!("{arguments:?}"), command_line_of(&mut child)));
             // A command that reads no input may have ended before.
             let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
             let output = child.wait_with_output().unwrap();
