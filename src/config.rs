@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::address::{Nat64Prefix, PortRange};
 use crate::secret::Secret;
 use crate::secret::keyring::Keyring;
 
@@ -198,7 +199,10 @@ pub struct DeliverySettings {
     pub response_body_max: usize,
     pub payload_max: usize,
     pub allow_http: bool,
+    pub allow_ports: Vec<PortRange>,
     pub allow_networks: Vec<IpNet>,
+    pub deny_networks: Vec<IpNet>,
+    pub nat64_prefixes: Vec<Nat64Prefix>,
     #[serde(serialize_with = "masked::url")]
     pub proxy: Secret,
     pub retry: Retry,

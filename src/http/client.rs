@@ -74,7 +74,13 @@ pub fn limits(delivery: &config::DeliverySettings) -> Limits {
 /// Returns the address policy that the settings ask for.
 #[must_use]
 pub fn policy(delivery: &config::DeliverySettings) -> AddressPolicy {
-    AddressPolicy { allow_http: delivery.allow_http, allow_networks: delivery.allow_networks.clone() }
+    AddressPolicy {
+        allow_http: delivery.allow_http,
+        allow_ports: delivery.allow_ports.clone(),
+        allow_networks: delivery.allow_networks.clone(),
+        deny_networks: delivery.deny_networks.clone(),
+        nat64_prefixes: delivery.nat64_prefixes.clone(),
+    }
 }
 
 /// A failed exchange, and whether its request may be sent again.

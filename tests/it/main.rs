@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod addresses;
 mod administering;
 mod browsing;
 mod command_line;
