@@ -20,7 +20,7 @@ use super::pool::{Checkout, Freshness, Pool};
 use super::route::{NewConnection, Route};
 use super::target::{Form, Target};
 use super::tls::{self, Tls};
-use crate::address::AddressPolicy;
+use crate::address::{AddressPolicy, Blocked};
 use crate::config;
 use crate::config::proxy::Proxy;
 use crate::delivery::FailureCode;
@@ -124,6 +124,14 @@ impl Client {
             pool: Arc::new(Pool::new(delivery.idle_timeout)),
             sweeping: Once::new(),
         })))
+    }
+
+    /// Checks whether requests may go to `url`. Its host isn't resolved for that.
+    ///
+    /// # Errors
+    /// [`Blocked`] names the problem and what is allowed instead.
+    pub fn check_url(&self, url: &Url) -> Result<(), Blocked> {
+        self.0.route.dialler.policy.check_url(url)
     }
 
     /// Sends a `POST` request and returns its answer once the answer's head has arrived. `headers` builds the headers
