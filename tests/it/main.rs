@@ -23,6 +23,7 @@ mod remembering;
 mod replaying;
 mod requesting;
 mod retrying;
+mod saving;
 mod scripts;
 mod sealing;
 mod signing;

@@ -45,7 +45,8 @@ pub fn flash(done: Option<&str>) -> Markup {
         _ => None,
     };
     if let Some(saved) = unresolved {
-        let warning = "its host has no address for now. Nothing can be delivered before it has one. Check its spelling.";
+        let warning =
+            "its host has no address for now. Nothing can be delivered before it has one. Check its spelling.";
         return html! { p .flash.warn role="status" { (saved) ", but " (warning) } };
     }
     let sentence = match done {

@@ -106,14 +106,18 @@ async fn a_forbidden_address_and_an_unknown_name_fail_alike() {
     let all = futures_util::future::join_all(FORBIDDEN.iter().chain(&["unknown-2.example"]).map(|name| failure(name)));
     for (name, (error, took)) in FORBIDDEN.iter().chain(&["unknown-2.example"]).zip(all.await) {
         assert_eq!(error, unknown, "{name}");
-        assert!(took >= Duration::from_millis(250), "{name} failed after {took:?}, which tells that it is in the cache");
+        assert!(
+            took >= Duration::from_millis(250),
+            "{name} failed after {took:?}, which tells that it is in the cache"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_host_with_a_forbidden_address_is_refused_when_it_is_saved_and_an_unknown_one_warns() {
     let server = NameServer::knowing(addresses).await;
-    let vetting = |delivery: &DeliverySettings| Vetting::with(delivery, Names::asking(server.address, limits(delivery)));
+    let vetting =
+        |delivery: &DeliverySettings| Vetting::with(delivery, Names::asking(server.address, limits(delivery)));
     let check = async |name: &str| vetting(&guarded()).check(&format!("https://{name}/").parse().unwrap()).await;
     for name in ["public.example", "nat64-public.example"] {
         assert_eq!(check(name).await, Ok(None), "{name}");
@@ -148,7 +152,8 @@ async fn every_name_of_this_machine_is_refused() {
     let delivery = guarded();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    for host in ["localhost", "LOCALHOST", "localhost.", "ｌｏｃａｌｈｏｓｔ", "%6cocalhost", "some.localhost"] {
+    for host in ["localhost", "LOCALHOST", "localhost.", "ｌｏｃａｌｈｏｓｔ", "%6cocalhost", "some.localhost"]
+    {
         let error = post(&client(&delivery), &format!("http://{host}:{port}/")).await.unwrap_err();
         assert_eq!(error.code, FailureCode::Dns, "{host}: {error:?}");
         assert!(!error.detail.contains("127.0.0.1"), "{error:?}");
