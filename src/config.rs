@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::address::{Nat64Prefix, PortRange};
 use crate::secret::Secret;
 use crate::secret::keyring::Keyring;
 
@@ -198,7 +200,12 @@ pub struct DeliverySettings {
     pub response_body_max: usize,
     pub payload_max: usize,
     pub allow_http: bool,
+    pub allow_ports: Vec<PortRange>,
+    #[serde(deserialize_with = "networks")]
     pub allow_networks: Vec<IpNet>,
+    #[serde(deserialize_with = "networks")]
+    pub deny_networks: Vec<IpNet>,
+    pub nat64_prefixes: Vec<Nat64Prefix>,
     #[serde(serialize_with = "masked::url")]
     pub proxy: Secret,
     pub retry: Retry,
@@ -278,4 +285,13 @@ impl From<Property> for Secret {
 fn properties<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Secret>, D::Error> {
     let given = BTreeMap::<String, Property>::deserialize(deserializer)?;
     Ok(given.into_iter().map(|(key, value)| (key.replace('_', "."), value.into())).collect())
+}
+
+/// Reads a list of networks. An error of ipnet would name neither the value nor what is allowed.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: String| {
+        let expected = "a network such as \"10.0.0.0/8\" or \"fd00::/8\"";
+        text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
 }

@@ -4,7 +4,7 @@
 //! [`delivery`] is one event for one webhook. `pipeline` joins the stages. `docs/architecture.md` describes the
 //! whole.
 
-mod address;
+pub mod address;
 mod admin;
 pub mod cli;
 pub mod clock;

@@ -7,7 +7,7 @@ mod labels;
 use crate::delivery::{DeadReason, Dropped, FailureCode};
 use crate::event::{EventType, Nothing, OPTIONAL_FIELDS};
 
-pub use labels::{ConnectionClosed, Pool};
+pub use labels::{ConnectionClosed, NameFailure, Pool};
 
 /// A counter without labels.
 #[derive(Debug)]
@@ -98,6 +98,14 @@ pub static ATTEMPTS: CounterBy = CounterBy {
 pub static RESENDS: Counter = Counter {
     name: "optio_webhooks_resends_total",
     help: "Requests that were sent again over a new connection within one attempt.",
+};
+
+/// Names of hosts without an address that may be dialled.
+pub static NAME_FAILURES: CounterBy = CounterBy {
+    name: "optio_webhooks_name_failures_total",
+    help: "Lookups of an endpoint's host that gave no address that may be dialled, by reason.",
+    label: "reason",
+    known: || NameFailure::ALL.into_iter().map(NameFailure::as_str).collect(),
 };
 
 /// Deferrals, by reason.
@@ -227,10 +235,11 @@ static COUNTERS: [&Counter; 11] = [
 ];
 
 /// The counters with a label.
-static COUNTERS_BY: [&CounterBy; 9] = [
+static COUNTERS_BY: [&CounterBy; 10] = [
     &EVENTS,
     &FIELDS_NOT_UNDERSTOOD,
     &ATTEMPTS,
+    &NAME_FAILURES,
     &DEFERRALS,
     &POOL_EXHAUSTED,
     &DEAD_LETTERS,

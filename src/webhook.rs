@@ -186,17 +186,30 @@ impl Webhook {
         self.secret.as_ref().and_then(SigningSecret::weakness)
     }
 
-    /// Checks the fields of a webhook that is to be saved, and whether requests may go to its URL.
+    /// Checks the fields of a new webhook, and whether requests may go to its URL.
     ///
     /// # Errors
     /// Returns [`BadWebhook`], which names the first field that isn't allowed.
     pub fn check(&self, policy: &AddressPolicy) -> Result<(), BadWebhook> {
+        if let Err(problem) = policy.check_url(&self.url) {
+            return Err(BadWebhook { field: "url", problem: problem.to_string() });
+        }
+        self.check_fields()
+    }
+
+    /// Checks the fields of a webhook that was changed, and its URL if that isn't `url_before`. So a webhook whose URL
+    /// is no longer allowed can still be paused.
+    ///
+    /// # Errors
+    /// Returns [`BadWebhook`], which names the first field that isn't allowed.
+    pub fn check_change(&self, url_before: &Url, policy: &AddressPolicy) -> Result<(), BadWebhook> {
+        if self.url == *url_before { self.check_fields() } else { self.check(policy) }
+    }
+
+    fn check_fields(&self) -> Result<(), BadWebhook> {
         let bad = |field, problem: String| Err(BadWebhook { field, problem });
         if self.url.as_str().len() > URL_MAX {
             return bad("url", format!("is longer than {URL_MAX} characters"));
-        }
-        if let Err(problem) = policy.check_url(&self.url) {
-            return bad("url", problem.to_string());
         }
         if self.events.is_empty() {
             let all = EventType::ALL.map(EventType::as_str).join(", ");

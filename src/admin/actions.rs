@@ -34,23 +34,34 @@ pub struct Rotation {
     pub overlap: Duration,
 }
 
+/// A webhook that was added or changed, and what needs attention, each as a sentence.
+pub struct Saved {
+    /// The webhook as it was saved.
+    pub webhook: Webhook,
+    /// Its host has no address for now.
+    pub unresolved: Option<String>,
+    /// The store seems to have lost other webhooks.
+    pub loss: Option<String>,
+}
+
 impl Admin {
     /// The webhook whose id a path names.
     pub async fn find(&self, id: &str) -> Result<Webhook, Problem> {
         self.store.get(parse_id(id)?).await?.ok_or_else(|| Problem::no_webhook(id))
     }
 
-    /// Adds a webhook. The second value is a warning if the store seems to have lost other webhooks.
-    pub async fn add(&self, draft: &Draft, who: &Author) -> Result<(Webhook, Option<String>), Problem> {
+    /// Adds a webhook.
+    pub async fn add(&self, draft: &Draft, who: &Author) -> Result<Saved, Problem> {
         let webhook = draft.create(now_ms())?;
-        self.check(&webhook)?;
+        webhook.check(&policy(&self.config.delivery))?;
+        let unresolved = self.vetting.check(&webhook.url).await?;
         let added = self.store.audited(&self.audit, who, Action::WebhookAdded).put(&webhook).await?;
         tracing::info!(webhook = %webhook.id, "webhook added");
-        let warning = loss::after_adding(added, &self.reports, &self.commits).await;
-        if let Some(warning) = &warning {
+        let loss = loss::after_adding(added, &self.reports, &self.commits).await;
+        if let Some(warning) = &loss {
             tracing::warn!(webhook = %webhook.id, warning, "the store of the added webhook seems to have lost others");
         }
-        Ok((webhook, warning))
+        Ok(Saved { webhook, unresolved, loss })
     }
 
     /// Why the list of webhooks may be incomplete; None where it is not.
@@ -58,13 +69,18 @@ impl Admin {
         self.readiness.trouble()
     }
 
-    /// Changes a webhook.
-    pub async fn change(&self, id: WebhookId, draft: &Draft, who: &Author) -> Result<Webhook, Problem> {
+    /// Changes a webhook. Its host is resolved only if the draft changes the URL.
+    pub async fn change(&self, webhook: &Webhook, draft: &Draft, who: &Author) -> Result<Saved, Problem> {
+        let id = webhook.id;
+        let unresolved = match draft.new_url(Some(&webhook.url)) {
+            Some(url) => self.vetting.check(&url).await?,
+            None => None,
+        };
         let store = self.store.audited(&self.audit, who, Action::WebhookChanged);
         let changed =
             self.update(&store, id, draft.replaces_secret(), |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
-        Ok(changed)
+        Ok(Saved { webhook: changed, unresolved, loss: None })
     }
 
     /// Replaces the secret, by a generated one if none is given. The old one also signs until the overlap ends. Returns
@@ -120,7 +136,10 @@ impl Admin {
         mut change: impl FnMut(&mut Webhook) -> Result<(), BadWebhook>,
     ) -> Result<Webhook, Problem> {
         let policy = policy(&self.config.delivery);
-        let checked = |webhook: &mut Webhook| change(webhook).and_then(|()| webhook.check(&policy));
+        let checked = |webhook: &mut Webhook| {
+            let url_before = webhook.url.clone();
+            change(webhook).and_then(|()| webhook.check_change(&url_before, &policy))
+        };
         let changed = store.change(id, replaces_secret, checked).await?;
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
@@ -181,10 +200,6 @@ impl Admin {
         tracing::info!(replay = %replay.id, "replay stopped");
         self.audit.note(&Record::new(who, Action::ReplayStopped).of(replay.id)).await;
         Ok(())
-    }
-
-    fn check(&self, webhook: &Webhook) -> Result<(), Problem> {
-        Ok(webhook.check(&policy(&self.config.delivery))?)
     }
 }
 

@@ -14,6 +14,7 @@ use super::throttle::Throttle;
 use super::tokens::Tokens;
 use crate::config::Config;
 use crate::http;
+use crate::http::vetting::Vetting;
 use crate::kafka::group::Commits;
 use crate::redelivery::Redeliveries;
 use crate::store::audit::AuditLog;
@@ -39,6 +40,7 @@ pub struct Admin {
     pub log: DeliveryLog,
     pub reports: Reports,
     pub client: http::client::Client,
+    pub vetting: Vetting,
     pub redeliveries: Redeliveries,
     pub replays: Replays,
     pub lags: Lags,
@@ -72,6 +74,7 @@ impl Admin {
             log: DeliveryLog::new(redis.clone(), keys.clone()),
             reports: Reports::new(redis.clone(), &keys),
             client: http::client::new(&config.delivery).context("http client")?,
+            vetting: Vetting::new(&config.delivery),
             redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
                 .context("kafka producer")?,
             replays: Replays::new(config.clone(), redis.clone(), keys.clone()),

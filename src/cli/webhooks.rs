@@ -17,6 +17,7 @@ use crate::clock::now_ms;
 use crate::config::Config;
 use crate::event::EventType;
 use crate::http::client::policy;
+use crate::http::vetting::Vetting;
 use crate::kafka::group::Commits;
 use crate::payload::PayloadFormat;
 use crate::signature::Signing;
@@ -192,9 +193,13 @@ impl Add {
         let usage = |problem: crate::webhook::BadWebhook| Failure::Usage(problem.to_string());
         let webhook = draft.create(now_ms()).map_err(usage)?;
         webhook.check(&policy(&config.delivery)).map_err(usage)?;
+        let unresolved = Vetting::new(&config.delivery).check(&webhook.url).await.map_err(usage)?;
         let added = store.put(&webhook).await?;
         show(&webhook, &self.output)?;
         warn_of_weak_secret(&webhook);
+        if let Some(warning) = unresolved {
+            warn(&warning);
+        }
         if let Some(warning) = loss::after_adding(added, reports, &Commits::new(Arc::new(config.clone()))).await {
             warn(&warning);
         }
@@ -220,17 +225,26 @@ impl Update {
                             --no-secret, --description, --active, --rate-per-second and --format";
             return Err(Failure::Usage(sentence.to_owned()));
         }
+        let usage = |problem: crate::webhook::BadWebhook| Failure::Usage(problem.to_string());
+        let unresolved = match draft.new_url(None) {
+            Some(url) => Vetting::new(&config.delivery).check(&url).await.map_err(usage)?,
+            None => None,
+        };
         let policy = policy(&config.delivery);
         let changed = store
             .change(self.id, draft.replaces_secret(), |webhook| {
-                draft.apply(webhook, now_ms()).and_then(|()| webhook.check(&policy))
+                let url_before = webhook.url.clone();
+                draft.apply(webhook, now_ms()).and_then(|()| webhook.check_change(&url_before, &policy))
             })
             .await?
             .ok_or_else(|| not_found(self.id))?;
-        let webhook = changed.map_err(|problem| Failure::Usage(problem.to_string()))?;
+        let webhook = changed.map_err(usage)?;
         show(&webhook, &self.output)?;
         if draft.replaces_secret() {
             warn_of_weak_secret(&webhook);
+        }
+        if let Some(warning) = unresolved {
+            warn(&warning);
         }
         Ok(())
     }

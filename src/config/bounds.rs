@@ -60,6 +60,11 @@ const fn bytes(key: &'static str, of: fn(&Config) -> i128, min: i128, max: i128)
     Bound { key, range: Range::Whole(of, min, max, "bytes") }
 }
 
+/// A list, of which every attempt may read all entries.
+const fn entries(key: &'static str, of: fn(&Config) -> i128) -> Bound {
+    Bound { key, range: Range::Whole(of, 0, 1_000, "entries") }
+}
+
 const fn percent(key: &'static str, of: fn(&Config) -> i128) -> Bound {
     Bound { key, range: Range::Whole(of, 1, 90, "percent") }
 }
@@ -111,6 +116,10 @@ pub const BOUNDS: &[Bound] = &[
     bytes("delivery.response_headers_max", |c| c.delivery.response_headers_max as i128, 8_192, 1 << 20),
     bytes("delivery.response_body_max", |c| c.delivery.response_body_max as i128, 2_000, 16 << 20),
     bytes("delivery.payload_max", |c| c.delivery.payload_max as i128, 1_024, 900_000),
+    entries("delivery.allow_ports", |c| c.delivery.allow_ports.len() as i128),
+    entries("delivery.allow_networks", |c| c.delivery.allow_networks.len() as i128),
+    entries("delivery.deny_networks", |c| c.delivery.deny_networks.len() as i128),
+    entries("delivery.nat64_prefixes", |c| c.delivery.nat64_prefixes.len() as i128),
     count("delivery.breaker.attempts_min", |c| c.delivery.breaker.attempts_min as i128, 1, 100_000),
     time("delivery.breaker.window", |c| c.delivery.breaker.window, "1s", "1h"),
     time("delivery.breaker.open_initial", |c| c.delivery.breaker.open_initial, "10ms", "24h"),

@@ -101,6 +101,23 @@ impl Config {
                 time(HAND_OFF_MAX),
             ),
         );
+        require(
+            !delivery.allow_ports.is_empty(),
+            "delivery.allow_ports",
+            "[]".to_owned(),
+            "one or more ports or ranges of ports: without any, no request could be sent",
+        );
+        for (key, networks) in
+            [("delivery.allow_networks", &delivery.allow_networks), ("delivery.deny_networks", &delivery.deny_networks)]
+        {
+            let mapped = networks.iter().find(|network| is_ipv4_mapped(network));
+            require(
+                mapped.is_none(),
+                key,
+                mapped.map(|network| format!("[\"{network}\"]")).unwrap_or_default(),
+                "written as IPv4 networks where it holds IPv4-mapped ones: ::ffff:10.0.0.0/104 is 10.0.0.0/8",
+            );
+        }
         let proxy = delivery.proxy.expose();
         require(
             proxy.is_empty() || is_proxy_url(proxy),
@@ -149,6 +166,11 @@ fn is_redis_url(url: &str) -> bool {
         && redis::Client::open(url).is_ok()
 }
 
+/// Whether the network lies within ::ffff:0:0/96. Such addresses are compared as IPv4 addresses, so it would match none.
+fn is_ipv4_mapped(network: &ipnet::IpNet) -> bool {
+    matches!(network, ipnet::IpNet::V6(network) if network.prefix_len() >= 96 && network.addr().to_ipv4_mapped().is_some())
+}
+
 fn is_proxy_url(url: &str) -> bool {
     !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
 }
@@ -184,6 +206,19 @@ mod tests {
         config.worker.drain_timeout = second;
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains("worker.drain_timeout = 1s"), "{error}");
+    }
+
+    #[test]
+    fn networks_that_would_match_nothing_and_an_empty_list_of_ports_are_refused() {
+        let mut config = Config::built_in();
+        config.delivery.allow_ports.clear();
+        config.delivery.deny_networks = ["10.0.0.0/8", "::ffff:10.0.0.0/104"].map(|n| n.parse().unwrap()).to_vec();
+        config.delivery.allow_networks = vec!["::/0".parse().unwrap()];
+        let error = config.check().unwrap_err().to_string();
+        let (ports, networks) = error.split_once('\n').unwrap();
+        assert!(ports.starts_with("delivery.allow_ports = []: must be one or more ports"), "{error}");
+        assert!(networks.starts_with("delivery.deny_networks = [\"::ffff:"), "{error}");
+        assert!(networks.contains("written as IPv4 networks") && !networks.contains('\n'), "{error}");
     }
 
     #[test]

@@ -169,10 +169,12 @@ fn may_be_shown(key: &str) -> bool {
     let defaults: toml::Table = toml::from_str(DEFAULT).expect("a test reads the built-in defaults");
     let mut value = Some(&toml::Value::Table(defaults)).cloned();
     for part in key.split('.') {
-        value = value.and_then(|value| value.get(part).cloned());
+        // A number is the position in a list, and stands for the list.
+        let is_position = part.parse::<usize>().is_ok() && value.as_ref().is_some_and(toml::Value::is_array);
+        value = if is_position { value } else { value.and_then(|value| value.get(part).cloned()) };
     }
     // The tokens are a list, and something else in its place may be a token.
-    !is_text(key) && key != "admin.tokens" && value.is_some_and(|value| !value.is_table())
+    !is_text(key) && !key.starts_with("admin.tokens") && value.is_some_and(|value| !value.is_table())
 }
 
 #[cfg(test)]
@@ -233,6 +235,25 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((config.delivery.attempts_max, config.delivery.allow_networks.len()), (3, 1));
+    }
+
+    #[test]
+    fn an_entry_of_a_list_that_is_refused_is_shown_with_what_is_allowed() {
+        for (key, entry, words) in [
+            (
+                "delivery.nat64_prefixes",
+                "2001:db8::/33",
+                "has the length 33; a NAT64 prefix has the length 32, 40, 48, 56, 64 or 96",
+            ),
+            ("delivery.nat64_prefixes", "10.0.0.0/8", "isn't an IPv6 network; write a NAT64 prefix such as"),
+            ("delivery.allow_ports", "ssh", "expected a port from 1 to 65535 or a range such as \"1024-65535\""),
+            ("delivery.deny_networks", "10.0.0.0/33", "string \"10.0.0.0/33\", expected a network such as"),
+        ] {
+            let error = Config::with([(key, format!("[\"{entry}\"]").as_str())]).unwrap_err().0;
+            assert!(error.starts_with(key) && error.contains(words), "{error}");
+        }
+        let error = Config::with([("admin.tokens", "[\"hunter2\"]")]).unwrap_err().0;
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

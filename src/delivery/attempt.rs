@@ -12,7 +12,7 @@ pub enum FailureCode {
     Status,
     /// No complete answer came within `delivery.timeout`.
     Timeout,
-    /// The host's name has no address, or no name server answered.
+    /// The host's name has no address, or one that may not be dialled, or no name server answered.
     Dns,
     /// No connection could be made, or it broke.
     Connect,
@@ -20,7 +20,8 @@ pub enum FailureCode {
     Tls,
     /// The answer's status is 3xx. Redirects are never followed.
     Redirect,
-    /// The host's address may not be dialled.
+    /// The URL's scheme, port or literal address may not be used. For an address that a name resolves to, the code is
+    /// `Dns`.
     AddressBlocked,
     /// The answer's body broke off.
     Body,
@@ -78,11 +79,11 @@ impl FailureCode {
         match self {
             Self::Status => "the endpoint answered with a status that isn't 2xx",
             Self::Timeout => "no complete answer came in time",
-            Self::Dns => "the host's name has no address, or no name server answers",
+            Self::Dns => "the host's name has no address that may be used, or no name server answers",
             Self::Connect => "no connection could be made, or it broke",
             Self::Tls => "the TLS handshake failed: the endpoint's certificate, TLS version or cipher isn't accepted",
             Self::Redirect => "the endpoint answered with a redirect, and redirects are never followed",
-            Self::AddressBlocked => "the host's address isn't public and may not be dialled",
+            Self::AddressBlocked => "the URL has an address or a port that requests may not go to",
             Self::Body => "the answer's body broke off",
             Self::Protocol => "the answer wasn't HTTP, or broke its rules",
             Self::Saturated => "deferred without an attempt: the endpoint can't take more for now",

@@ -20,7 +20,7 @@ use super::pool::{Checkout, Freshness, Pool};
 use super::route::{NewConnection, Route};
 use super::target::{Form, Target};
 use super::tls::{self, Tls};
-use crate::address::AddressPolicy;
+use crate::address::{AddressPolicy, Blocked};
 use crate::config;
 use crate::config::proxy::Proxy;
 use crate::delivery::FailureCode;
@@ -74,7 +74,13 @@ pub fn limits(delivery: &config::DeliverySettings) -> Limits {
 /// Returns the address policy that the settings ask for.
 #[must_use]
 pub fn policy(delivery: &config::DeliverySettings) -> AddressPolicy {
-    AddressPolicy { allow_http: delivery.allow_http, allow_networks: delivery.allow_networks.clone() }
+    AddressPolicy {
+        allow_http: delivery.allow_http,
+        allow_ports: delivery.allow_ports.clone(),
+        allow_networks: delivery.allow_networks.clone(),
+        deny_networks: delivery.deny_networks.clone(),
+        nat64_prefixes: delivery.nat64_prefixes.clone(),
+    }
 }
 
 /// A failed exchange, and whether its request may be sent again.
@@ -118,6 +124,14 @@ impl Client {
             pool: Arc::new(Pool::new(delivery.idle_timeout)),
             sweeping: Once::new(),
         })))
+    }
+
+    /// Checks whether requests may go to `url`. Its host isn't resolved for that.
+    ///
+    /// # Errors
+    /// [`Blocked`] names the problem and what is allowed instead.
+    pub fn check_url(&self, url: &Url) -> Result<(), Blocked> {
+        self.0.route.dialler.policy.check_url(url)
     }
 
     /// Sends a `POST` request and returns its answer once the answer's head has arrived. `headers` builds the headers

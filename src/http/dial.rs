@@ -9,16 +9,20 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use url::Host;
 
 use super::failure::SendError;
+use super::guard;
 use super::names::Names;
 use crate::address::AddressPolicy;
 use crate::delivery::FailureCode;
 
 /// How long one address is tried before the next is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// The shortest time after which the name of an endpoint fails. A forbidden address comes from the cache or from a name
+/// server nearby, while an unknown name is asked for far away: without this, the duration would tell them apart.
+const NAME_FAILURE_AFTER: Duration = Duration::from_millis(250);
 /// The number of TCP keepalive probes within `delivery.silence_max`.
 const KEEPALIVE_PROBES: u32 = 3;
 
@@ -60,13 +64,14 @@ impl Dialler {
             Host::Ipv4(address) => vec![(address, port).into()],
             Host::Ipv6(address) => vec![(address, port).into()],
             Host::Domain(name) => {
-                let addresses = self.resolve(name, deadline).await?;
+                let addresses = match guard {
+                    Guard::Checked => self.resolve_checked(name, deadline).await?,
+                    Guard::Trusted => self.resolve(name, deadline).await?,
+                };
                 interleave_families(&addresses).map(|address| (address, port).into()).collect()
             }
         };
-        if guard == Guard::Checked {
-            // One forbidden address is enough to refuse the host. A name with public and private addresses may be an
-            // attempt at DNS rebinding.
+        if guard == Guard::Checked && !matches!(host, Host::Domain(_)) {
             for address in &addresses {
                 let checked = self.policy.check(address.ip());
                 checked
@@ -90,6 +95,20 @@ impl Dialler {
         match timeout_at(deadline, self.names.resolve(name)).await {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(why)) => Err(SendError::new(FailureCode::Dns, step, why)),
+            Err(_) => Err(SendError::timeout(step)),
+        }
+    }
+
+    /// Resolves the name of an endpoint. The failure doesn't say whether the name has a forbidden address or none.
+    async fn resolve_checked(&self, name: &str, deadline: Instant) -> Result<std::sync::Arc<[IpAddr]>, SendError> {
+        let fails_at = (Instant::now() + NAME_FAILURE_AFTER).min(deadline);
+        let step = format_args!("resolving {name}").to_string();
+        match timeout_at(deadline, guard::resolve(&self.names, &self.policy, name)).await {
+            Ok(Ok(addresses)) => Ok(addresses),
+            Ok(Err(why)) => {
+                sleep_until(fails_at).await;
+                Err(SendError::new(FailureCode::Dns, step, why.shown()))
+            }
             Err(_) => Err(SendError::timeout(step)),
         }
     }

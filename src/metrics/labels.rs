@@ -54,3 +54,32 @@ impl Pool {
         }
     }
 }
+
+/// Why the name of an endpoint's host gave no address that may be dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameFailure {
+    /// It has an address that is forbidden.
+    Forbidden,
+    /// It has no address.
+    Unknown,
+    /// No name server answered in time.
+    NoAnswer,
+    /// The lookup failed.
+    Failed,
+}
+
+impl NameFailure {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Forbidden, Self::Unknown, Self::NoAnswer, Self::Failed];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::Unknown => "unknown",
+            Self::NoAnswer => "no_answer",
+            Self::Failed => "failed",
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::clock::{now_ms, now_ms_up};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, FailureCode};
 use crate::http::answer::Answer;
-use crate::http::client::{Client, policy};
+use crate::http::client::Client;
 use crate::http::failure::SendError;
 use crate::retry_after;
 use crate::store::log::RESPONSE_BODY_MAX;
@@ -31,7 +31,7 @@ pub async fn attempt(
         ended_at_ms: 0,
         proofs: Vec::new(),
     };
-    let failed = match policy(settings).check_url(&webhook.url) {
+    let failed = match client.check_url(&webhook.url) {
         // The URL is checked again because the settings may have changed since the webhook was saved.
         Err(blocked) => Err(SendError::new(FailureCode::AddressBlocked, "the webhook's URL", blocked)),
         Ok(()) => {

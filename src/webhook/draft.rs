@@ -81,6 +81,12 @@ impl Draft {
         self.secret.as_ref().is_some_and(|secret| secret.as_ref().is_some_and(Secret::is_mask))
     }
 
+    /// The URL that the draft sets, unless it can't be read or is the same as `current`.
+    #[must_use]
+    pub fn new_url(&self, current: Option<&Url>) -> Option<Url> {
+        self.url.as_deref().and_then(|text| read_url(text).ok()).filter(|url| current != Some(url))
+    }
+
     /// Applies the draft to a webhook. A draft that sets `active` also removes the reason why the webhook was disabled.
     ///
     /// # Errors

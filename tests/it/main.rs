@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod addresses;
 mod administering;
 mod browsing;
 mod command_line;
@@ -22,6 +23,7 @@ mod remembering;
 mod replaying;
 mod requesting;
 mod retrying;
+mod saving;
 mod scripts;
 mod sealing;
 mod signing;

@@ -2,6 +2,7 @@
 
 mod connections;
 mod dialling;
+mod forbidden;
 mod leniency;
 mod naming;
 mod showing;

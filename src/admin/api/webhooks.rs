@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::input;
-use crate::admin::actions::{OVERLAP_DEFAULT, Rotation};
+use crate::admin::actions::{OVERLAP_DEFAULT, Rotation, Saved};
 use crate::admin::problem::{Error, Problem};
 use crate::admin::state::Shared;
 use crate::event::EventType;
@@ -50,8 +50,8 @@ pub struct Unreadable {
 #[schema(as = One)]
 pub struct WebhookAnswer {
     webhook: WebhookView,
-    /// A note that something needs attention: the store seems to have lost other webhooks, or the secret is weak. Only
-    /// adding and changing a webhook answer with it.
+    /// A note that something needs attention: the secret is weak, the host has no address for now, or the store seems to
+    /// have lost other webhooks. Only adding and changing a webhook answer with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
@@ -125,8 +125,8 @@ pub async fn add(
     Extension(who): Extension<Author>,
     input::Json(draft): input::Json<Draft>,
 ) -> Result<(StatusCode, Json<WebhookAnswer>), Problem> {
-    let (webhook, warning) = admin.add(&draft, &who).await?;
-    let warning = joined([webhook.secret_warning(), warning]);
+    let Saved { webhook, unresolved, loss } = admin.add(&draft, &who).await?;
+    let warning = joined([webhook.secret_warning(), unresolved, loss]);
     Ok((StatusCode::CREATED, Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) })))
 }
 
@@ -149,8 +149,9 @@ pub async fn change(
 ) -> Result<Json<WebhookAnswer>, Problem> {
     let webhook = admin.find(&id).await?;
     let draft = changes(fields, &webhook)?;
-    let webhook = admin.change(webhook.id, &draft, &who).await?;
-    let warning = webhook.secret_warning().filter(|_| draft.replaces_secret());
+    let Saved { webhook, unresolved, loss } = admin.change(&webhook, &draft, &who).await?;
+    let weak = webhook.secret_warning().filter(|_| draft.replaces_secret());
+    let warning = joined([weak, unresolved, loss]);
     Ok(Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) }))
 }
 
@@ -204,7 +205,7 @@ pub async fn rotate(
 }
 
 /// Joins warnings, each of which is a sentence.
-fn joined(warnings: [Option<String>; 2]) -> Option<String> {
+fn joined(warnings: [Option<String>; 3]) -> Option<String> {
     let warnings: Vec<String> = warnings.into_iter().flatten().collect();
     (!warnings.is_empty()).then(|| warnings.join(" "))
 }

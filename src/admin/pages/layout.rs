@@ -39,6 +39,16 @@ pub fn layout(title: &str, session: Option<&Session>, current: Option<NavItem>, 
 
 /// The message that a page shows once, after the action that `done` names.
 pub fn flash(done: Option<&str>) -> Markup {
+    let unresolved = match done {
+        Some("added-unresolved") => Some("Webhook added"),
+        Some("changed-unresolved") => Some("Saved"),
+        _ => None,
+    };
+    if let Some(saved) = unresolved {
+        let warning =
+            "its host has no address for now. Nothing can be delivered before it has one. Check its spelling.";
+        return html! { p .flash.warn role="status" { (saved) ", but " (warning) } };
+    }
     let sentence = match done {
         Some("added") => "Webhook added. It gets every event from now on.",
         Some("changed") => "Saved. The next event uses these settings.",

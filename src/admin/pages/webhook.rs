@@ -14,7 +14,7 @@ use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::webhook_form::{Entered, fields, secret_field, signing, signing_field};
 use super::webhooks::state;
-use crate::admin::actions::Rotation;
+use crate::admin::actions::{Rotation, Saved};
 use crate::admin::problem::{Problem, Refusal};
 use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
@@ -104,12 +104,14 @@ pub async fn change(
         Ok(mut draft) => {
             // The form always sends a format. One that is unchanged wasn't chosen, so it still follows a changed URL.
             draft.format = draft.format.filter(|format| *format != webhook.format);
-            admin.change(webhook.id, &draft, &who).await
+            admin.change(&webhook, &draft, &who).await
         }
         Err(problem) => Err(problem),
     };
     match changed {
-        Ok(webhook) => Ok(back(&webhook, "changed")),
+        Ok(Saved { webhook, unresolved, .. }) => {
+            Ok(back(&webhook, if unresolved.is_some() { "changed-unresolved" } else { "changed" }))
+        }
         Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
             let page = page(&session, &webhook, &entered, Some(&problem), &Markup::default());
             Ok((problem.status, page).into_response())
@@ -126,7 +128,8 @@ pub async fn activate(
     Form(Active { active }): Form<Active>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
-    let webhook = admin.change(webhook.id, &Draft { active: Some(active), ..Draft::default() }, &who).await?;
+    let Saved { webhook, .. } =
+        admin.change(&webhook, &Draft { active: Some(active), ..Draft::default() }, &who).await?;
     Ok(back(&webhook, if active { "resumed" } else { "paused" }))
 }
 

@@ -11,6 +11,7 @@ use super::elements::{csrf, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::webhook_form::{Entered, fields};
+use crate::admin::actions::Saved;
 use crate::admin::entrance::read_only;
 use crate::admin::number::Count;
 use crate::admin::problem::{Problem, Refusal};
@@ -139,7 +140,10 @@ pub async fn add(
         Err(problem) => Err(problem),
     };
     match added {
-        Ok((webhook, _)) => Ok(Redirect::to(&format!("/settings/webhooks/{}?done=added", webhook.id)).into_response()),
+        Ok(Saved { webhook, unresolved, .. }) => {
+            let done = if unresolved.is_some() { "added-unresolved" } else { "added" };
+            Ok(Redirect::to(&format!("/settings/webhooks/{}?done={done}", webhook.id)).into_response())
+        }
         // The form is shown again with everything that was entered.
         Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
             Ok((problem.status, new_page(&session, &entered, Some(&problem))).into_response())

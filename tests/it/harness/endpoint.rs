@@ -1,6 +1,6 @@
 //! Endpoints whose every byte a test controls: over TCP, over TLS and in HTTP/2 frames.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -234,6 +234,11 @@ pub struct NameServer {
 impl NameServer {
     /// `answer` returns the addresses of a name. The server ignores a query if it returns none.
     pub async fn start(answer: impl Fn(&str) -> Vec<std::net::Ipv4Addr> + Send + 'static) -> Self {
+        Self::knowing(move |name| Some(answer(name)).filter(|found| !found.is_empty()).map(of_version_4)).await
+    }
+
+    /// `answer` returns the addresses of a name, which may be none. The server ignores a query if it returns `None`.
+    pub async fn knowing(answer: impl Fn(&str) -> Option<Vec<IpAddr>> + Send + 'static) -> Self {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let queried = Arc::new(Mutex::new(Vec::new()));
@@ -247,8 +252,8 @@ impl NameServer {
                 let addresses = answer(&name);
                 let is_a = query[end..end + 2] == [0, 1];
                 names.lock().unwrap().push(name);
-                if !addresses.is_empty() {
-                    let addresses = if is_a { addresses } else { vec![] };
+                if let Some(mut addresses) = addresses {
+                    addresses.retain(|address| address.is_ipv4() == is_a);
                     let _ = socket.send_to(&reply(query, end + 4, &addresses), from).await;
                 }
             }
@@ -279,14 +284,22 @@ fn name_of(query: &[u8]) -> (String, usize) {
     (labels.join(".").to_lowercase(), at + 1)
 }
 
-fn reply(query: &[u8], end: usize, addresses: &[std::net::Ipv4Addr]) -> Vec<u8> {
+fn of_version_4(addresses: Vec<std::net::Ipv4Addr>) -> Vec<IpAddr> {
+    addresses.into_iter().map(IpAddr::V4).collect()
+}
+
+fn reply(query: &[u8], end: usize, addresses: &[IpAddr]) -> Vec<u8> {
     let mut reply = query[..end].to_vec();
     reply[2..4].copy_from_slice(&[0x81, 0x80]);
     reply[6..12].copy_from_slice(&[0, addresses.len() as u8, 0, 0, 0, 0]);
     for address in addresses {
-        // A pointer to the name in the query, type A, class IN, a time to live of 60 s, four bytes of data.
-        reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        reply.extend_from_slice(&address.octets());
+        let (kind, data) = match address {
+            IpAddr::V4(address) => (1, address.octets().to_vec()),
+            IpAddr::V6(address) => (28, address.octets().to_vec()),
+        };
+        // A pointer to the name in the query, type A or AAAA, class IN, a time to live of 60 s, and the length of the data.
+        reply.extend_from_slice(&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
+        reply.extend_from_slice(&data);
     }
     reply
 }
