@@ -1,10 +1,10 @@
 //! The sessions of people who signed in to the settings page.
 //!
 //! A session is a cookie that only a holder of the session key can make: the time at which it ends, an id, the name of
-//! a token, and an HMAC of these and of the token itself. The key is random and lives in Redis, sealed, so that every admin
-//! server accepts the session, nobody who reads Redis can make one, and nobody can guess the token from a cookie. Without the key all sessions end; without
-//! its token, or with another text of it, a session ends too. Forms carry an HMAC of the cookie, which a page of
-//! another origin can't know.
+//! a token, and an HMAC of these and of the token itself. The key is random and lives in Redis, where it is sealed. So
+//! every admin server accepts the session, nobody who reads Redis can make one, and nobody can guess the token from a
+//! cookie. Without the key all sessions end. Without its token, or with another text of it, a session ends too. Forms
+//! carry an HMAC of the cookie, which a page of another origin can't know.
 
 mod cookie;
 mod key;

@@ -16,6 +16,7 @@ use crate::admin::problem::Refusal;
 use crate::admin::sessions::{self, SIGN_IN, Session};
 use crate::admin::state::Shared;
 use crate::store::audit::{Action, Author, Record, Via};
+use crate::store::is_away;
 
 /// The path to go to after signing in.
 #[derive(Deserialize, Default)]
@@ -75,7 +76,11 @@ pub async fn sign_in(
         }
         Err(error) => {
             tracing::warn!(%error, "nobody can sign in");
-            let sentence = "Your token is right, but Redis is away, so nobody can sign in. Try again in a moment.";
+            let sentence = if is_away(&error) {
+                "Your token is right, but Redis is away, so nobody can sign in. Try again in a moment."
+            } else {
+                "Your token is right, but Redis refuses what a sign-in writes, so nobody can sign in. The log has the reason."
+            };
             refuse(StatusCode::SERVICE_UNAVAILABLE, sentence)
         }
     }

@@ -48,6 +48,9 @@ async fn a_change_whose_audit_entry_is_refused_is_not_made() {
     let (_, metrics) = worker.page("/metrics").await.unwrap();
     assert!(metrics.contains("optio_webhooks_audit_missing_total 5"), "{metrics}");
     assert_eq!(worker.log().matches("the audit log doesn't take entries").count(), 1, "one line a minute");
+    // The person reads that Redis refuses something, and not that it is away.
+    let (status, page) = worker.try_sign_in(TOKEN).await;
+    assert!(status == 503 && page.contains("Redis refuses what a sign-in writes"), "{status} {page}");
 
     // An entry of a change that fails is removed again.
     redis(&["ACL", "SETUSER", "default", "+@all"]).await;

@@ -84,6 +84,14 @@ impl Worker {
         answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
     }
 
+    /// Sends the sign-in form. Returns the status and the body of the answer.
+    pub async fn try_sign_in(&self, token: &str) -> (u16, String) {
+        let form = serde_html_form::to_string([("token", token)]).unwrap();
+        let request = CLIENT.post(format!("{}/sign-in", self.address())).body(form);
+        let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
     /// Gets status and body of a page as the person with this cookie.
     pub async fn page_as(&self, cookie: &str, path: &str) -> (u16, String) {
         let request = CLIENT.get(format!("{}{path}", self.address())).header("cookie", cookie);
