@@ -12,11 +12,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::address::{Nat64Prefix, PortRange};
 use crate::secret::Secret;
-use crate::secret::keyring::Keyring;
 
 pub use admin::{ADMIN, Admin, Role, Token};
 pub use load::{DEFAULT, ENV_PREFIX, variable};
 pub use masked::{is_harmless, mask_secrets, masked_brokers, masked_url};
+pub use secrets::Secrets;
 
 mod admin;
 mod bounds;
@@ -24,6 +24,8 @@ mod check;
 mod load;
 mod masked;
 pub(crate) mod proxy;
+mod secrets;
+pub mod tls_files;
 
 /// The whole configuration. Serialized, it is what may be shown: its secrets are masked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,38 +105,6 @@ pub struct Redis {
     pub batch_bytes_max: usize,
 }
 
-/// `[secrets]`
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Secrets {
-    #[serde(serialize_with = "masked::secret")]
-    pub keys: Secret,
-    pub keys_file: String,
-    pub allow_plaintext: bool,
-}
-
-impl Secrets {
-    /// Returns the keys that seal secrets, from `secrets.keys` or from `secrets.keys_file`.
-    ///
-    /// # Errors
-    /// [`BadConfig`] if a key or the file can't be read, or if both settings are used.
-    pub fn keyring(&self) -> Result<Keyring, BadConfig> {
-        let (setting, text) = match self.keys_file.as_str() {
-            "" => ("secrets.keys", self.keys.clone()),
-            _ if !self.keys.is_empty() => {
-                return Err(BadConfig("secrets.keys and secrets.keys_file are both set; use one of them".to_owned()));
-            }
-            path => match std::fs::read_to_string(path) {
-                Ok(text) => ("secrets.keys_file", Secret::from(text)),
-                Err(error) => {
-                    return Err(BadConfig(format!("secrets.keys_file = {path:?}: the file can't be read: {error}")));
-                }
-            },
-        };
-        Keyring::parse(&text).map_err(|problem| BadConfig(format!("{setting}: {problem}")))
-    }
-}
-
 /// `[worker]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +178,11 @@ pub struct DeliverySettings {
     pub nat64_prefixes: Vec<Nat64Prefix>,
     #[serde(serialize_with = "masked::url")]
     pub proxy: Secret,
+    pub ca_file: String,
+    pub client_certificate_file: String,
+    pub client_key_file: String,
+    pub test_in_flight_max: usize,
+    pub tests_per_minute: u32,
     pub retry: Retry,
     pub breaker: Breaker,
 }

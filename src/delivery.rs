@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::event::{Event, EventType};
 use crate::position::RecordPosition;
+use crate::traceparent::TraceParent;
 use crate::webhook::WebhookId;
 
 pub use attempt::{Attempt, FailureCode, Outcome};
@@ -70,7 +71,7 @@ pub struct Delivery {
     /// The number of replays and redeliveries so far.
     pub replays: u32,
     /// The W3C trace context of the event, if it carried one.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// Whether this is a redelivery that has not been attempted yet.
     pub by_hand: bool,
 }
@@ -85,7 +86,7 @@ pub struct FirstRead {
     /// How often the event was replayed.
     pub replays: u32,
     /// The W3C trace context of the record, if it carried one.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
 }
 
 impl Delivery {

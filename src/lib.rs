@@ -32,6 +32,7 @@ pub mod secret;
 pub mod signature;
 pub mod store;
 pub mod topics;
+pub mod traceparent;
 mod trial;
 pub mod webhook;
 mod worker;

@@ -88,7 +88,7 @@ fn delivery(entry: &LogEntry<'_>, now_ms: i64) -> Delivery {
         first_seen_at_ms: now_ms,
         source: RecordPosition { topic: (**topic).into(), partition: *partition, offset: *offset },
         replays: logged.replays.saturating_add(1),
-        traceparent: traceparent.map(|(_, value)| value.clone().into_owned()),
+        traceparent: traceparent.and_then(|(_, value)| value.parse().ok()),
         by_hand: true,
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod server;
 pub mod settled;
 pub(crate) mod snapshot;
 pub mod success;
+pub(crate) mod test_rate;
 pub mod webhooks;
 pub mod workers;
 
@@ -89,6 +90,12 @@ impl Keys {
     #[must_use]
     pub fn backing_off(&self) -> String {
         format!("{}left-alone", self.prefix)
+    }
+
+    /// Counter of the test events that a webhook got within the current minute. It expires.
+    #[must_use]
+    pub fn tests(&self, webhook: crate::webhook::WebhookId) -> String {
+        format!("{}tests:{webhook}", self.prefix)
     }
 
     /// Stream: the delivery log of a webhook.

@@ -123,9 +123,9 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
                 retry_after: None,
                 ended_at_ms: now_ms(),
                 proofs: vec![
-                    ("x-optio-signature", format!("sha256={}", "0f".repeat(32))),
-                    ("webhook-timestamp", "1795557529".to_owned()),
-                    ("webhook-signature", format!("v1,{}=", "A".repeat(43))),
+                    ("x-optio-signature", header(&format!("sha256={}", "0f".repeat(32)))),
+                    ("webhook-timestamp", header("1795557529")),
+                    ("webhook-signature", header(&format!("v1,{}=", "A".repeat(43)))),
                 ],
             };
             let meta = Logged::new(&delivery, &attempt, None).to_json();
@@ -134,6 +134,10 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
         }
         pipe.query_async::<()>(&mut redis).await.expect("Redis answers");
     }
+}
+
+fn header(value: &str) -> hyper::header::HeaderValue {
+    value.parse().unwrap()
 }
 
 fn delivery(webhook_id: WebhookId, event_type: EventType) -> Delivery {

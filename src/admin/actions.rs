@@ -16,7 +16,7 @@ use crate::store::audit::{Action, Author, Record};
 use crate::store::log::{EntryId, LogEntry};
 use crate::store::loss;
 use crate::store::webhooks::WebhookStore;
-use crate::trial::{self, Trial};
+use crate::trial::Trial;
 use crate::webhook::draft::Draft;
 use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
 
@@ -155,7 +155,7 @@ impl Admin {
 
     /// Sends a sample event at once.
     pub async fn test(&self, webhook: &Webhook, event: EventType, who: &Author) -> Result<Trial, Problem> {
-        let trial = trial::send(&self.config, &self.client, self.redis.clone(), webhook, event).await?;
+        let trial = self.trials.send(webhook, event).await?;
         tracing::info!(webhook = %webhook.id, event = event.as_str(), "test event sent");
         self.audit.note(&Record::new(who, Action::TestSent).of(webhook.id).to(&json!({ "event": event }))).await;
         Ok(trial)

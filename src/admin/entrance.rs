@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum_extra::extract::cookie::CookieJar;
@@ -51,12 +51,9 @@ pub fn author(via: Via, name: Option<&str>, client: Client) -> Author {
 }
 
 /// The answer to a client that must wait.
-pub fn wait(time: Duration) -> (HeaderMap, Problem) {
-    let seconds = time.as_millis().div_ceil(1_000).max(1);
-    let sentence = format!("There were too many wrong tokens. Try again in {seconds} seconds.");
-    let value = HeaderValue::from_str(&seconds.to_string()).expect("digits are a valid header");
-    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
-    (headers, Problem::new(StatusCode::TOO_MANY_REQUESTS, sentence))
+pub fn wait(time: Duration) -> Problem {
+    let seconds = (time.as_millis() as u64).div_ceil(1_000).max(1);
+    Problem::too_many(seconds, format!("There were too many wrong tokens. Try again in {seconds} seconds."))
 }
 
 /// Lets a request to the API with a bearer token through, if the token may make it.

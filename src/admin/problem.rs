@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use serde::Serialize;
@@ -11,15 +12,18 @@ use utoipa::ToSchema;
 use super::document::document;
 use super::unreadable::without_values;
 use crate::store::{StoreError, unaudited};
+use crate::trial::Untried;
 use crate::webhook::{BadWebhook, WebhookId};
 
 /// A status, and a sentence that says what is wrong and what is allowed. It becomes an answer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// 400, 401, 404, 405, 409, 413 or 503.
+    /// 400, 401, 403, 404, 405, 409, 413, 429 or 503.
     pub status: StatusCode,
     /// A sentence for people, without secrets.
     pub sentence: String,
+    /// The value of `Retry-After`, in seconds.
+    pub retry_after_s: Option<u64>,
 }
 
 /// A problem that becomes a page.
@@ -36,7 +40,7 @@ pub struct Error {
 impl Problem {
     /// A problem with any status.
     pub fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+        Self { status, sentence: sentence.into(), retry_after_s: None }
     }
 
     /// 400: the value of `field` is not allowed.
@@ -69,6 +73,17 @@ impl Problem {
         )
     }
 
+    /// 429: there were too many requests. The next one may follow after `seconds`.
+    pub fn too_many(seconds: u64, sentence: impl Into<String>) -> Self {
+        Self { retry_after_s: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, sentence) }
+    }
+
+    /// The headers that the answer has besides those of its body.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        self.retry_after_s.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds))).into_iter().collect()
+    }
+
     /// 503: Kafka or Redis is away. Nothing was changed.
     pub fn away(error: &anyhow::Error) -> Self {
         tracing::warn!(error = format!("{error:#}"), "a request can't be answered");
@@ -78,7 +93,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, Json(Error { error: self.sentence })).into_response()
+        (self.status, self.headers(), Json(Error { error: self.sentence })).into_response()
     }
 }
 
@@ -90,14 +105,24 @@ impl<E: Into<Problem>> From<E> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Problem { status, sentence } = self.0;
+        let headers = self.0.headers();
+        let Problem { status, sentence, .. } = self.0;
         let title = status.canonical_reason().unwrap_or("Error");
         let content = html! {
             h1 { (title) }
             p .flash.bad role="alert" { (sentence) }
             p { a href="/settings/webhooks" { "Back to the webhooks" } }
         };
-        (status, document(title, &Markup::default(), &content)).into_response()
+        (status, headers, document(title, &Markup::default(), &content)).into_response()
+    }
+}
+
+impl From<Untried> for Problem {
+    fn from(untried: Untried) -> Self {
+        match (untried.retry_after_s(), untried) {
+            (_, Untried::Redis(error)) => error.into(),
+            (seconds, limited) => Self::too_many(seconds.unwrap_or(1), limited.to_string()),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::store::recoveries::Recoveries;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
+use crate::trial::Trials;
 use crate::worker::readiness::Readiness;
 
 /// The number of dead-letter pages that are read at once. Each takes a thread, and memory for reading ahead.
@@ -39,7 +40,7 @@ pub struct Admin {
     pub store: WebhookStore,
     pub log: DeliveryLog,
     pub reports: Reports,
-    pub client: http::client::Client,
+    pub trials: Trials,
     pub vetting: Vetting,
     pub redeliveries: Redeliveries,
     pub replays: Replays,
@@ -73,7 +74,7 @@ impl Admin {
         Ok(Self {
             log: DeliveryLog::new(redis.clone(), keys.clone()),
             reports: Reports::new(redis.clone(), &keys),
-            client: http::client::new(&config.delivery).context("http client")?,
+            trials: Trials::new(config, http::client::new(&config.delivery).context("http client")?, redis.clone()),
             vetting: Vetting::new(&config.delivery),
             redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
                 .context("kafka producer")?,

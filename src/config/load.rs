@@ -17,7 +17,7 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 9] = [
+const TEXTS: [&str; 12] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -27,6 +27,9 @@ const TEXTS: [&str; 9] = [
     "secrets.keys_file",
     "admin.token",
     "delivery.proxy",
+    "delivery.ca_file",
+    "delivery.client_certificate_file",
+    "delivery.client_key_file",
 ];
 /// The prefix of the librdkafka properties, which are all free text.
 const PROPERTIES: &str = "kafka.properties.";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 /// Why an attempt failed, or why a delivery was deferred (`docs/reference.md`, section "Failure codes").
@@ -109,8 +110,9 @@ pub struct Attempt {
     pub retry_after: Option<Duration>,
     /// When the attempt ended, in Unix milliseconds.
     pub ended_at_ms: i64,
-    /// The request headers that can't be derived from the delivery: the signatures and their timestamp.
-    pub proofs: Vec<(&'static str, String)>,
+    /// The request headers that can't be derived from the delivery: the signatures, their timestamp and the trace context.
+    /// They have the type of the HTTP client's values, so that every logged header is one that was sent.
+    pub proofs: Vec<(&'static str, HeaderValue)>,
 }
 
 impl Attempt {

@@ -22,7 +22,9 @@ use super::target::{Form, Target};
 use super::tls::{self, Tls};
 use crate::address::{AddressPolicy, Blocked};
 use crate::config;
+use crate::config::BadConfig;
 use crate::config::proxy::Proxy;
+use crate::config::tls_files::TlsFiles;
 use crate::delivery::FailureCode;
 
 /// The value of `User-Agent` (`docs/reference.md`, section "Request headers").
@@ -44,6 +46,9 @@ pub enum BadClient {
     /// The TLS library refuses its configuration.
     #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
+    /// A file with certificates or a key can't be used.
+    #[error(transparent)]
+    Files(#[from] BadConfig),
 }
 
 /// Sends requests to endpoints. Clones share the same connections.
@@ -93,11 +98,20 @@ struct ExchangeError {
 }
 
 impl Client {
-    /// Builds the client for these settings. It trusts `roots` and resolves hosts through `names`.
+    /// Builds the client for these settings. It trusts `roots` and the certificates of `delivery.ca_file`, and resolves
+    /// hosts through `names`.
     ///
     /// # Errors
     /// [`BadClient`] if the proxy or TLS can't be set up.
-    pub fn with(delivery: &config::DeliverySettings, roots: RootCertStore, names: Names) -> Result<Self, BadClient> {
+    pub fn with(
+        delivery: &config::DeliverySettings,
+        mut roots: RootCertStore,
+        names: Names,
+    ) -> Result<Self, BadClient> {
+        let TlsFiles { authorities, identity } = delivery.tls_files()?;
+        for authority in authorities {
+            roots.add(authority)?;
+        }
         // The connection to Redis uses this provider as well. If another part of the process has installed one already,
         // that one stays.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -117,7 +131,7 @@ impl Client {
                     connect_timeout: delivery.connect_timeout,
                     silence_max,
                 },
-                tls: Tls::new(roots)?,
+                tls: Tls::new(roots, identity)?,
                 proxy,
                 bounds: Bounds { headers_max: delivery.response_headers_max, silence_max },
             },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{AlertDescription, CertificateError, ClientConfig, PeerIncompatible, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -32,18 +33,21 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Sets up TLS that trusts `roots`.
+    /// Sets up TLS that trusts `roots`. Endpoints that ask for a client certificate get `identity`; the proxy doesn't.
     ///
     /// # Errors
     /// Fails if the crypto provider lacks what TLS 1.2 and 1.3 need.
-    pub fn new(roots: RootCertStore) -> Result<Self, rustls::Error> {
+    pub fn new(roots: RootCertStore, identity: Option<Arc<CertifiedKey>>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         let to_proxy = TlsConnector::from(Arc::new(config.clone()));
+        config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+        if let Some(identity) = identity {
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+        }
         config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
         Ok(Self { to_endpoints: TlsConnector::from(Arc::new(config)), to_proxy })
     }
@@ -130,6 +134,14 @@ pub fn explanation(error: &rustls::Error) -> String {
         Failed::AlertReceived(AlertDescription::CertificateRequired) => {
             "the endpoint asks for a client certificate (alert CertificateRequired)".to_owned()
         }
+        Failed::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA),
+        ) => format!("the endpoint doesn't accept our client certificate (alert {alert:?})"),
         Failed::AlertReceived(AlertDescription::UnrecognisedName) => {
             "the endpoint doesn't know this host name (alert UnrecognisedName)".to_owned()
         }

@@ -10,6 +10,7 @@ use crate::detail::Detail;
 use crate::event::{Event, Nothing};
 use crate::kafka::headers;
 use crate::record::{LastError, UnreadOrigin};
+use crate::traceparent::TraceParent;
 
 /// The decoded content of one record.
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub enum Incoming {
         /// The event and its payload.
         event: Arc<Event>,
         /// The W3C trace context of the record.
-        traceparent: Option<String>,
+        traceparent: Option<TraceParent>,
         /// The position of the record that the event was first read from.
         source: crate::position::RecordPosition,
         /// The number of times that the event was replayed.

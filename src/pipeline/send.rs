@@ -2,6 +2,7 @@
 
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::clock::{now_ms, now_ms_up};
 use crate::config;
@@ -74,8 +75,13 @@ async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery
 
 /// The headers that can't be derived from the delivery: the signatures with their time, if the webhook has a secret,
 /// and the trace context.
-fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, String)> {
+fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, HeaderValue)> {
     let mut proofs = Vec::with_capacity(4);
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            proofs.push((name, value));
+        }
+    };
     if webhook.secret.is_some() {
         let timestamp_s = now_ms / 1_000;
         // Several signatures are separated by spaces (Standard Webhooks, "Multiple signatures").
@@ -88,35 +94,37 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
         }
         // The header has room for one signature: that of the newest shared secret.
         if let Some(signature) = webhook.secrets(now_ms).find_map(|secret| secret.optio(&delivery.body)) {
-            proofs.push(("x-optio-signature", signature));
+            put("x-optio-signature", &signature);
         }
-        proofs.push(("webhook-timestamp", timestamp_s.to_string()));
-        proofs.push(("webhook-signature", standard));
+        put("webhook-timestamp", &timestamp_s.to_string());
+        put("webhook-signature", &standard);
     }
     if let Some(traceparent) = &delivery.traceparent {
-        proofs.push(("traceparent", traceparent.clone()));
+        put("traceparent", traceparent.as_str());
     }
     proofs
 }
 
 /// All headers of the request (`docs/reference.md`, section "Request headers").
-fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, String)]) -> HeaderMap {
+fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, HeaderValue)]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(10);
-    let mut put = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    let id = delivery.id.to_string();
-    put("x-optio-event", delivery.event_type.as_str());
-    put("x-optio-delivery", &id);
-    put("x-optio-attempt", &delivery.attempts.saturating_add(1).to_string());
+    let mut put = |name: &'static str, value: HeaderValue| headers.insert(HeaderName::from_static(name), value);
+    let id = delivery_id(delivery);
+    put("x-optio-event", HeaderValue::from_static(delivery.event_type.as_str()));
+    put("x-optio-delivery", id.clone());
+    put("x-optio-attempt", HeaderValue::from(delivery.attempts.saturating_add(1)));
     if webhook.secret.is_some() {
-        put("webhook-id", &id);
+        put("webhook-id", id);
     }
     for (name, value) in proofs {
-        put(name, value);
+        put(name, value.clone());
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers
+}
+
+fn delivery_id(delivery: &Delivery) -> HeaderValue {
+    let mut text = Uuid::encode_buffer();
+    let text = delivery.id.0.hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(text).expect("hexadecimal digits and dashes are allowed in a header")
 }

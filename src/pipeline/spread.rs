@@ -18,6 +18,7 @@ use crate::payload::Bodies;
 use crate::position::RecordPosition;
 use crate::record::LastError;
 use crate::store::marks::Settled;
+use crate::traceparent::TraceParent;
 use crate::webhook::Webhook;
 
 /// 2015-01-01. An earlier timestamp of a record comes from a clock that isn't set, or is in seconds.
@@ -27,7 +28,7 @@ const EARLIEST_MS: i64 = 1_420_070_400_000;
 pub(super) fn first_read(
     source: RecordPosition,
     replays: u32,
-    traceparent: Option<String>,
+    traceparent: Option<TraceParent>,
     receipt: &Receipt,
 ) -> FirstRead {
     FirstRead { source, first_seen_at_ms: first_seen_at_ms(receipt), replays, traceparent }

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::signature::SigningSecret;
 use optio_webhooks::store::success;
 use optio_webhooks::webhook::WebhookId;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::worker::Worker;
-use crate::harness::world::{SECRET, shared_signature};
+use crate::harness::worker::{PROGRAM, Worker, client};
+use crate::harness::world::{SECRET, TOKEN, shared_signature};
 use crate::harness::{Reply, World, eventually};
 
 fn webhook_draft(url: &str) -> Value {
@@ -423,4 +425,72 @@ async fn the_success_rate_of_the_last_day_is_counted() {
     let counts = success::of_last_day(&mut world.redis.clone(), &world.keys(), &webhooks, now_ms()).await.unwrap();
     assert_eq!((counts[0].succeeded, counts[0].failed, counts[0].percent()), (5, 5, Some(50)));
     assert_eq!(counts[1].percent(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_gets_only_so_many_test_events_a_minute_from_all_processes_together() {
+    let world = World::with(&[("delivery.tests_per_minute", "3")]).await;
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let other = world.webhook("/other", &[EventType::TaskCompleted]).await;
+    let (one, two) = (world.admin().await, world.admin().await);
+    let path = format!("/api/webhooks/{webhook}/test");
+    assert_eq!(one.call("POST", &path, None).await.0, 200);
+    assert_eq!(two.call("POST", &path, None).await.0, 200);
+    let by_command_line = || {
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(["webhooks", "test", &webhook.to_string()]).envs(world.environment());
+        tokio::task::block_in_place(|| command.output().unwrap())
+    };
+    assert!(by_command_line().status.success());
+
+    let words = "the webhook got 3 test events within a minute already (delivery.tests_per_minute); try again in ";
+    let answer = client().post(format!("{}{path}", one.address())).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(answer.status(), 429);
+    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    let sentence = answer.text().await.unwrap();
+    assert!(sentence.contains(words), "{sentence}");
+    let refused = by_command_line();
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && stderr.contains(words), "{stderr}");
+    let cookie = two.sign_in(TOKEN).await;
+    let page = format!("/settings/webhooks/{webhook}/test");
+    let (status, text) = two.send_form(&cookie, &page, &[("event", "task.completed")]).await;
+    assert!(status == 429 && text.contains(words), "{status} {text}");
+    assert_eq!(world.receiver.requests().iter().filter(|request| request.path == "/").count(), 3);
+
+    assert_eq!(one.call("POST", &format!("/api/webhooks/{other}/test"), None).await.0, 200);
+    let left: i64 =
+        redis::cmd("PTTL").arg(world.keys().tests(webhook)).query_async(&mut world.redis.clone()).await.unwrap();
+    assert!((1..=60_000).contains(&left), "the count expires: {left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_test_events_are_sent_at_once() {
+    let world = World::with(&[("delivery.test_in_flight_max", "2")]).await;
+    let released = CancellationToken::new();
+    let release = released.clone();
+    world.receiver.answer(move |_| {
+        let released = released.clone();
+        let end = futures_util::stream::once(async move {
+            released.cancelled().await;
+            Ok::<_, std::io::Error>("ok")
+        });
+        Reply { body: Body::from_stream(end), ..Reply::status(200) }
+    });
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let worker = world.admin().await;
+    let path = format!("/api/webhooks/{webhook}/test");
+    let (one, two, three) = tokio::join!(worker.call("POST", &path, None), worker.call("POST", &path, None), async {
+        world.receiver.arrived(2).await;
+        let refused = worker.call("POST", &path, None).await;
+        release.cancel();
+        refused
+    },);
+    assert_eq!((one.0, two.0, three.0), (200, 200, 429));
+    assert_eq!(
+        three.1["error"],
+        "2 test events are being sent already (delivery.test_in_flight_max); try again in a moment"
+    );
+    assert_eq!(worker.call("POST", &path, None).await.0, 200);
 }

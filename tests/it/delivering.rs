@@ -6,6 +6,7 @@ use axum::body::Body;
 use optio_webhooks::event::EventType;
 use serde_json::json;
 
+use crate::harness::world::Raw;
 use crate::harness::{Reply, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,4 +187,52 @@ async fn one_event_for_10_000_webhooks_reaches_each_in_bounded_memory() {
     let grown_mib = (worker.memory_peak_kib() - before) / 1_024;
     assert!(grown_mib < 150, "memory grew by {grown_mib} MiB");
     assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_context_of_the_standards_form_travels_on_and_the_log_shows_what_was_sent() {
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let world = World::new().await;
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let newer = format!("cc{}-more", &GOOD[2..]);
+    let given: [(&[u8], Option<&str>); 6] = [
+        (GOOD.as_bytes(), Some(GOOD)),
+        (newer.as_bytes(), Some(GOOD)),
+        (&GOOD.to_uppercase().into_bytes(), None),
+        (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y", None),
+        (b"\xff\xfe", None),
+        (&GOOD.replace("b7ad6b7169203331", "0000000000000000").into_bytes(), None),
+    ];
+    for (topic, offset) in [(world.names().events().to_owned(), 0), (world.names().retry(1), given.len())] {
+        for (at, (value, _)) in given.iter().enumerate() {
+            let id = (at + offset).to_string();
+            let mut transition = World::transition(EventType::TaskCompleted);
+            transition["id"] = json!(id);
+            let is_event = topic == world.names().events();
+            let mut headers = if is_event { vec![] } else { World::retry_headers(webhook, &id) };
+            headers.push((b"traceparent".to_vec(), Some(value.to_vec())));
+            let body = if is_event { transition.to_string() } else { json!({ "retry": id }).to_string() };
+            world.write_to(&topic, Raw { value: Some(body.as_bytes()), headers, ..Raw::default() }).await;
+        }
+    }
+    let _worker = world.worker().await;
+    let requests = world.receiver.arrived(2 * given.len()).await;
+    world.settled().await;
+
+    let sent = |wanted: Option<&str>| {
+        requests
+            .iter()
+            .filter(|request| request.headers.get("traceparent").map(|v| v.to_str().unwrap()) == wanted)
+            .count()
+    };
+    assert_eq!((sent(Some(GOOD)), sent(None)), (4, 8));
+    for entry in world.logged(webhook).await {
+        let request = requests.iter().find(|request| entry["deliveryId"] == request.delivery()).unwrap();
+        let logged = entry["proofs"].as_array().unwrap();
+        for header in logged {
+            assert_eq!(request.header(header[0].as_str().unwrap()), header[1], "{entry}");
+        }
+        let shows = logged.iter().any(|header| header[0] == "traceparent");
+        assert_eq!(shows, request.headers.contains_key("traceparent"), "{entry}");
+    }
 }

@@ -30,6 +30,7 @@ const LAYERS: [&[&str]; 4] = [
         "secret",
         "signature",
         "topics",
+        "traceparent",
         "webhook",
     ],
     &["dev", "http", "kafka", "record", "redelivery", "replay", "store"],

@@ -1,5 +1,6 @@
 //! Tests of the HTTP client over real sockets, against endpoints that misbehave.
 
+mod certificates;
 mod connections;
 mod dialling;
 mod forbidden;

@@ -170,7 +170,8 @@ pub async fn remove(
 /// Sends a sample event at once. The answer has the result of the attempt, also if it failed.
 #[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks", params(("id" = String, Path)),
     request_body(content = Test, description = "may be left out"),
-    responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error)))]
+    responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error),
+        (status = 429, description = "too many test events; `Retry-After` says when to try again", body = Error)))]
 pub async fn test(
     State(admin): State<Shared>,
     Extension(who): Extension<Author>,

@@ -58,8 +58,8 @@ pub async fn sign_in(
             return refuse(StatusCode::UNAUTHORIZED, sentence);
         }
         Err(Refused::Wait(time)) => {
-            let (headers, problem) = entrance::wait(time);
-            return (headers, refuse(problem.status, &problem.sentence)).into_response();
+            let problem = entrance::wait(time);
+            return (problem.headers(), refuse(problem.status, &problem.sentence)).into_response();
         }
     };
     let who = author(Via::Session, Some(&token.name), client);

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::event::EventType;
 use crate::http;
 use crate::store::connection::Connection;
-use crate::trial;
+use crate::trial::Trials;
 use crate::webhook::Webhook;
 
 /// Sends the event. An attempt that the endpoint did not accept is an error.
@@ -20,9 +20,8 @@ pub async fn test(
     output: &Output,
 ) -> Result<(), Failure> {
     let event = event.unwrap_or(webhook.events[0]);
-    let trial =
-        trial::send(config, &http::client::new(&config.delivery).map_err(anyhow::Error::new)?, redis, webhook, event)
-            .await?;
+    let client = http::client::new(&config.delivery).map_err(anyhow::Error::new)?;
+    let trial = Trials::new(config, client, redis).send(webhook, event).await.map_err(anyhow::Error::new)?;
     let entry = trial.entry();
     let logged = &entry.logged;
     let mut result = match (logged.error, logged.status_code) {

@@ -80,7 +80,7 @@ impl<'a> Logged<'a> {
             proofs: attempt
                 .proofs
                 .iter()
-                .map(|(name, value)| (Cow::Borrowed(*name), Cow::Borrowed(&**value)))
+                .map(|(name, value)| (Cow::Borrowed(*name), String::from_utf8_lossy(value.as_bytes())))
                 .collect(),
         }
     }

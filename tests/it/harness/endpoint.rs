@@ -171,6 +171,8 @@ async fn frame(stream: &mut (impl AsyncWrite + Unpin), kind: u8, flags: u8, id: 
 pub struct Certificate {
     pub roots: rustls::RootCertStore,
     pub config: rustls::ServerConfig,
+    /// The root.
+    pub authority_pem: String,
     pub chain_pem: String,
     pub key_pem: String,
 }
@@ -215,7 +217,13 @@ pub fn certificate(flaw: Flaw) -> Certificate {
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key_der = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key_der).unwrap();
-    Certificate { roots, config, chain_pem: cert.pem(), key_pem: key.serialize_pem() }
+    Certificate {
+        roots,
+        config,
+        authority_pem: authority_cert.pem(),
+        chain_pem: cert.pem(),
+        key_pem: key.serialize_pem(),
+    }
 }
 
 /// An acceptor for TLS connections with `config` that offers `alpn`.

@@ -1,6 +1,6 @@
 //! The code and the detail of each kind of connection failure.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use optio_webhooks::delivery::FailureCode;
@@ -10,7 +10,7 @@ use super::{client, client_trusting, post, settings};
 use crate::harness::endpoint::{Certificate, Endpoint, Flaw, OK, acceptor, certificate, request};
 use crate::harness::eventually;
 
-async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
+pub(super) async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
     let acceptor = acceptor(config, "http/1.1");
     Endpoint::start(move |stream, _| {
         let acceptor = acceptor.clone();
@@ -22,6 +22,46 @@ async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
         }
     })
     .await
+}
+
+/// A server that speaks only a version older than TLS 1.2.
+pub(super) const OLD: &[&str] = &["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+/// A server that speaks TLS 1.2, but only with a cipher suite that we don't offer.
+pub(super) const WEAK: &[&str] = &["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0"];
+
+/// A server of OpenSSL, which also speaks what rustls doesn't.
+pub(super) struct OpenSsl {
+    pub port: u16,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl OpenSsl {
+    /// Starts the server, and waits until it accepts connections.
+    pub async fn start(certificate: &Certificate, settings: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
+        std::fs::write(&cert, &certificate.chain_pem).unwrap();
+        std::fs::write(&key, &certificate.key_pem).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new("openssl");
+        command.args(["s_server", "-quiet"]).args(settings).arg("-accept").arg(format!("127.0.0.1:{port}"));
+        command.arg("-cert").arg(cert).arg("-key").arg(key);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("`make test` installs openssl");
+        eventually("openssl accepts connections", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
+        Self { port, process, _folder: folder }
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[tokio::test]
@@ -59,34 +99,14 @@ async fn a_chain_of_p_521_certificates_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_server_with_only_tls_1_1_fails_as_tls() {
-    let Certificate { roots, chain_pem, key_pem, .. } = certificate(Flaw::None);
-    let folder = tempfile::tempdir().unwrap();
-    let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
-    std::fs::write(&cert, chain_pem).unwrap();
-    std::fs::write(&key, key_pem).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut server = Command::new("openssl")
-        .args(["s_server", "-quiet", "-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0", "-accept"])
-        .arg(format!("127.0.0.1:{port}"))
-        .arg("-cert")
-        .arg(cert)
-        .arg("-key")
-        .arg(key)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("`make test` installs openssl");
-    let client = client_trusting(&settings(|_| {}), roots);
-    let error = eventually("openssl accepts connections", async || {
-        let error = post(&client, &format!("https://127.0.0.1:{port}/")).await.unwrap_err();
-        (!error.detail.contains("refused (os")).then_some(error)
-    })
-    .await;
-    let _ = server.kill();
-    let _ = server.wait();
-    assert!(error.code == FailureCode::Tls && error.detail.contains("neither TLS 1.2 nor TLS 1.3"), "{error:?}");
+async fn a_server_with_only_old_versions_or_ciphers_fails_as_tls() {
+    let good = certificate(Flaw::None);
+    for (settings_of_server, words) in [(OLD, "neither TLS 1.2 nor TLS 1.3"), (WEAK, "shares no cipher suite")] {
+        let server = OpenSsl::start(&good, settings_of_server).await;
+        let client = client_trusting(&settings(|_| {}), good.roots.clone());
+        let error = post(&client, &format!("https://127.0.0.1:{}/", server.port)).await.unwrap_err();
+        assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{error:?}");
+    }
 }
 
 #[tokio::test]
