@@ -41,6 +41,12 @@ pub fn rfc3339_exact(unix_ms: i64) -> Option<String> {
     (0..=LAST_MS).contains(&unix_ms).then(|| rfc3339(unix_ms))
 }
 
+/// The whole seconds of a wait: rounded up and at least 1, so that a client that waits as long isn't refused again.
+#[must_use]
+pub fn whole_seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -183,6 +183,7 @@ pub struct DeliverySettings {
     pub client_key_file: String,
     pub test_in_flight_max: usize,
     pub tests_per_minute: u32,
+    pub tests_per_minute_to_host: u32,
     pub retry: Retry,
     pub breaker: Breaker,
 }

@@ -7,6 +7,7 @@ pub(crate) mod dial;
 pub mod failure;
 pub(crate) mod guard;
 pub mod names;
+pub(crate) mod observed;
 pub(crate) mod pool;
 pub(crate) mod route;
 pub(crate) mod target;

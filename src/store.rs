@@ -92,6 +92,12 @@ impl Keys {
         format!("{}left-alone", self.prefix)
     }
 
+    /// Counter of the test events that went to a host within the current minute. It expires.
+    #[must_use]
+    pub fn tests_to(&self, host: &str) -> String {
+        format!("{}tests-to:{host}", self.prefix)
+    }
+
     /// Counter of the test events that a webhook got within the current minute. It expires.
     #[must_use]
     pub fn tests(&self, webhook: crate::webhook::WebhookId) -> String {

@@ -1,11 +1,11 @@
 //! Test delivery: a sample event that is sent to one webhook at once, without Kafka, with its result in the log.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::clock::now_ms;
+use crate::clock::{self, now_ms};
 use crate::config::{self, Config, DeliverySettings};
 use crate::delivery::{Attempt, Delivery, FirstRead};
 use crate::event::{Decoded, EventType, Limits, decode, sample};
@@ -16,8 +16,9 @@ use crate::position::{RecordPosition, TimestampMs};
 use crate::store::Keys;
 use crate::store::connection::Connection;
 use crate::store::log::{self, EntryId, LogEntry, Logged};
-use crate::store::{recoveries, test_rate};
-use crate::webhook::Webhook;
+use crate::store::recoveries;
+use crate::store::test_rate::{self, Reached};
+use crate::webhook::{Webhook, WebhookId};
 
 /// The result of a test delivery.
 #[derive(Debug)]
@@ -43,19 +44,23 @@ impl Trial {
 /// Why a test event wasn't sent, or why its result is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum Untried {
-    /// This process is already sending `delivery.test_in_flight_max` test events.
-    #[error("{0} test events are being sent already (delivery.test_in_flight_max); try again in a moment")]
+    /// A test event to the same webhook is being sent.
+    #[error("A test event to this webhook is being sent already. Try again when its result is there.")]
+    Sending,
+    /// This process is sending as many test events as it may.
+    #[error("The limit of test events at the same time is reached ({0}, delivery.test_in_flight_max). Try again soon.")]
     Busy(usize),
-    /// The webhook got `delivery.tests_per_minute` test events within the current minute.
-    #[error(
-        "the webhook got {max} test events within a minute already (delivery.tests_per_minute); try again in {} s",
-        seconds(*wait)
-    )]
+    /// The webhook or its host got as many test events in the current minute as it may.
+    #[error("The limit of test events in a minute to {to} is reached ({max}, {setting}). Try again in {wait_s} s.")]
     TooMany {
+        /// The webhook or the host.
+        to: String,
         /// The number of test events that are allowed.
         max: u32,
-        /// The time after which the next one is allowed.
-        wait: Duration,
+        /// The setting of that number.
+        setting: &'static str,
+        /// The time after which the next one is allowed, in seconds.
+        wait_s: u64,
     },
     /// Redis can't count the test event, and nothing was sent; or it can't write the log, and the event was sent.
     #[error(transparent)]
@@ -67,16 +72,11 @@ impl Untried {
     #[must_use]
     pub fn retry_after_s(&self) -> Option<u64> {
         match self {
-            Self::Busy(_) => Some(1),
-            Self::TooMany { wait, .. } => Some(seconds(*wait)),
+            Self::Sending | Self::Busy(_) => Some(1),
+            Self::TooMany { wait_s, .. } => Some(*wait_s),
             Self::Redis(_) => None,
         }
     }
-}
-
-/// Rounds up, so that a client that waits as long is not refused again.
-fn seconds(wait: Duration) -> u64 {
-    (wait.as_millis() as u64).div_ceil(1_000).max(1)
 }
 
 /// Sends test events, within the limits that keep them from flooding a third party.
@@ -86,7 +86,7 @@ pub struct Trials {
     keys: Keys,
     delivery: DeliverySettings,
     log: config::Log,
-    sending: Semaphore,
+    sending: Mutex<HashSet<WebhookId>>,
 }
 
 impl Trials {
@@ -97,24 +97,23 @@ impl Trials {
             client,
             redis,
             keys: Keys::new(&config.redis.prefix),
-            sending: Semaphore::new(config.delivery.test_in_flight_max),
             delivery: config.delivery.clone(),
             log: config.log.clone(),
+            sending: Mutex::default(),
         }
     }
 
     /// Sends a sample event of type `event`, and records the attempt in the log of the webhook. A failed attempt is a
     /// result, not an error, and is not retried.
     ///
+    /// Dropping the future may leave a request without an entry in the log.
+    ///
     /// # Errors
     /// [`Untried`] if a limit is reached, or if Redis fails.
     pub async fn send(&self, webhook: &Webhook, event: EventType) -> Result<Trial, Untried> {
-        let _permit = self.sending.try_acquire().map_err(|_| Untried::Busy(self.delivery.test_in_flight_max))?;
+        let _sending = self.begin(webhook.id)?;
         let mut redis = self.redis.clone();
-        let max = self.delivery.tests_per_minute;
-        if let Some(wait) = test_rate::count(&mut redis, &self.keys, webhook.id, max).await? {
-            return Err(Untried::TooMany { max, wait });
-        }
+        self.count(&mut redis, webhook).await?;
         let delivery = sample_delivery(webhook, event);
         let attempt = send::attempt(&self.client, webhook, &delivery, &self.delivery).await;
         let meta = Logged::new(&delivery, &attempt, None).to_json();
@@ -129,6 +128,53 @@ impl Trials {
         let (id,): (String,) = pipe.query_async(&mut redis).await?;
         let id = id.parse().map_err(|_| redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "XADD")))?;
         Ok(Trial { id, delivery, attempt })
+    }
+
+    /// Takes a place among the test events in flight. One webhook has one place, so that a slow endpoint can't take the
+    /// places of all others.
+    fn begin(&self, webhook: WebhookId) -> Result<Sending<'_>, Untried> {
+        let mut sending = self.sending();
+        let max = self.delivery.test_in_flight_max;
+        match sending.len() >= max {
+            _ if sending.contains(&webhook) => Err(Untried::Sending),
+            true => Err(Untried::Busy(max)),
+            false => {
+                sending.insert(webhook);
+                Ok(Sending { trials: self, webhook })
+            }
+        }
+    }
+
+    async fn count(&self, redis: &mut Connection, webhook: &Webhook) -> Result<(), Untried> {
+        let (to_webhook, to_host) = (self.delivery.tests_per_minute, self.delivery.tests_per_minute_to_host);
+        let reached = test_rate::count(redis, &self.keys, webhook, test_rate::Limits { to_webhook, to_host }).await?;
+        let (to, max, setting, wait) = match reached {
+            None => return Ok(()),
+            Some(Reached::OfWebhook(wait)) => {
+                ("this webhook".to_owned(), to_webhook, "delivery.tests_per_minute", wait)
+            }
+            Some(Reached::OfHost(wait)) => {
+                let host = webhook.url.host_str().unwrap_or_default().to_owned();
+                (host, to_host, "delivery.tests_per_minute_to_host", wait)
+            }
+        };
+        Err(Untried::TooMany { to, max, setting, wait_s: clock::whole_seconds(wait) })
+    }
+
+    fn sending(&self) -> MutexGuard<'_, HashSet<WebhookId>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a webhook's test event among those in flight. Dropping it frees the place.
+struct Sending<'a> {
+    trials: &'a Trials,
+    webhook: WebhookId,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.trials.sending().remove(&self.webhook);
     }
 }
 

@@ -122,6 +122,7 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
                 duration: Duration::from_millis(12),
                 retry_after: None,
                 ended_at_ms: now_ms(),
+                is_sent: true,
                 proofs: vec![
                     ("x-optio-signature", header(&format!("sha256={}", "0f".repeat(32)))),
                     ("webhook-timestamp", header("1795557529")),

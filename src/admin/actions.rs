@@ -155,10 +155,16 @@ impl Admin {
 
     /// Sends a sample event at once.
     pub async fn test(&self, webhook: &Webhook, event: EventType, who: &Author) -> Result<Trial, Problem> {
-        let trial = self.trials.send(webhook, event).await?;
-        tracing::info!(webhook = %webhook.id, event = event.as_str(), "test event sent");
-        self.audit.note(&Record::new(who, Action::TestSent).of(webhook.id).to(&json!({ "event": event }))).await;
-        Ok(trial)
+        let (trials, audit, webhook, who) = (self.trials.clone(), self.audit.clone(), webhook.clone(), who.clone());
+        // It is a task of its own, so that a client that hangs up neither frees the place of its test event nor keeps it
+        // out of the logs.
+        let sending = tokio::spawn(async move {
+            let trial = trials.send(&webhook, event).await?;
+            tracing::info!(webhook = %webhook.id, event = event.as_str(), "test event sent");
+            audit.note(&Record::new(&who, Action::TestSent).of(webhook.id).to(&json!({ "event": event }))).await;
+            Ok(trial)
+        });
+        sending.await.map_err(|error| Problem::away(&anyhow::Error::new(error).context("the test event failed")))?
     }
 
     /// The attempt that a path names: by the id of its entry, or by the id of its delivery. A delivery's id stands for

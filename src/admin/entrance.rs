@@ -14,6 +14,7 @@ use super::sessions::{COOKIE, SIGN_IN};
 use super::state::{Admin, Shared};
 use super::throttle::Tried;
 use super::tokens::may;
+use crate::clock::whole_seconds;
 use crate::config::Token;
 use crate::metrics;
 use crate::store::audit::{Action, Author, Record, Via};
@@ -52,7 +53,7 @@ pub fn author(via: Via, name: Option<&str>, client: Client) -> Author {
 
 /// The answer to a client that must wait.
 pub fn wait(time: Duration) -> Problem {
-    let seconds = (time.as_millis() as u64).div_ceil(1_000).max(1);
+    let seconds = whole_seconds(time);
     Problem::too_many(seconds, format!("There were too many wrong tokens. Try again in {seconds} seconds."))
 }
 

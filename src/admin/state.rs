@@ -40,7 +40,7 @@ pub struct Admin {
     pub store: WebhookStore,
     pub log: DeliveryLog,
     pub reports: Reports,
-    pub trials: Trials,
+    pub trials: Arc<Trials>,
     pub vetting: Vetting,
     pub redeliveries: Redeliveries,
     pub replays: Replays,
@@ -74,7 +74,11 @@ impl Admin {
         Ok(Self {
             log: DeliveryLog::new(redis.clone(), keys.clone()),
             reports: Reports::new(redis.clone(), &keys),
-            trials: Trials::new(config, http::client::new(&config.delivery).context("http client")?, redis.clone()),
+            trials: Arc::new(Trials::new(
+                config,
+                http::client::new(&config.delivery).context("http client")?,
+                redis.clone(),
+            )),
             vetting: Vetting::new(&config.delivery),
             redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
                 .context("kafka producer")?,

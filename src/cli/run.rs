@@ -45,7 +45,7 @@ pub(super) enum Part {
 impl Run {
     /// Runs until a signal arrives or the worker ends by itself.
     pub async fn run(self, config: Config) -> Result<(), Failure> {
-        check_is_guarded(&config, self.only)?;
+        check_to_run(&config, self.only)?;
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
         raise_open_files();
@@ -94,8 +94,15 @@ impl Run {
     }
 }
 
+/// Checks what only a process that runs needs: a token, and the files with certificates. Other commands can be used by
+/// people who may not read the private key.
+pub(super) fn check_to_run(config: &Config, only: Option<Part>) -> Result<(), BadConfig> {
+    check_is_guarded(config, only)?;
+    config.delivery.tls_files().map(drop)
+}
+
 /// Refuses a page and an API that other machines can reach without a token. A worker alone has neither.
-pub(super) fn check_is_guarded(config: &Config, only: Option<Part>) -> Result<(), BadConfig> {
+fn check_is_guarded(config: &Config, only: Option<Part>) -> Result<(), BadConfig> {
     if only == Some(Part::Worker) { Ok(()) } else { config.admin.check_is_guarded() }
 }
 

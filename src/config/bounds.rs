@@ -118,6 +118,7 @@ pub const BOUNDS: &[Bound] = &[
     bytes("delivery.payload_max", |c| c.delivery.payload_max as i128, 1_024, 900_000),
     count("delivery.test_in_flight_max", |c| c.delivery.test_in_flight_max as i128, 1, 1_000),
     count("delivery.tests_per_minute", |c| c.delivery.tests_per_minute.into(), 1, 10_000),
+    count("delivery.tests_per_minute_to_host", |c| c.delivery.tests_per_minute_to_host.into(), 1, 100_000),
     entries("delivery.allow_ports", |c| c.delivery.allow_ports.len() as i128),
     entries("delivery.allow_networks", |c| c.delivery.allow_networks.len() as i128),
     entries("delivery.deny_networks", |c| c.delivery.deny_networks.len() as i128),

@@ -149,7 +149,7 @@ impl Config {
             "from delivery.retry.initial to 7days",
         );
         bad.extend(self.secrets.keyring().err().map(|problem| problem.0));
-        bad.extend(self.delivery.tls_files().err().map(|problem| problem.0));
+        bad.extend(self.delivery.lone_tls_file());
         bad.extend(self.admin.problems());
         bad.extend(BOUNDS.iter().filter_map(|bound| bound.problem(self)));
         if bad.is_empty() { Ok(()) } else { Err(BadConfig(bad.join("\n"))) }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -41,17 +41,29 @@ impl DeliverySettings {
         }
     }
 
+    /// The problem of a client certificate without its key, or of a key without its certificate.
+    #[must_use]
+    pub fn lone_tls_file(&self) -> Option<String> {
+        let (certificate, key) = ("delivery.client_certificate_file", "delivery.client_key_file");
+        let (set, missing) = match (self.client_certificate_file.is_empty(), self.client_key_file.is_empty()) {
+            (false, true) => (certificate, key),
+            (true, false) => (key, certificate),
+            _ => return None,
+        };
+        Some(format!("{set} is set, but {missing} is empty; a client certificate needs both"))
+    }
+
     fn identity(&self) -> Result<Option<Arc<CertifiedKey>>, String> {
         let (certificate, key) = (&*self.client_certificate_file, &*self.client_key_file);
-        match (certificate.is_empty(), key.is_empty()) {
-            (true, true) => return Ok(None),
-            (false, true) => return Err(alone("delivery.client_certificate_file", "delivery.client_key_file")),
-            (true, false) => return Err(alone("delivery.client_key_file", "delivery.client_certificate_file")),
-            (false, false) => {}
+        if let Some(problem) = self.lone_tls_file() {
+            return Err(problem);
+        } else if certificate.is_empty() {
+            return Ok(None);
         }
         let chain = certificates("delivery.client_certificate_file", certificate)?;
         let key = private_key("delivery.client_key_file", key)?;
-        match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+        // The TLS library takes a copy of the key and doesn't clear it.
+        match CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider()) {
             Ok(identity) => Ok(Some(Arc::new(identity))),
             Err(rustls::Error::InconsistentKeys(_)) => Err(format!(
                 "delivery.client_key_file: the key doesn't belong to the first certificate of {certificate:?} \
@@ -60,10 +72,6 @@ impl DeliverySettings {
             Err(error) => Err(format!("delivery.client_certificate_file, delivery.client_key_file: {error}")),
         }
     }
-}
-
-fn alone(set: &str, missing: &str) -> String {
-    format!("{set} is set, but {missing} is empty; a client certificate needs both")
 }
 
 fn trusted(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -80,27 +88,55 @@ fn trusted(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, St
 fn certificates(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = contents(setting, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(format!(
+    let found = found.map_err(|error| format!("{setting} = {path:?}: {}", explanation(&error)))?;
+    let begun = begun(&text);
+    if begun == 0 {
+        Err(format!(
             "{setting} = {path:?}: the file has no certificate; it must have one or more in PEM form, each of which \
-             begins with -----BEGIN CERTIFICATE-----"
-        )),
-        Ok(found) => Ok(found),
-        Err(error) => Err(format!("{setting} = {path:?}: the file isn't valid PEM: {error}")),
+             begins with the line -----BEGIN CERTIFICATE-----"
+        ))
+    } else if found.len() < begun {
+        Err(format!(
+            "{setting} = {path:?}: only {} of its {begun} certificates can be read; each must begin with the line \
+             -----BEGIN CERTIFICATE-----, without anything before it",
+            found.len(),
+        ))
+    } else {
+        Ok(found)
     }
 }
 
-fn private_key(setting: &str, path: &str) -> Result<PrivateKeyDer<'static>, String> {
+/// The number of lines that seem to begin a certificate, in any spelling.
+fn begun(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| contains(line, b"-----BEGIN ") && contains(line, b"CERTIFICATE-----"))
+        .count()
+}
+
+fn private_key(setting: &str, path: &str) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
     let text = contents(setting, path)?;
     if contains(&text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&text, b"Proc-Type: 4,ENCRYPTED") {
         return Err(format!(
             "{setting} = {path:?}: the key is encrypted; it must be without a passphrase, as `openssl pkey` writes it"
         ));
     }
-    // The error of the PEM reader is left out, because it may repeat a line of the file.
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-        format!("{setting} = {path:?}: the file has no private key in PEM form (PKCS #8, PKCS #1 or SEC 1)")
-    })
+    PrivateKeyDer::from_pem_slice(&text)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("{setting} = {path:?}: {}", explanation(&error)))
+}
+
+/// Explains why a file can't be read as PEM. The reader's own text is left out, because it repeats parts of the file, and
+/// any of the files may hold a private key by mistake.
+fn explanation(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section of the file has no line that ends it, -----END …-----",
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins a section has another form than -----BEGIN …-----, alone on its line"
+        }
+        pem::Error::Base64Decode(_) => "a section of the file isn't valid base64",
+        pem::Error::NoItemsFound => "the file has no private key in PEM form (PKCS #8, PKCS #1 or SEC 1)",
+        _ => "the file isn't valid PEM",
+    }
 }
 
 fn contains(text: &[u8], words: &[u8]) -> bool {
@@ -108,20 +144,20 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
 }
 
 fn contents(setting: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-    // The memory is reserved at once, so that the text of a key isn't left behind where it grew.
-    let mut text = Zeroizing::new(Vec::new());
-    let read = || {
-        let file = std::fs::File::open(path)?;
-        text.reserve(file.metadata()?.len().min(FILE_MAX) as usize + 1);
-        file.take(FILE_MAX + 1).read_to_end(&mut text)
+    let cannot = |why: &dyn std::fmt::Display| format!("{setting} = {path:?}: the file can't be read: {why}");
+    // A pipe or a device could make the start wait without end.
+    let length = match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => found.len(),
+        Ok(_) => return Err(cannot(&"it isn't a regular file")),
+        Err(error) => return Err(cannot(&error)),
     };
-    match { read }() {
-        Ok(bytes) if bytes as u64 > FILE_MAX => {
-            Err(format!("{setting} = {path:?}: the file is too large; at most {FILE_MAX} bytes are read"))
-        }
-        Ok(_) => Ok(text),
-        Err(error) => Err(format!("{setting} = {path:?}: the file can't be read: {error}")),
+    if length > FILE_MAX {
+        return Err(cannot(&format_args!("it has {length} bytes, and at most {FILE_MAX} are allowed")));
     }
+    // The memory is reserved at once, so that no part of a key is left behind where the text grew.
+    let mut text = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize));
+    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut text));
+    read.map(|_| text).map_err(|error| cannot(&error))
 }
 
 #[cfg(test)]
@@ -141,11 +177,11 @@ mod tests {
     }
 
     fn problems(ca: &str, certificate: &str, key: &str) -> String {
-        let mut config = Config::built_in();
-        config.delivery.ca_file = ca.to_owned();
-        config.delivery.client_certificate_file = certificate.to_owned();
-        config.delivery.client_key_file = key.to_owned();
-        config.check().err().map(|problem| problem.to_string()).unwrap_or_default()
+        let mut delivery = Config::built_in().delivery;
+        delivery.ca_file = ca.to_owned();
+        delivery.client_certificate_file = certificate.to_owned();
+        delivery.client_key_file = key.to_owned();
+        delivery.tls_files().err().map(|problem| problem.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -161,28 +197,51 @@ mod tests {
         let empty = files.with("empty", "");
         let broken = files.with("broken", "-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n");
         let no_certificate = files.with("no", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
-        let leaked = files.with("leaked", "-----BEGIN PRIVATE KEY-----\nhunter2!\n");
+        let spoiled = files.with("spoiled", &format!("{certificate}\u{feff}{certificate}"));
+        // Texts in which the PEM reader takes the key for a part of its syntax.
+        let lost_lines = files.with("lost", &key.serialize_pem().replace('\n', " "));
+        let begun_only = files.with("begun", "-----BEGIN PRIVATE KEY-----hunter2");
+        let not_ended = files.with("unended", "-----BEGIN PRIVATE KEY-----\nhunter2!\n");
+        let fifo = files.0.path().join("fifo").to_str().unwrap().to_owned();
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let folder = files.0.path().to_str().unwrap().to_owned();
         assert_eq!(problems(&good, &good, &good_key), "");
         assert_eq!(problems("", &good, &good_key), "");
+        let no_end = "a section of the file has no line that ends it";
+        let no_start = "a line that begins a section has another form";
         for (found, words) in [
             (problems("/none.pem", "", ""), "delivery.ca_file = \"/none.pem\": the file can't be read: No such file"),
-            (problems(&folder, "", ""), "the file can't be read: Is a directory"),
-            (problems("/dev/zero", "", ""), "the file is too large"),
+            (problems(&folder, "", ""), "the file can't be read: it isn't a regular file"),
+            (problems("/dev/zero", "", ""), "the file can't be read: it isn't a regular file"),
+            (problems(&fifo, "", ""), "the file can't be read: it isn't a regular file"),
             (problems(&empty, "", ""), "the file has no certificate"),
             (problems(&good_key, "", ""), "the file has no certificate"),
-            (problems(&broken, "", ""), "isn't valid PEM"),
+            (problems(&broken, "", ""), "a section of the file isn't valid base64"),
             (problems(&no_certificate, "", ""), "certificate number 1 can't be used"),
+            (problems(&spoiled, "", ""), "only 1 of its 2 certificates can be read"),
             (problems("", &good, ""), "client_key_file is empty; a client certificate needs both"),
             (problems("", "", &good_key), "client_certificate_file is empty; a client certificate needs both"),
             (problems("", &good, &good), "the file has no private key in PEM form"),
-            (problems("", &good, &leaked), "the file has no private key in PEM form"),
+            (problems("", &good, &not_ended), no_end),
+            (problems(&not_ended, "", ""), no_end),
+            (problems("", &lost_lines, &good_key), ""),
+            (problems(&lost_lines, "", ""), ""),
+            (problems("", &good, &begun_only), no_start),
+            (problems(&begun_only, "", ""), no_start),
             (problems("", &good, &encrypted), "the key is encrypted; it must be without a passphrase"),
             (problems("", &good, &other_key), "the key doesn't belong to the first certificate"),
             (problems("", &no_certificate, &good_key), "delivery.client_certificate_file"),
         ] {
-            assert!(found.contains(words) && !found.contains("hunter2") && !found.contains('\n'), "{words}: {found}");
+            assert!(!found.is_empty() && found.contains(words) && !found.contains('\n'), "{words}: {found}");
+            // The sentence consists of fixed words and of the path, and repeats nothing of the file.
+            assert!(found.len() < 300 && !found.contains("hunter2") && !found.contains("104, 117"), "{found}");
         }
         assert_eq!(problems("/none.pem", &good, "").lines().count(), 2);
+        // Everybody who uses a command learns of a forgotten key, even if they can't read the files.
+        let mut config = Config::built_in();
+        config.delivery.client_certificate_file = "/none.pem".to_owned();
+        assert!(config.check().unwrap_err().to_string().contains("a client certificate needs both"));
+        config.delivery.client_key_file = "/none.key".to_owned();
+        config.check().unwrap();
     }
 }

@@ -110,8 +110,10 @@ pub struct Attempt {
     pub retry_after: Option<Duration>,
     /// When the attempt ended, in Unix milliseconds.
     pub ended_at_ms: i64,
-    /// The request headers that can't be derived from the delivery: the signatures, their timestamp and the trace context.
-    /// They have the type of the HTTP client's values, so that every logged header is one that was sent.
+    /// Whether an HTTP request was sent. Without a connection there was none.
+    pub is_sent: bool,
+    /// The request headers that can't be derived from the delivery: the signatures, their timestamp and the trace
+    /// context. They have the type of the HTTP client's values, so none of them can have been left out of the request.
     pub proofs: Vec<(&'static str, HeaderValue)>,
 }
 

@@ -208,6 +208,7 @@ mod tests {
             duration: Duration::ZERO,
             retry_after,
             ended_at_ms: 2_000,
+            is_sent: true,
             proofs: Vec::new(),
         }
     }

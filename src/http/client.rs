@@ -65,7 +65,7 @@ struct Inner {
 /// Builds the client for these settings. It uses the system's trusted certificates and name resolution.
 ///
 /// # Errors
-/// [`BadClient`] if the proxy or TLS can't be set up.
+/// [`BadClient`] if the proxy, TLS or a file with certificates can't be used.
 pub fn new(delivery: &config::DeliverySettings) -> Result<Client, BadClient> {
     Client::with(delivery, tls::system_roots(), Names::system(limits(delivery)))
 }
@@ -102,7 +102,7 @@ impl Client {
     /// hosts through `names`.
     ///
     /// # Errors
-    /// [`BadClient`] if the proxy or TLS can't be set up.
+    /// [`BadClient`] if the proxy, TLS or a file with certificates can't be used.
     pub fn with(
         delivery: &config::DeliverySettings,
         mut roots: RootCertStore,
@@ -111,6 +111,12 @@ impl Client {
         let TlsFiles { authorities, identity } = delivery.tls_files()?;
         for authority in authorities {
             roots.add(authority)?;
+        }
+        if roots.is_empty() {
+            tracing::warn!(
+                "no trusted certificates found: every https:// endpoint will fail; install ca-certificates, or set \
+                 delivery.ca_file"
+            );
         }
         // The connection to Redis uses this provider as well. If another part of the process has installed one already,
         // that one stays.
@@ -251,7 +257,14 @@ async fn exchange(mut pooled: Pooled, request: Request<Body>, deadline: Instant)
     match result {
         Ok(Ok(response)) => Ok(Answer::new(response, pooled, deadline)),
         Ok(Err((error, has_received))) => {
-            let (code, reason) = classify(&error);
+            let seen = match &pooled.carrier {
+                Carrier::Http1(connection) => connection.seen(),
+                Carrier::Http2(stream) => stream.connection().seen(),
+            };
+            let (code, reason) = match seen.tls_error() {
+                Some(tls) => (FailureCode::Tls, tls::explanation(tls)),
+                None => classify(&error),
+            };
             let is_unprocessed = failure::is_unprocessed(&error);
             // A protocol error concerns one stream. The other requests on its connection may still succeed.
             if is_unprocessed || code != FailureCode::Protocol {

@@ -1,11 +1,8 @@
 //! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::observed::{Observed, Seen};
 
 /// The limits of every connection.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +42,7 @@ pub struct Http1 {
     sender: http1::SendRequest<Body>,
     /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
-    /// Bytes received on this connection.
-    received: Arc<AtomicU64>,
+    seen: Arc<Seen>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -58,6 +56,7 @@ pub struct Http2 {
     made: Instant,
     /// When the last request ended, in milliseconds since `made`.
     used_ms: AtomicU64,
+    seen: Arc<Seen>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -69,8 +68,8 @@ pub async fn http1<S>(stream: S, peer: SocketAddr, bounds: Bounds) -> hyper::Res
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let received = Arc::new(AtomicU64::new(0));
-    let io = TokioIo::new(CountingReader { stream, bytes: received.clone() });
+    let seen = Arc::new(Seen::default());
+    let io = TokioIo::new(Observed { stream, seen: seen.clone() });
     // The parser is as lenient as common HTTP clients, because some servers send malformed headers.
     let (sender, connection) = http1::Builder::new()
         .allow_obsolete_multiline_headers_in_responses(true)
@@ -86,7 +85,7 @@ where
             tracing::trace!(%error, "an HTTP/1 connection ended");
         }
     }));
-    Ok(Http1 { sender, peer, received, _task: task })
+    Ok(Http1 { sender, peer, seen, _task: task })
 }
 
 /// Starts HTTP/2 on an established connection.
@@ -97,6 +96,7 @@ pub async fn http2<S>(stream: S, peer: SocketAddr, bounds: Bounds) -> hyper::Res
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let seen = Arc::new(Seen::default());
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(bounds.silence_max)
@@ -104,7 +104,7 @@ where
         .max_header_list_size(u32::try_from(bounds.headers_max).unwrap_or(u32::MAX))
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW * 4)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Observed { stream, seen: seen.clone() }))
         .await?;
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -112,7 +112,7 @@ where
         }
     }));
     let (streams, used_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-    Ok(Http2 { sender, peer, streams, made: Instant::now(), used_ms, _task: task })
+    Ok(Http2 { sender, peer, streams, made: Instant::now(), used_ms, seen, _task: task })
 }
 
 impl Http1 {
@@ -127,18 +127,30 @@ impl Http1 {
         self.sender.ready().await.is_ok()
     }
 
+    /// What the connection remembers.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
     /// Returns hyper's error, and whether any byte of an answer arrived before it.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
-        let before = self.received.load(Ordering::Acquire);
+        let before = self.seen.received();
         let answer = self.sender.send_request(request).await;
-        answer.map_err(|error| (error, self.received.load(Ordering::Acquire) != before))
+        answer.map_err(|error| (error, self.seen.received() != before))
     }
 }
 
 impl Http2 {
+    /// What the connection remembers.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
     /// Whether the connection accepts no further requests.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -197,47 +209,5 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.0.used_ms.store(self.0.made.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Counts the bytes that are read from the connection. A request on a reused connection may be sent again only if no
-/// byte of an answer has arrived.
-struct CountingReader<S> {
-    stream: S,
-    bytes: Arc<AtomicU64>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for CountingReader<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.bytes.fetch_add((buffer.filled().len() - before) as u64, Ordering::Release);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for CountingReader<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

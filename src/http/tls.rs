@@ -128,7 +128,8 @@ pub fn explanation(error: &rustls::Error) -> String {
             PeerIncompatible::ServerDoesNotSupportTls12Or13 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
         ) => "the endpoint speaks neither TLS 1.2 nor TLS 1.3".to_owned(),
         Failed::AlertReceived(AlertDescription::HandshakeFailure) => {
-            "the endpoint shares no cipher suite, key exchange or signature scheme with us (alert HandshakeFailure)"
+            "the endpoint shares no cipher suite, key exchange or signature scheme with us, or asks for a client \
+             certificate (alert HandshakeFailure)"
                 .to_owned()
         }
         Failed::AlertReceived(AlertDescription::CertificateRequired) => {
@@ -140,8 +141,12 @@ pub fn explanation(error: &rustls::Error) -> String {
             | AlertDescription::CertificateRevoked
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA),
-        ) => format!("the endpoint doesn't accept our client certificate (alert {alert:?})"),
+            | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
+            | AlertDescription::AccessDenied),
+        ) => format!(
+            "the endpoint refuses the client certificate, or asks for one if none is configured (alert {alert:?})"
+        ),
         Failed::AlertReceived(AlertDescription::UnrecognisedName) => {
             "the endpoint doesn't know this host name (alert UnrecognisedName)".to_owned()
         }
@@ -197,8 +202,5 @@ pub fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let (added, ignored) = roots.add_parsable_certificates(found.certs);
     tracing::debug!(added, ignored, "trusted certificates loaded");
-    if added == 0 {
-        tracing::warn!("no trusted certificates found: every https:// endpoint will fail; install ca-certificates");
-    }
     roots
 }

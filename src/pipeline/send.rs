@@ -1,5 +1,7 @@
 //! One attempt: the request (`docs/reference.md`, section "The webhook request") and its outcome.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -30,6 +32,7 @@ pub async fn attempt(
         duration: std::time::Duration::ZERO,
         retry_after: None,
         ended_at_ms: 0,
+        is_sent: false,
         proofs: Vec::new(),
     };
     let failed = match client.check_url(&webhook.url) {
@@ -37,8 +40,15 @@ pub async fn attempt(
         Err(blocked) => Err(SendError::new(FailureCode::AddressBlocked, "the webhook's URL", blocked)),
         Ok(()) => {
             attempt.proofs = proofs(webhook, delivery, now_ms());
-            let request = || headers(webhook, delivery, &attempt.proofs);
-            match client.post(&webhook.url, request, delivery.body.clone()).await {
+            let is_sent = AtomicBool::new(false);
+            // The client asks for the headers when it has a connection.
+            let request = || {
+                is_sent.store(true, Ordering::Relaxed);
+                headers(webhook, delivery, &attempt.proofs)
+            };
+            let answer = client.post(&webhook.url, request, delivery.body.clone()).await;
+            attempt.is_sent = is_sent.into_inner();
+            match answer {
                 Ok(answer) => read(answer, &mut attempt, settings).await,
                 Err(error) => Err(error),
             }

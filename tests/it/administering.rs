@@ -429,12 +429,20 @@ async fn the_success_rate_of_the_last_day_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_gets_only_so_many_test_events_a_minute_from_all_processes_together() {
-    let world = World::with(&[("delivery.tests_per_minute", "3")]).await;
+    let limits = [("delivery.tests_per_minute", "3"), ("delivery.tests_per_minute_to_host", "5")];
+    let mut world = World::with(&limits).await;
     let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
     let other = world.webhook("/other", &[EventType::TaskCompleted]).await;
     let (one, two) = (world.admin().await, world.admin().await);
     let path = format!("/api/webhooks/{webhook}/test");
     assert_eq!(one.call("POST", &path, None).await.0, 200);
+    // The counters expire after a minute. For the rest of the test they stay longer, however slow it is.
+    for key in [world.keys().tests(webhook), world.keys().tests_to("127.0.0.1")] {
+        let mut expiry = redis::cmd("PTTL");
+        let left_ms: i64 = expiry.arg(&key).query_async(&mut world.redis).await.unwrap();
+        assert!((1..=60_000).contains(&left_ms), "{key}: {left_ms}");
+        let () = redis::cmd("PERSIST").arg(&key).query_async(&mut world.redis).await.unwrap();
+    }
     assert_eq!(two.call("POST", &path, None).await.0, 200);
     let by_command_line = || {
         let mut command = std::process::Command::new(PROGRAM);
@@ -443,30 +451,36 @@ async fn a_webhook_gets_only_so_many_test_events_a_minute_from_all_processes_tog
     };
     assert!(by_command_line().status.success());
 
-    let words = "the webhook got 3 test events within a minute already (delivery.tests_per_minute); try again in ";
+    let words =
+        "The limit of test events in a minute to this webhook is reached (3, delivery.tests_per_minute). Try again";
     let answer = client().post(format!("{}{path}", one.address())).bearer_auth(TOKEN).send().await.unwrap();
     assert_eq!(answer.status(), 429);
-    let wait: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    assert!((1..=60).contains(&wait), "{wait}");
+    let wait_s: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait_s), "{wait_s}");
     let sentence = answer.text().await.unwrap();
     assert!(sentence.contains(words), "{sentence}");
-    let refused = by_command_line();
-    let stderr = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && stderr.contains(words), "{stderr}");
     let cookie = two.sign_in(TOKEN).await;
     let page = format!("/settings/webhooks/{webhook}/test");
-    let (status, text) = two.send_form(&cookie, &page, &[("event", "task.completed")]).await;
-    assert!(status == 429 && text.contains(words), "{status} {text}");
-    assert_eq!(world.receiver.requests().iter().filter(|request| request.path == "/").count(), 3);
+    let refused = two.send_form(&cookie, &page, &[("event", "task.completed")]).await;
+    assert!(refused.0 == 429 && refused.1.contains(words), "{refused:?}");
+    // A counter that lost its expiry gets one when it refuses, so that it can't refuse for ever.
+    let mut expiry = redis::cmd("PTTL");
+    let left_ms: i64 = expiry.arg(world.keys().tests(webhook)).query_async(&mut world.redis).await.unwrap();
+    assert!((1..=60_000).contains(&left_ms), "{left_ms}");
+    assert_eq!(world.receiver.count(), 3);
 
-    assert_eq!(one.call("POST", &format!("/api/webhooks/{other}/test"), None).await.0, 200);
-    let left: i64 =
-        redis::cmd("PTTL").arg(world.keys().tests(webhook)).query_async(&mut world.redis.clone()).await.unwrap();
-    assert!((1..=60_000).contains(&left), "the count expires: {left}");
+    let to_other = format!("/api/webhooks/{other}/test");
+    for _ in 0..2 {
+        assert_eq!(one.call("POST", &to_other, None).await.0, 200);
+    }
+    let refused = one.call("POST", &to_other, None).await;
+    let words = "The limit of test events in a minute to 127.0.0.1 is reached (5, delivery.tests_per_minute_to_host).";
+    assert!(refused.0 == 429 && refused.1["error"].as_str().unwrap().starts_with(words), "{refused:?}");
+    assert_eq!(world.receiver.count(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_so_many_test_events_are_sent_at_once() {
+async fn only_so_many_test_events_are_sent_at_once_and_one_to_each_webhook() {
     let world = World::with(&[("delivery.test_in_flight_max", "2")]).await;
     let released = CancellationToken::new();
     let release = released.clone();
@@ -478,19 +492,44 @@ async fn only_so_many_test_events_are_sent_at_once() {
         });
         Reply { body: Body::from_stream(end), ..Reply::status(200) }
     });
-    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let mut paths = Vec::new();
+    for path in ["/1", "/2", "/3"] {
+        let webhook = world.webhook(path, &[EventType::TaskCompleted]).await;
+        paths.push(format!("/api/webhooks/{webhook}/test"));
+    }
     let worker = world.admin().await;
-    let path = format!("/api/webhooks/{webhook}/test");
-    let (one, two, three) = tokio::join!(worker.call("POST", &path, None), worker.call("POST", &path, None), async {
+    // The first client hangs up as soon as its request has arrived. That frees no place.
+    let address = format!("{}{}", worker.address(), paths[0]);
+    let hangs_up = tokio::spawn(client().post(address).bearer_auth(TOKEN).send());
+    world.receiver.arrived(1).await;
+    hangs_up.abort();
+    assert!(hangs_up.await.unwrap_err().is_cancelled());
+    let refused = async {
         world.receiver.arrived(2).await;
-        let refused = worker.call("POST", &path, None).await;
+        let mut refused = Vec::new();
+        for path in &paths {
+            refused.push(worker.call("POST", path, None).await);
+        }
         release.cancel();
         refused
-    },);
-    assert_eq!((one.0, two.0, three.0), (200, 200, 429));
-    assert_eq!(
-        three.1["error"],
-        "2 test events are being sent already (delivery.test_in_flight_max); try again in a moment"
-    );
-    assert_eq!(worker.call("POST", &path, None).await.0, 200);
+    };
+    let (two, refused) = tokio::join!(worker.call("POST", &paths[1], None), refused);
+    assert_eq!(two.0, 200);
+    let already =
+        json!({ "error": "A test event to this webhook is being sent already. Try again when its result is there." });
+    let busy = json!({ "error": "The limit of test events at the same time is reached (2, delivery.test_in_flight_max). Try again soon." });
+    assert_eq!(refused, [(429, already.clone()), (429, already), (429, busy)]);
+    // The test event whose client hung up is in the logs.
+    let log = paths[0].replace("/test", "/deliveries");
+    eventually("the first test event is in the delivery log", async || {
+        let (_, shown) = worker.call("GET", &log, None).await;
+        (shown["deliveries"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    eventually("both test events are in the audit log", async || {
+        let (_, shown) = worker.call("GET", "/api/audit", None).await;
+        (shown.to_string().matches("test_sent").count() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(worker.call("POST", &paths[2], None).await.0, 200);
 }

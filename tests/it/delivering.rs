@@ -226,7 +226,9 @@ async fn a_trace_context_of_the_standards_form_travels_on_and_the_log_shows_what
             .count()
     };
     assert_eq!((sent(Some(GOOD)), sent(None)), (4, 8));
-    for entry in world.logged(webhook).await {
+    let entries = world.logged(webhook).await;
+    assert_eq!(entries.len(), 2 * given.len());
+    for entry in entries {
         let request = requests.iter().find(|request| entry["deliveryId"] == request.delivery()).unwrap();
         let logged = entry["proofs"].as_array().unwrap();
         for header in logged {

@@ -196,7 +196,8 @@ pub async fn show(
         }
         h2 { "Request" }
         p .hint { "POST " span .url { (webhook.url) } }
-        details open { summary { "Headers" } pre tabindex="0" { code { @for (name, value) in logged.request_headers() { (name) ": " (value) "\n" } } } }
+        @if logged.not_sent { p { "The attempt ended before the request was sent." } }
+        @else { details open { summary { "Headers" } pre tabindex="0" { code { @for (name, value) in logged.request_headers() { (name) ": " (value) "\n" } } } } }
         details open { summary { "Payload" } pre tabindex="0" { code { (pretty(&entry.payload)) } } }
         h2 { "Response" }
         @match logged.status_code {

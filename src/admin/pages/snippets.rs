@@ -44,7 +44,7 @@ pub async fn show(
             Some(key) => { (with_a_key_pair(&webhook, key)) }
             None => { (with_a_shared_secret(&webhook)) }
         }
-        @if let Some(entry) = &newest {
+        @if let Some(entry) = newest.as_ref().filter(|entry| !entry.logged.not_sent) {
             h2 { "Headers of the newest request" }
             pre tabindex="0" { code { @for (name, value) in entry.logged.request_headers() { (name) ": " (value) "\n" } } }
         }

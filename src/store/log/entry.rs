@@ -50,6 +50,9 @@ pub struct Logged<'a> {
     pub next_attempt_at: Option<String>,
     /// The time at which the attempt ended, in RFC 3339.
     pub delivered_at: String,
+    /// True if the attempt ended before a request was sent, for example because no connection was made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_sent: bool,
     /// The request headers that do not follow from the other fields, such as signatures.
     #[serde(default)]
     pub proofs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -77,6 +80,7 @@ impl<'a> Logged<'a> {
             duration_ms: attempt.duration.as_millis() as u64,
             next_attempt_at: next_attempt_at_ms.map(rfc3339),
             delivered_at: rfc3339(attempt.ended_at_ms),
+            not_sent: !attempt.is_sent,
             proofs: attempt
                 .proofs
                 .iter()
@@ -91,10 +95,13 @@ impl<'a> Logged<'a> {
         serde_json::to_vec(self).expect("strings and numbers always serialize")
     }
 
-    /// The headers of the request, in the order of `docs/reference.md`, section "Request headers". `Host` and
-    /// `Content-Length` are not among them, because the HTTP client adds them.
+    /// The headers of the request, in the order of `docs/reference.md`, section "Request headers"; none if no request was
+    /// sent. `Host` and `Content-Length` are not among them, because the HTTP client adds them.
     #[must_use]
     pub fn request_headers(&self) -> Vec<(String, String)> {
+        if self.not_sent {
+            return Vec::new();
+        }
         let header = |name: &str, value: String| (name.to_owned(), value);
         let mut headers = vec![
             header("content-type", "application/json".to_owned()),
@@ -171,7 +178,7 @@ pub struct LoggedAttempt<'a> {
     /// The body of the request.
     #[schema(value_type = Object)]
     pub payload: Box<serde_json::value::RawValue>,
-    /// The headers of the request.
+    /// The headers of the request; empty if the attempt ended before a request was sent.
     pub request_headers: std::collections::BTreeMap<String, String>,
     /// The status of the response; null if there was no response.
     pub status_code: Option<u16>,

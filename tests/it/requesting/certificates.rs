@@ -8,12 +8,13 @@ use optio_webhooks::event::EventType;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
 use super::naming::{OLD, OpenSsl, WEAK, tls_endpoint};
 use super::{client, post, settings};
 use crate::harness::World;
-use crate::harness::endpoint::{Certificate, Endpoint, Flaw, OK, acceptor, certificate, request};
+use crate::harness::endpoint::{Act, Certificate, Endpoint, Flaw, OK, acceptor, certificate, http2, request};
 
 /// The server's TLS settings, with which it accepts only clients whose certificate is signed by a root of `clients`.
 fn asking(server: &Certificate, clients: &rustls::RootCertStore) -> rustls::ServerConfig {
@@ -58,21 +59,53 @@ async fn a_server_whose_authority_is_only_in_ca_file_is_trusted() {
     assert!(error.code == FailureCode::Tls && error.detail.contains("isn't trusted"), "{error:?}");
 }
 
-#[tokio::test]
+/// An endpoint that speaks `alpn`. After a failed handshake it reads on, so that its alert isn't lost in a reset.
+async fn asking_endpoint(config: rustls::ServerConfig, alpn: &'static str) -> Endpoint {
+    let acceptor = acceptor(config, alpn);
+    Endpoint::start(move |stream, _| {
+        let acceptor = acceptor.clone();
+        async move {
+            match acceptor.accept(stream).into_fallible().await {
+                Ok(stream) if alpn == "h2" => drop(http2(stream, |_| Act::Answer).await),
+                Ok(mut stream) => {
+                    while request(&mut stream).await.is_some() {
+                        stream.write_all(OK).await.unwrap();
+                    }
+                }
+                Err((_, mut stream)) => {
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_asks_for_a_client_certificate_gets_it() {
     let files = Files(tempfile::tempdir().unwrap());
     let (server, ours, strangers) = (certificate(Flaw::None), certificate(Flaw::None), certificate(Flaw::None));
-    let endpoint = tls_endpoint(asking(&server, &ours.roots)).await;
-    let url = format!("https://localhost:{}/", endpoint.address.port());
-    let post_with = async |of_client| post(&client(&files.settings(&server, of_client)), &url).await;
-    assert_eq!(post_with(Some(&ours)).await, Ok((200, "ok".to_owned())));
-    for (of_client, words) in [
-        (None, "the endpoint asks for a client certificate (alert CertificateRequired)"),
-        (Some(&strangers), "the endpoint doesn't accept our client certificate"),
-    ] {
-        let error = post_with(of_client).await.unwrap_err();
-        assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{error:?}");
+    for alpn in ["http/1.1", "h2"] {
+        let endpoint = asking_endpoint(asking(&server, &ours.roots), alpn).await;
+        let url = format!("https://localhost:{}/", endpoint.address.port());
+        let post_with = async |of_client| post(&client(&files.settings(&server, of_client)), &url).await;
+        assert_eq!(post_with(Some(&ours)).await.map(|(status, _)| status), Ok(200), "{alpn}");
+        // The alert comes after the client's handshake, at any moment of the request.
+        for _ in 0..20 {
+            for (of_client, words) in [
+                (None, "the endpoint asks for a client certificate (alert CertificateRequired)"),
+                (Some(&strangers), "the endpoint refuses the client certificate"),
+            ] {
+                let error = post_with(of_client).await.unwrap_err();
+                assert!(error.code == FailureCode::Tls && error.detail.contains(words), "{alpn}: {error:?}");
+            }
+        }
     }
+    // In TLS 1.2, OpenSSL has no alert of its own for a missing certificate.
+    let openssl = OpenSsl::start(&server, &["-tls1_2", "-Verify", "1"]).await;
+    let url = format!("https://127.0.0.1:{}/", openssl.port);
+    let error = post(&client(&files.settings(&server, None)), &url).await.unwrap_err();
+    assert!(error.code == FailureCode::Tls && error.detail.contains("asks for a client certificate"), "{error:?}");
 }
 
 #[tokio::test]
@@ -127,7 +160,7 @@ async fn the_delivery_log_says_why_a_tls_handshake_failed() {
         world.store().put(&webhook).await.unwrap();
         expected.push((webhook.id, words));
     }
-    let _worker = world.worker().await;
+    let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.dead_lettered(5).await;
     world.settled().await;
@@ -139,6 +172,11 @@ async fn the_delivery_log_says_why_a_tls_handshake_failed() {
         } else {
             let detail = entry["errorDetail"].as_str().unwrap();
             assert!(entry["error"] == "tls" && detail.contains(words), "{words}: {entry}");
+            // No request was sent, so no header is shown as sent.
+            assert_eq!(entry["notSent"], true, "{entry}");
+            let path = format!("/api/webhooks/{webhook}/deliveries");
+            let (_, shown) = worker.call("GET", &path, None).await;
+            assert_eq!(shown["deliveries"][0]["requestHeaders"], json!({}), "{shown}");
         }
     }
 }

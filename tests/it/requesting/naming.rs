@@ -1,6 +1,7 @@
 //! The code and the detail of each kind of connection failure.
 
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use optio_webhooks::delivery::FailureCode;
@@ -8,7 +9,6 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{client, client_trusting, post, settings};
 use crate::harness::endpoint::{Certificate, Endpoint, Flaw, OK, acceptor, certificate, request};
-use crate::harness::eventually;
 
 pub(super) async fn tls_endpoint(config: rustls::ServerConfig) -> Endpoint {
     let acceptor = acceptor(config, "http/1.1");
@@ -33,27 +33,31 @@ pub(super) const WEAK: &[&str] = &["-tls1_2", "-cipher", "AES128-SHA:@SECLEVEL=0
 pub(super) struct OpenSsl {
     pub port: u16,
     process: Child,
+    _output: BufReader<ChildStdout>,
     _folder: tempfile::TempDir,
 }
 
 impl OpenSsl {
-    /// Starts the server, and waits until it accepts connections.
+    /// Starts the server at a port that the system chooses.
     pub async fn start(certificate: &Certificate, settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (cert, key) = (folder.path().join("cert"), folder.path().join("key"));
         std::fs::write(&cert, &certificate.chain_pem).unwrap();
         std::fs::write(&key, &certificate.key_pem).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("openssl");
-        command.args(["s_server", "-quiet"]).args(settings).arg("-accept").arg(format!("127.0.0.1:{port}"));
+        command.args(["s_server", "-accept", "127.0.0.1:0"]).args(settings);
         command.arg("-cert").arg(cert).arg("-key").arg(key);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().expect("`make test` installs openssl");
-        eventually("openssl accepts connections", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
-        })
-        .await;
-        Self { port, process, _folder: folder }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("`make test` installs openssl");
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let port = loop {
+            let mut line = String::new();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "openssl ended");
+            if let Some(address) = line.strip_prefix("ACCEPT ") {
+                break address.trim().rsplit(':').next().unwrap().parse().unwrap();
+            }
+        };
+        Self { port, process, _output: output, _folder: folder }
     }
 }
 
