@@ -118,6 +118,8 @@ pub struct Worker {
     pub parked_bytes_max: usize,
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    pub stuck_after: Duration,
 }
 
 /// `[webhooks]`

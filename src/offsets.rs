@@ -24,6 +24,8 @@ pub struct OpenOffsets {
     seen: VecDeque<Seen>,
     /// One past the highest offset that was read.
     end: Option<i64>,
+    /// The number of records in `seen` that are not settled.
+    unsettled: usize,
 }
 
 /// The contents of a commit of one partition.
@@ -46,6 +48,7 @@ impl OpenOffsets {
             return false;
         }
         self.seen.push_back(Seen { offset, timestamp_ms, settled: false });
+        self.unsettled += 1;
         self.end = Some(offset.saturating_add(1));
         true
     }
@@ -69,7 +72,7 @@ impl OpenOffsets {
             debug_assert!(false, "offset {offset} is settled once, and only after it was opened");
             return;
         };
-        self.seen[at].settled = true;
+        self.unsettled -= usize::from(!std::mem::replace(&mut self.seen[at].settled, true));
         while self.seen.front().is_some_and(|front| front.settled) {
             self.seen.pop_front();
         }
@@ -106,6 +109,18 @@ impl OpenOffsets {
     pub fn count(&self) -> usize {
         self.seen.len()
     }
+
+    /// The number of records that were read and are not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// The timestamp of the record at the watermark in Unix milliseconds, or `None` if no record is open.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.seen.front().map(|front| front.timestamp_ms)
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +137,7 @@ mod tests {
         }
         offsets.settle(7);
         offsets.settle(4);
+        assert_eq!((offsets.count(), offsets.unsettled()), (4, 2));
         assert_eq!(offsets.commit(), Some(Watermark { offset: 3, stamp_ms: Some(0), settled_above: vec![(4, 7)] }));
         offsets.settle(3);
         assert_eq!(offsets.watermark(), Some(9));

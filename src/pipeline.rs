@@ -30,6 +30,7 @@ pub mod parking;
 pub mod partition;
 pub mod permits;
 pub mod predecessors;
+pub mod pulse;
 pub mod receipt;
 pub mod recipient;
 pub mod recoveries;
@@ -65,6 +66,7 @@ use disabling::Disabling;
 use dispatch::Dispatcher;
 use hand_off::{HandOff, Producing};
 use predecessors::Predecessors;
+use pulse::Pulse;
 use standstill::Standstill;
 
 /// The most batches that wait between a poll thread and its fan-out.
@@ -83,6 +85,7 @@ pub struct Edges {
     pub backoffs: Backoffs,
     pub recoveries: Recoveries,
     pub conditions: Conditions,
+    pub pulse: Pulse,
 }
 
 /// The tokens that end the parts of the pipeline.
@@ -111,8 +114,19 @@ pub struct Running {
 /// # Errors
 /// Fails if a Kafka client or a thread can't be created.
 pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
-    let Edges { config, snapshots, producing, client, recorder, marks, disabling, backoffs, recoveries, conditions } =
-        edges;
+    let Edges {
+        config,
+        snapshots,
+        producing,
+        client,
+        recorder,
+        marks,
+        disabling,
+        backoffs,
+        recoveries,
+        conditions,
+        pulse,
+    } = edges;
     let names = Names::new(&config);
 
     // Settle: log, counts and marks go to Redis; then the offsets are released.
@@ -169,6 +183,7 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
                 marks: marks.clone(),
                 standstill: standstill.clone(),
                 conditions: conditions.clone(),
+                pulse: pulse.clone(),
                 stop: ends.stop.clone(),
                 ended: ends.ended.clone().drop_guard(),
             },

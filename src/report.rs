@@ -95,6 +95,19 @@ pub enum Stage {
     Settling,
 }
 
+impl Stage {
+    /// The name on the wire, and the value of a metric's label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Waiting => "waiting",
+            Self::Sending => "sending",
+            Self::Settling => "settling",
+        }
+    }
+}
+
 /// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -1,5 +1,6 @@
 //! The worker: both consumers, the pipeline, and an orderly drain.
 
+pub mod gauges;
 pub mod heartbeat;
 pub mod readiness;
 
@@ -16,6 +17,7 @@ use crate::kafka::group::Commits;
 use crate::kafka::{admin, clients};
 use crate::pipeline::disabling::Disabling;
 use crate::pipeline::hand_off::{Limits, Producing};
+use crate::pipeline::pulse::Pulse;
 use crate::pipeline::{self, Edges, Ends};
 use crate::store::backoffs::Backoffs;
 use crate::store::failing::Failing;
@@ -29,6 +31,7 @@ use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
 use crate::topics::Names;
 use crate::webhook::stored::Sealing;
+use gauges::Observed;
 
 /// How long the consumers may take to leave their groups after a drain.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -54,6 +57,8 @@ pub struct Worker {
     reports: Reports,
     /// The snapshots of the webhooks, on which readiness depends.
     pub snapshots: Snapshots,
+    /// The state that health and metrics show.
+    pub observed: Observed,
 }
 
 impl Worker {
@@ -81,6 +86,7 @@ impl Worker {
             },
             ends.drained.clone(),
         );
+        let pulse = Pulse::default();
         let pipeline = pipeline::start(
             Edges {
                 config: config.clone(),
@@ -99,9 +105,17 @@ impl Worker {
                 backoffs: Backoffs::new(redis.clone(), &keys).up_to(config.delivery.back_off_max()),
                 recoveries: Recoveries::new(redis.clone(), keys.clone()),
                 conditions: conditions.clone(),
+                pulse: pulse.clone(),
             },
             &ends,
         )?;
+        let observed = Observed {
+            dispatcher: pipeline.dispatcher.clone(),
+            assigned: pipeline.assigned.clone(),
+            pulse,
+            // A drain may wait this long in a rebalance, on the thread that polls.
+            stuck_after: config.worker.drain_timeout + config.worker.stuck_after,
+        };
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
         ends.keep(heartbeat::keep(
@@ -111,7 +125,7 @@ impl Worker {
             name.clone(),
             conditions.clone(),
         ));
-        Ok(Self { threads: pipeline.threads, ends, snapshots, name, reports })
+        Ok(Self { threads: pipeline.threads, ends, snapshots, observed, name, reports })
     }
 
     /// Checks the topics before a start, and creates missing ones if `topics.create` allows it.

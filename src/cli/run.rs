@@ -70,6 +70,7 @@ impl Run {
         };
         let worker = Worker::start(&config, prepared, &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
+        readiness.observes(worker.observed.clone());
         let failed = tokio::select! {
             () = signals.next() => false,
             () = worker.ended() => true,

@@ -99,6 +99,7 @@ pub const BOUNDS: &[Bound] = &[
     bytes("worker.large_bytes_max", |c| c.worker.large_bytes_max as i128, 1 << 20, 16 << 30),
     bytes("worker.parked_bytes_max", |c| c.worker.parked_bytes_max as i128, 1 << 20, 16 << 30),
     time("worker.drain_timeout", |c| c.worker.drain_timeout, "1s", "1h"),
+    time("worker.stuck_after", |c| c.worker.stuck_after, "5s", "1h"),
     time("webhooks.staleness_max", |c| c.webhooks.staleness_max, "100ms", "60s"),
     time("webhooks.disable_after", |c| c.webhooks.disable_after, "1s", "365days"),
     time("delivery.timeout", |c| c.delivery.timeout, "10ms", "5m"),

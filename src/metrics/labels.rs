@@ -83,3 +83,55 @@ impl NameFailure {
         }
     }
 }
+
+/// What a rebalance did with partitions of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions were assigned.
+    Assigned,
+    /// Partitions were drained, committed and given back.
+    Revoked,
+    /// Partitions went to another member without a commit of this one.
+    Lost,
+}
+
+impl Rebalance {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Assigned, Self::Revoked, Self::Lost];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Assigned => "assigned",
+            Self::Revoked => "revoked",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Why a partition is not read for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseReason {
+    /// The pipeline has no room for more records.
+    PipelineFull,
+    /// The read-ahead of a retry tier is full.
+    WindowFull,
+    /// The partition has `kafka.open_offsets_max` open offsets.
+    OpenOffsets,
+}
+
+impl PauseReason {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::PipelineFull, Self::WindowFull, Self::OpenOffsets];
+
+    /// The value of the label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PipelineFull => "pipeline_full",
+            Self::WindowFull => "window_full",
+            Self::OpenOffsets => "open_offsets",
+        }
+    }
+}

@@ -3,11 +3,14 @@
 //! Rebalances run on these threads, inside `poll`. They may wait for tokio tasks there, because no task runs on these
 //! threads.
 
+mod client;
 mod committing;
 mod group;
 mod intake;
 mod rebalance;
+mod regulating;
 mod watchdog;
+mod watching;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::mpsc;
@@ -24,17 +26,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::assigned::Assigned;
 use super::incoming::Batch;
+use super::pulse::{Heart, Pulse};
 use super::standstill::Standstill;
 use crate::conditions::{Conditions, REMIND_EVERY};
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::metrics;
 use crate::store::marks::MarkStreams;
-use committing::Committing;
+use client::{Blueprint, Client};
 pub use group::Group;
 pub use intake::Intake;
 use intake::Record;
-use rebalance::Rebalances;
-use watchdog::Watchdog;
 
 /// The longest that a poll waits, and so the longest delay before the thread notices a pause or the end.
 const POLL_MAX: Duration = Duration::from_millis(50);
@@ -63,6 +65,8 @@ pub struct Setup {
     pub standstill: Arc<Standstill>,
     /// The conditions that show an outage.
     pub conditions: Conditions,
+    /// Shows that the thread moves.
+    pub pulse: Pulse,
     /// Cancelled to drain and end the thread.
     pub stop: CancellationToken,
     /// Dropped when the thread ends, even by a panic.
@@ -77,7 +81,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
     let Group { thread_name, group_id, topics, intake } = group;
     let config = &setup.config;
     let client = clients::consumer(config, &group_id);
-    let context = Rebalances::new(rebalance::Parts {
+    let parts = rebalance::Parts {
         group: group_id,
         drain_timeout: config.worker.drain_timeout,
         marks: setup.marks,
@@ -87,20 +91,21 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         // If the operator has set another reset policy, nothing is committed before a record is settled.
         begins_at_oldest: client.get("auto.offset.reset") == Some("earliest"),
         conditions: setup.conditions.clone(),
-    });
-    let consumer: BaseConsumer<Rebalances> = client.create_with_context(context).context("kafka consumer")?;
-    let subscribed: Vec<&str> = topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&subscribed).context("kafka consumer: subscribe")?;
-    let runtime = tokio::runtime::Handle::current();
-    let consumer = Arc::new(consumer);
-    let watchdog = Watchdog::new(config.kafka.stall_after, setup.conditions);
-    let committing = Committing::start(thread_name, consumer.clone(), config.kafka.commit_interval, watchdog)?;
-    let thread = Consume {
-        consumer,
-        committing,
+    };
+    let blueprint = Blueprint {
+        thread_name,
+        config: client,
         topics,
+        parts,
+        commit_interval: config.kafka.commit_interval,
+        stall_after: config.kafka.stall_after,
+        conditions: setup.conditions,
+    };
+    let thread = Consume {
+        client: Client::start(&blueprint)?,
+        blueprint,
         intake,
-        runtime,
+        runtime: tokio::runtime::Handle::current(),
         batches: setup.batches,
         pending: Batch::default(),
         blocked: false,
@@ -109,6 +114,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         epoch: setup.standstill.epoch(),
         standstill: setup.standstill,
         given_up_at: None,
+        heart: setup.pulse.watch(thread_name),
         stop: setup.stop,
         away_logged_at: None,
         is_fatal: false,
@@ -121,9 +127,8 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
 }
 
 struct Consume {
-    consumer: Arc<BaseConsumer<Rebalances>>,
-    committing: Committing,
-    topics: Vec<String>,
+    client: Client,
+    blueprint: Blueprint,
     intake: Intake,
     runtime: tokio::runtime::Handle,
     batches: mpsc::Sender<Batch>,
@@ -138,6 +143,7 @@ struct Consume {
     epoch: u64,
     /// The time when the partitions were given up after a standstill.
     given_up_at: Option<Instant>,
+    heart: Heart,
     stop: CancellationToken,
     /// When an unavailable broker was last logged.
     away_logged_at: Option<Instant>,
@@ -148,16 +154,48 @@ struct Consume {
 impl Consume {
     fn run(mut self) -> usize {
         while !self.stop.is_cancelled() && !self.is_fatal {
+            self.heart.beat();
             self.read();
             self.hand_over();
             self.regulate();
             self.after_standstill();
+            if self.client.must_be_replaced.load(Ordering::Relaxed) {
+                self.replace_consumer();
+            }
         }
-        let left = self.consumer.context().finish(&self.consumer, self.drain_timeout);
-        self.committing.end();
-        // Dropping the consumer leaves the group. All partitions are closed by now.
-        self.consumer.unsubscribe();
+        let left = self.finish();
+        // Dropping the consumer leaves the group.
+        self.client.end();
         left
+    }
+
+    /// Drains and closes all partitions. Returns how many deliveries were still in flight when the time was over.
+    fn finish(&self) -> usize {
+        self.client.consumer.context().finish(&self.client.consumer, self.drain_timeout)
+    }
+
+    /// Replaces a consumer that reads nothing. Its partitions are drained first, so that the new one repeats nothing.
+    fn replace_consumer(&mut self) {
+        tracing::warn!(thread = self.blueprint.thread_name, "the consumer reads nothing, so it is replaced");
+        metrics::CONSUMERS_RENEWED.increment();
+        self.finish();
+        self.pending = Batch::default();
+        self.given_up_at = None;
+        match Client::start(&self.blueprint) {
+            Ok(new) => {
+                let old = std::mem::replace(&mut self.client, new);
+                // A consumer that has stalled may hang when it is closed (rust-rdkafka issue 509). Its group then
+                // removes it after the session timeout.
+                let closing = std::thread::Builder::new().name("closing".to_owned()).spawn(move || old.end());
+                if let Err(error) = closing {
+                    tracing::warn!(%error, "the old consumer is closed by this thread");
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "a new consumer can't be created, so the process ends");
+                self.is_fatal = true;
+            }
+        }
     }
 
     /// Reads until a batch is full or no further record is there. Polls at least once, even if the batch is full: a
@@ -165,9 +203,9 @@ impl Consume {
     fn read(&mut self) {
         let mut wait = if self.blocked { BLOCKED_WAIT } else { self.intake.wait(POLL_MAX) };
         loop {
-            match self.consumer.poll(wait) {
+            match self.client.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    if let Some(partition) = self.consumer.context().partition(&message) {
+                    if let Some(partition) = self.client.consumer.context().partition(&message) {
                         self.intake.take(&Record::of(&message), &partition, &mut self.pending);
                     }
                 }
@@ -190,7 +228,7 @@ impl Consume {
     /// joins again.
     fn after_standstill(&mut self) {
         let epoch = self.standstill.epoch();
-        let context = self.consumer.context();
+        let context = self.client.consumer.context();
         if epoch != self.epoch {
             self.epoch = epoch;
             self.pending = Batch::default();
@@ -200,14 +238,14 @@ impl Consume {
         let Some(since) = self.given_up_at else { return };
         // A rebalance alone proves nothing, because a cooperative one may leave partitions that were given up with this
         // member.
-        if context.has_all_of(&self.consumer) {
+        if context.has_all_of(&self.client.consumer) {
             self.given_up_at = None;
         } else if since.elapsed() >= REJOIN_AFTER {
             self.given_up_at = None;
             tracing::warn!("the group hasn't noticed the standstill, so this member joins again");
-            self.consumer.unsubscribe();
-            let topics: Vec<&str> = self.topics.iter().map(String::as_str).collect();
-            if let Err(error) = self.consumer.subscribe(&topics) {
+            self.client.consumer.unsubscribe();
+            let topics: Vec<&str> = self.blueprint.topics.iter().map(String::as_str).collect();
+            if let Err(error) = self.client.consumer.subscribe(&topics) {
                 tracing::error!(%error, "this member can't join its group again, so the process ends");
                 self.is_fatal = true;
             }
@@ -231,31 +269,6 @@ impl Consume {
         self.blocked = room.is_none();
         if let Some(room) = room {
             room.send(std::mem::take(&mut self.pending));
-        }
-    }
-
-    /// Pauses partitions that have to stop reading, and resumes the others.
-    fn regulate(&mut self) {
-        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
-        let partitions = self.consumer.context().partitions();
-        self.intake.forget_closed();
-        for partition in partitions {
-            let must_pause =
-                self.blocked || self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max;
-            if partition.paused.swap(must_pause, Ordering::Relaxed) != must_pause {
-                let list = if must_pause { &mut pause } else { &mut resume };
-                list.add_partition(&partition.topic, partition.number);
-            }
-        }
-        for (list, change) in [(pause, "pause"), (resume, "resume")] {
-            if list.count() == 0 {
-                continue;
-            }
-            let done = if change == "pause" { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
-            tracing::debug!(partitions = list.count(), change, "partitions paused or resumed");
-            if let Err(error) = done {
-                tracing::warn!(%error, change, "partitions can't be paused or resumed");
-            }
         }
     }
 

@@ -41,8 +41,7 @@ impl Dispatcher {
         let attempt = send::attempt(&self.client, &webhook, &delivery, &self.config.delivery).await;
         turn.outcome = Some(attempt.outcome());
         drop(turn);
-        let outcome = attempt.failure.map_or(metrics::DELIVERED, FailureCode::as_str);
-        metrics::ATTEMPTS.increment(outcome);
+        metrics::attempts::count(&delivery, &attempt);
         // Disable the webhook first, and drop the delivery only if that succeeds. A webhook that was changed meanwhile
         // stays active, and the attempt counts as an ordinary failure. After a crash between the two steps, the
         // delivery is dropped when it comes up again.

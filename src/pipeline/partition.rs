@@ -4,8 +4,10 @@
 //! delivery that finishes after a revoke therefore can't change the offsets of the next owner, even if that is this
 //! process again.
 
+mod standing;
+
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
@@ -19,6 +21,7 @@ use crate::offsets::OpenOffsets;
 use crate::offsets::commit_note::{self, CommitNote};
 use crate::position::{Offset, TimestampMs};
 use crate::store::marks::{Loaded, MarkEntry};
+pub use standing::Standing;
 
 /// One assignment of one partition.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Partition {
     pub marks_are_void: bool,
     /// Whether its consumption is paused. Only the poll thread changes this.
     pub paused: AtomicBool,
+    /// When the next delivery of a retry tier is due, in Unix milliseconds. `i64::MAX` if none waits.
+    next_due_ms: AtomicI64,
     standstill: Arc<Standstill>,
     /// The number of standstills when it was assigned.
     epoch: u64,
@@ -62,6 +67,7 @@ struct State {
     entries: VecDeque<(u64, MarkEntry)>,
     /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
+    noted: standing::Noted,
 }
 
 impl Partition {
@@ -75,6 +81,7 @@ impl Partition {
             predecessor: OnceCell::new(),
             marks_are_void,
             paused: AtomicBool::new(false),
+            next_due_ms: AtomicI64::new(i64::MAX),
             epoch: standstill.epoch(),
             standstill,
             state: Mutex::new(State { note, ..State::default() }),
@@ -112,6 +119,9 @@ impl Partition {
         if state.note.as_ref().is_some_and(|note| note.is_settled(offset)) {
             state.offsets.settle(offset);
             return None;
+        }
+        if state.offsets.count() == 1 {
+            state.watermark_moved(None);
         }
         let receipt = Arc::new(Receipt::new(self.clone(), state.generation, at, written));
         state.receipts.push_back(Arc::downgrade(&receipt));
@@ -167,7 +177,9 @@ impl Partition {
     pub(super) fn settle(&self, generation: u64, offset: i64) {
         let mut state = self.state();
         if !state.closed && state.generation == generation {
+            let before = state.offsets.watermark();
             state.offsets.settle(offset);
+            state.watermark_moved(before);
         }
         // Settled receipts at the front are removed, so the list is bounded by the open offsets.
         while state.receipts.front().is_some_and(|first| first.strong_count() == 0) {

@@ -20,6 +20,7 @@ use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
 use crate::delivery::{Attempt, Delivery, Fate};
+use crate::metrics;
 use crate::position::{Offset, TimestampMs};
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry, Settled};
@@ -188,6 +189,7 @@ impl Settling {
             let began = Instant::now();
             let error = match self.recorder.record(&prepared.batch, now_ms()).await {
                 Ok(recorded) => {
+                    metrics::SETTLE_DURATION.observe(began.elapsed());
                     self.bytes.answered(began.elapsed());
                     self.recorded(prepared, recorded);
                     if has_stopped_sending {
@@ -197,6 +199,7 @@ impl Settling {
                 }
                 Err(error) => error,
             };
+            metrics::SETTLE_FAILURES.increment();
             if error.is_timeout() {
                 self.bytes.timed_out(prepared.bytes);
                 // The rest of the batch may still be in the connection, and would delay the next try.

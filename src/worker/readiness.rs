@@ -1,4 +1,6 @@
-//! The endpoints `/healthz` (the process runs), `/readyz` (it can deliver) and `/metrics`.
+//! The endpoints `/healthz` (the process moves), `/readyz` (it can deliver) and `/metrics`.
+
+mod answer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -7,26 +9,34 @@ use std::time::Duration;
 use crate::store::connection::Connection;
 use anyhow::Context as _;
 use axum::Router;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use crate::conditions::{Conditions, Severity};
+use crate::conditions::Conditions;
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
+use crate::metrics::exporter::Exporter;
+use crate::metrics::gauges::{self, Page};
 use crate::store::connection;
 use crate::store::snapshot::Snapshots;
+use crate::worker::gauges::Observed;
+use answer::Answer;
 
 /// The interval between checks of the broker. A check may take twice as long.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The reason of a dependency that does not answer.
+const AWAY: &str = "away";
 
 /// The state on which readiness depends, apart from the broker.
 pub struct Readiness {
     /// Whether this process has a worker, and not only the admin server.
     has_worker: bool,
     snapshots: OnceLock<Snapshots>,
+    observed: OnceLock<Observed>,
     draining: AtomicBool,
     /// The conditions that keep this process from its work.
     pub conditions: Conditions,
@@ -39,6 +49,7 @@ impl Readiness {
         Self {
             has_worker,
             snapshots: OnceLock::new(),
+            observed: OnceLock::new(),
             draining: AtomicBool::new(false),
             conditions: Conditions::default(),
         }
@@ -54,11 +65,16 @@ impl Readiness {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    fn worker(&self) -> &'static str {
+    /// Sets the parts of the worker that health and metrics show.
+    pub fn observes(&self, observed: Observed) {
+        let _ = self.observed.set(observed);
+    }
+
+    fn worker_trouble(&self) -> Option<String> {
         match (self.draining.load(Ordering::Relaxed), self.snapshots.get()) {
-            (true, _) => "draining",
-            (false, None) => "starting",
-            (false, Some(_)) => "ok",
+            (true, _) => Some("draining".to_owned()),
+            (false, None) => Some("starting".to_owned()),
+            (false, Some(_)) => None,
         }
     }
 
@@ -68,16 +84,14 @@ impl Readiness {
         self.snapshots.get().and_then(Snapshots::trouble)
     }
 
-    /// The state of Redis for `/readyz`. A worker needs a confirmed snapshot. An admin server only needs an answer.
-    async fn redis(&self, connection: &mut Connection) -> String {
-        let trouble = if self.has_worker {
-            self.snapshots.get().map_or_else(|| Some("away".to_owned()), Snapshots::trouble)
-        } else {
-            // An admin server stays ready while the webhooks cannot be used, because people repair them through it.
-            let answer = redis::cmd("PING").query_async::<String>(connection).await;
-            answer.err().map(|_| "away".to_owned())
-        };
-        trouble.unwrap_or_else(|| "ok".to_owned())
+    /// Why Redis can't be used, for `/readyz`. A worker needs a confirmed snapshot. An admin server only needs an answer.
+    async fn redis_trouble(&self, connection: &mut Connection) -> Option<String> {
+        if self.has_worker {
+            return self.snapshots.get().map_or_else(|| Some(AWAY.to_owned()), Snapshots::trouble);
+        }
+        // An admin server stays ready while the webhooks cannot be used, because people repair them through it.
+        let answer = redis::cmd("PING").query_async::<String>(connection).await;
+        answer.err().map(|_| AWAY.to_owned())
     }
 }
 
@@ -87,42 +101,57 @@ impl Readiness {
 /// If a client or a thread cannot be created.
 pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Router> {
     let kafka = probe_kafka(config)?;
-    let (_, connection) = connection::open(&config.redis).context("redis.url")?;
-    let ready = move || {
-        let (readiness, mut connection) = (readiness.clone(), connection.clone());
-        let kafka = if kafka.load(Ordering::Relaxed) { "ok" } else { "away" };
-        async move {
-            let mut parts = vec![("kafka", kafka.to_owned()), ("redis", readiness.redis(&mut connection).await)];
-            if readiness.has_worker {
-                parts.insert(0, ("worker", readiness.worker().to_owned()));
-            }
-            let conditions = readiness.conditions.all();
-            let is_ready = parts.iter().all(|(_, state)| *state == "ok")
-                && conditions.iter().all(|(_, condition)| condition.severity < Severity::NotReady);
-            let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let mut page: String = parts.iter().map(|(part, state)| format!("{part}: {state}\n")).collect();
-            for (name, condition) in &conditions {
-                let weight = if condition.severity == Severity::Warning { "warning" } else { "not ready" };
-                page += &format!("{weight}: {name}: {}\n", condition.reason);
-            }
-            (status, page)
-        }
-    };
-    let metrics = metrics_page();
+    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let probes = Probes { readiness, kafka, redis, exporter: Exporter::install() };
     Ok(Router::new()
-        .route("/metrics", get(async move || metrics.as_ref().map_or_else(String::new, PrometheusHandle::render)))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready)))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .with_state(probes))
 }
 
-/// The source of `/metrics`. None if another recorder is already installed in this process.
-fn metrics_page() -> Option<PrometheusHandle> {
-    let page = PrometheusBuilder::new()
-        .install_recorder()
-        .inspect_err(|error| tracing::warn!(%error, "the metrics exporter cannot be installed; /metrics stays empty"))
-        .ok()?;
-    crate::metrics::begin();
-    Some(page)
+#[derive(Clone)]
+struct Probes {
+    readiness: Arc<Readiness>,
+    /// Whether the broker answers.
+    kafka: Arc<AtomicBool>,
+    redis: Connection,
+    /// None if another recorder is already installed in this process.
+    exporter: Option<Exporter>,
+}
+
+async fn healthy(State(probes): State<Probes>) -> (StatusCode, String) {
+    let stuck = probes.readiness.observed.get().map(Observed::stuck).unwrap_or_default();
+    if stuck.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    let line =
+        |(thread, since): &(&str, Duration)| format!("thread {thread} has not moved for {} s\n", since.as_secs());
+    (StatusCode::SERVICE_UNAVAILABLE, stuck.iter().map(line).collect())
+}
+
+async fn ready(State(mut probes): State<Probes>) -> Answer {
+    let readiness = &probes.readiness;
+    let kafka = (!probes.kafka.load(Ordering::Relaxed)).then(|| AWAY.to_owned());
+    let mut parts = vec![("kafka", kafka), ("redis", readiness.redis_trouble(&mut probes.redis).await)];
+    if readiness.has_worker {
+        parts.push(("worker", readiness.worker_trouble()));
+    }
+    Answer::new(parts, &readiness.conditions.all())
+}
+
+async fn metrics(State(mut probes): State<Probes>) -> String {
+    let Some(exporter) = &probes.exporter else { return String::new() };
+    let mut page = Page::default();
+    page.add(&gauges::BUILD_INFO, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
+    let redis = probes.readiness.redis_trouble(&mut probes.redis).await.as_deref() != Some(AWAY);
+    let answers = [("kafka", probes.kafka.load(Ordering::Relaxed)), ("redis", redis)];
+    let up = answers.map(|(dependency, is_up)| (vec![("dependency", dependency)], f64::from(u8::from(is_up))));
+    page.add(&gauges::UP, up);
+    if let Some(observed) = probes.readiness.observed.get() {
+        observed.add_to(&mut page);
+    }
+    exporter.render() + &page.into_text()
 }
 
 /// Checks the broker regularly on a separate thread, until the returned flag is dropped. The flag is true while the

@@ -114,8 +114,18 @@ async fn readyz_reports_a_partition_that_makes_no_progress() {
         (status == 503 && page.contains("nothing is read although")).then_some(())
     })
     .await;
+    // The client is replaced while the broker still refuses, and once more until it reads.
+    eventually("the consumer is replaced", async || {
+        emit_to_mock(&world, 1).await;
+        emitted += 1;
+        let page = worker.page("/metrics").await?.1;
+        (!page.contains("optio_webhooks_consumers_renewed_total 0")).then_some(())
+    })
+    .await;
+    assert!(worker.log().contains("the consumer reads nothing, so it is replaced"), "{}", worker.log());
     mock.clear_request_errors(RDKafkaApiKey::Fetch);
-    world.receiver.arrived(emitted).await;
+    let deliveries = world.receiver.delivered(emitted).await;
+    assert!(deliveries.values().all(|times| *times == 1), "a new consumer repeats nothing: {deliveries:?}");
     worker.readiness(true).await;
     assert!(worker.terminate().await.success());
 }

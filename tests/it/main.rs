@@ -14,6 +14,7 @@ mod hostile;
 mod isolating;
 mod kafka_half_there;
 mod layout;
+mod monitoring;
 mod outages;
 mod people;
 mod permissions;

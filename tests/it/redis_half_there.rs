@@ -322,7 +322,7 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
         let opened = proxy.opened();
         proxy.freeze();
         let frozen_at = Instant::now();
-        readyz_shows(&worker, 503, &["redis: away"]).await;
+        readyz_shows(&worker, 503, &[r#""reason":"away""#]).await;
         world.emit(EventType::TaskCompleted, 20).await;
         world.receiver.delivered(20 + 20 * round).await;
         let took = frozen_at.elapsed();

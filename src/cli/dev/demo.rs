@@ -72,6 +72,7 @@ impl Demo {
         follow(config, &names, sender)?;
         let worker = Worker::start(config, Prepared::default(), &readiness.conditions)?;
         readiness.started(worker.snapshots.clone());
+        readiness.observes(worker.observed.clone());
         let producer = clients::producer(config).create_with_context(Logging).context("kafka producer")?;
         let observations = tokio::sync::Mutex::new(observations);
         Ok(Self { config: config.clone(), worker, receiver, page, observations, producer })

@@ -174,6 +174,9 @@ impl Intake {
     /// number on, long waits that block the watermark are moved as well.
     pub(super) fn release(&mut self, open_offsets_max: usize, ready: &mut Batch) {
         let Self::Retries(retries) = self else { return };
+        for (partition, window) in retries.windows.values() {
+            partition.next_is_due_at(window.next_due_ms());
+        }
         let now = now_ms();
         let count = retries.windows.values().filter(|(_, window)| !window.is_empty()).count();
         if count == 0 {

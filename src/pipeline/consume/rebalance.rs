@@ -1,6 +1,5 @@
 //! Rebalances. A revoked partition is drained and committed. Of a lost partition nothing is committed.
 
-use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
 use crate::conditions::{Conditions, Outage, Severity};
 use crate::kafka::logging;
+use crate::metrics::{self, Rebalance};
 use crate::pipeline::assigned::Assigned;
 use crate::pipeline::committed::Committed;
 use crate::pipeline::partition::Partition;
@@ -35,6 +35,7 @@ pub(super) struct Rebalances {
 }
 
 /// The parts that rebalances need.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) group: String,
     pub(super) drain_timeout: Duration,
@@ -61,6 +62,7 @@ impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            metrics::REBALANCES.increment(Rebalance::Assigned.as_str());
             self.assign(consumer, list);
             if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) }
         } else {
@@ -170,6 +172,8 @@ impl Rebalances {
         for partition in &leaving {
             partition.drain();
         }
+        let change = if lost { Rebalance::Lost } else { Rebalance::Revoked };
+        metrics::REBALANCES.increment(change.as_str());
         if lost {
             tracing::warn!(partitions = leaving.len(), "partitions lost, nothing is committed");
         } else {
@@ -259,11 +263,13 @@ impl Rebalances {
             return;
         }
         // The commit is synchronous, because rdkafka reports the result of no other commit.
+        let began = Instant::now();
         let committed = consumer.commit(&list, CommitMode::Sync);
         let mut outage = self.outage.lock().expect("no code panics while it holds this lock");
         match committed {
             Ok(()) => {
                 outage.over();
+                metrics::COMMIT_DURATION.observe(began.elapsed());
                 tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");
                 for (partition, offset, note) in commits {
                     if let Some(passed) = partition.committed(offset, note) {

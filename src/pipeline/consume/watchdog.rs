@@ -1,21 +1,15 @@
-//! Detects a consumer that polls but reads nothing, although records wait for it.
+//! Detects a consumer that polls but reads nothing, although records wait for it, and has it replaced.
 //!
 //! Nothing in this program causes that, but Kafka clients have stalled in this way after rebalances and broker failures
-//! (rust-rdkafka issue 638). `/readyz` shows it, so that operators know about it before users do.
+//! (rust-rdkafka issue 638). `/readyz` shows it first, so that operators know about it before users do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-
-use super::rebalance::Rebalances;
 use crate::conditions::{Conditions, Severity};
 use crate::pipeline::partition::Partition;
-
-/// The time that the broker may take to name the end of a partition.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// The last observations of each partition.
 pub(super) struct Watchdog {
@@ -25,6 +19,8 @@ pub(super) struct Watchdog {
     /// partition can have the same address.
     seen: HashMap<usize, Seen>,
     looked_at: Instant,
+    /// Set when the consumer has to be replaced.
+    must_be_replaced: Arc<AtomicBool>,
 }
 
 struct Seen {
@@ -33,40 +29,45 @@ struct Seen {
     end: Option<i64>,
     /// The time since when `end` has not changed.
     since: Instant,
-    /// The end of the partition when it was first found to make no progress.
-    high: Option<i64>,
-    is_stalled: bool,
+    /// The end of the log when it was first found to make no progress.
+    first_log_end: Option<i64>,
+    /// The number of looks in a row that found it stalled.
+    stalled_looks: u32,
 }
 
+/// The number of looks in a row that must find a partition stalled before its consumer is replaced.
+const LOOKS_BEFORE_REPLACED: u32 = 2;
+
 impl Watchdog {
-    pub(super) fn new(stall_after: Duration, conditions: Conditions) -> Self {
-        Self { stall_after, conditions, seen: HashMap::new(), looked_at: Instant::now() }
+    pub(super) fn new(stall_after: Duration, conditions: Conditions, must_be_replaced: Arc<AtomicBool>) -> Self {
+        Self { stall_after, conditions, seen: HashMap::new(), looked_at: Instant::now(), must_be_replaced }
     }
 
-    /// Looks at every partition, a few times within `kafka.stall_after`. Blocks on the network only for partitions that
-    /// have made no progress for that time.
-    pub(super) fn look(&mut self, consumer: &BaseConsumer<Rebalances>) {
+    /// Looks at every partition, a few times within `kafka.stall_after`.
+    pub(super) fn look(&mut self, partitions: &[Arc<Partition>]) {
         let now = Instant::now();
         if now.duration_since(self.looked_at) < self.stall_after / 4 {
             return;
         }
         self.looked_at = now;
-        for partition in consumer.context().partitions() {
-            let seen = self.seen.entry(Arc::as_ptr(&partition).addr()).or_insert_with(|| Seen {
+        for partition in partitions {
+            let seen = self.seen.entry(Arc::as_ptr(partition).addr()).or_insert_with(|| Seen {
                 partition: partition.clone(),
                 end: None,
                 since: now,
-                high: None,
-                is_stalled: false,
+                first_log_end: None,
+                stalled_looks: 0,
             });
             let end = partition.span().map(|(_, end)| end);
             // A paused partition is not expected to make progress.
             if end != seen.end || partition.paused.load(Ordering::Relaxed) {
-                (seen.end, seen.since, seen.high) = (end, now, None);
+                (seen.end, seen.since, seen.first_log_end) = (end, now, None);
             }
             let is_quiet = now.duration_since(seen.since) >= self.stall_after;
-            let unread = if is_quiet { seen.unread(consumer) } else { 0 };
-            report(&self.conditions, seen, unread);
+            let unread = if is_quiet { seen.unread() } else { 0 };
+            if report(&self.conditions, seen, unread) >= LOOKS_BEFORE_REPLACED {
+                self.must_be_replaced.store(true, Ordering::Relaxed);
+            }
         }
         let conditions = &self.conditions;
         self.seen.retain(|_, seen| {
@@ -79,30 +80,37 @@ impl Watchdog {
     }
 }
 
-impl Seen {
-    /// The number of records that wait to be read, if it has grown since the partition made no progress. It is 0 if it
-    /// can't be known. A distance from the end of the partition alone proves nothing, because the last offsets may be
-    /// transaction markers or compacted records.
-    fn unread(&mut self, consumer: &BaseConsumer<Rebalances>) -> i64 {
-        let Some(end) = self.end else { return 0 };
-        let Ok((_, high)) = consumer.fetch_watermarks(&self.partition.topic, self.partition.number, ANSWER_MAX) else {
-            return 0;
-        };
-        let first = *self.high.get_or_insert(high);
-        if high > first { high.saturating_sub(end).max(0) } else { 0 }
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        for seen in self.seen.values_mut() {
+            report(&self.conditions, seen, 0);
+        }
     }
 }
 
-fn report(conditions: &Conditions, seen: &mut Seen, unread: i64) {
+impl Seen {
+    /// The number of records that wait to be read, if it has grown since the partition made no progress. It is 0 if it
+    /// can't be known. A distance from the end of the log alone proves nothing, because the last offsets may be
+    /// transaction markers or compacted records.
+    fn unread(&mut self) -> i64 {
+        let (Some(end), Some(log_end)) = (self.end, self.partition.log_end()) else { return 0 };
+        let first = *self.first_log_end.get_or_insert(log_end);
+        if log_end > first { log_end.saturating_sub(end).max(0) } else { 0 }
+    }
+}
+
+/// Raises or ends the condition. Returns the number of looks in a row that found the partition stalled.
+fn report(conditions: &Conditions, seen: &mut Seen, unread: i64) -> u32 {
     let name = format!("kafka: reading {}/{}", seen.partition.topic, seen.partition.number);
     if unread > 0 {
+        seen.stalled_looks += 1;
         conditions.set(
             &name,
             Severity::NotReady,
             format!("nothing is read although {unread} records wait, and their number grows"),
         );
-    } else if seen.is_stalled {
+    } else if std::mem::take(&mut seen.stalled_looks) > 0 {
         conditions.clear(&name);
     }
-    seen.is_stalled = unread > 0;
+    seen.stalled_looks
 }

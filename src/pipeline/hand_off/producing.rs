@@ -3,6 +3,7 @@
 use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use rdkafka::ClientConfig;
 use rdkafka::Message as _;
@@ -112,6 +113,7 @@ impl Producing {
         let bytes = record_bytes + headers::bytes(Some(headers.as_borrowed())) + HAND_OFF_BYTES;
         let mut renewable = &self.batched;
         let mut outage: Option<Outage> = None;
+        let began = Instant::now();
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
             let producer = renewable.producer();
@@ -131,7 +133,10 @@ impl Producing {
                 }
             };
             let (error, record) = match sent {
-                Ok(_) => return Written::Done,
+                Ok(_) => {
+                    metrics::HAND_OFF_DURATION.observe(began.elapsed());
+                    return Written::Done;
+                }
                 Err(failed) => failed,
             };
             headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);

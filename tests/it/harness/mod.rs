@@ -4,6 +4,7 @@ pub mod acl;
 pub mod browser;
 pub mod claims;
 pub mod endpoint;
+pub mod prometheus;
 pub mod proxy;
 pub mod receiver;
 pub mod service;

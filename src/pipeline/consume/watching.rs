@@ -1,0 +1,57 @@
+//! Watches on a separate thread how far the partitions of a consumer are behind the ends of their logs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::Helper;
+use super::rebalance::Rebalances;
+use super::watchdog::Watchdog;
+
+/// How often the broker is asked for the ends of the logs.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The time that the broker may take to name the ends of the logs.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Starts the thread.
+///
+/// # Errors
+/// Fails if the thread can't be created.
+pub(super) fn start(
+    name: &str,
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    mut watchdog: Watchdog,
+) -> anyhow::Result<Helper> {
+    Helper::start(format!("{name} watches"), INTERVAL, move || {
+        note_ends(&consumer);
+        watchdog.look(&consumer.context().partitions());
+    })
+}
+
+/// Asks for the ends of all partitions at once. If the broker doesn't answer, the ends that are known stay.
+fn note_ends(consumer: &BaseConsumer<Rebalances>) {
+    let partitions = consumer.context().partitions();
+    let mut ends = TopicPartitionList::new();
+    for partition in &partitions {
+        // Instead of a time, a lookup by time also takes the end.
+        if ends.add_partition_offset(&partition.topic, partition.number, Offset::End).is_err() {
+            return;
+        }
+    }
+    if partitions.is_empty() {
+        return;
+    }
+    let found = match consumer.offsets_for_times(ends, ANSWER_MAX) {
+        Ok(found) => found,
+        Err(error) => return tracing::debug!(%error, "the ends of the partitions can't be read"),
+    };
+    let found: HashMap<(String, i32), Offset> = found.to_topic_map();
+    for partition in partitions {
+        if let Some(Offset::Offset(end)) = found.get(&(partition.topic.to_string(), partition.number)) {
+            partition.log_ends_at(*end);
+        }
+    }
+}
