@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check pin test openapi bench fuzz
+.PHONY: help demo build check pin test openapi schema bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -35,6 +35,9 @@ test:  ## run all tests against a real Kafka and a real Redis
 
 openapi:  ## generate docs/openapi.json from the code
 	UPDATE_OPENAPI=1 cargo test --locked --lib api
+
+schema:  ## generate config/task-event.schema.json from the code
+	UPDATE_SCHEMA=1 cargo test --locked --lib event::schema
 
 bench:  ## run the benchmarks, such as the cost per delivery compared with a bare client
 	@$(services)/install-missing test

@@ -1,27 +1,31 @@
 //! Decodes a task transition into an event, with its event type and the payload that webhooks get.
 
 mod event_type;
+mod fields;
 mod limits;
 pub mod sample;
+pub mod schema;
 mod tidy;
 mod time;
 mod transition;
 mod undecodable;
+pub mod validation;
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::clock::rfc3339_exact;
 use crate::detail::Detail;
 use crate::position::{RecordPosition, TimestampMs};
 pub use event_type::EventType;
+use fields::Fields;
+pub use fields::OPTIONAL_FIELDS;
 pub use limits::Limits;
 use tidy::{NESTING_MAX, is_too_deep, tidy};
-use transition::{NotUnderstood, Value, values};
+use transition::{Value, values};
 pub use undecodable::{Undecodable, check_waiting};
 use undecodable::{malformed, not_json, within};
 
@@ -36,8 +40,21 @@ pub struct Event {
     pub event_type: EventType,
     /// The payload in Optio's own format. Its bytes are the same for each webhook and attempt.
     pub body: Bytes,
+    /// What only the format `optio-classic` has; `None` if the record has none of it.
+    pub classic: Option<Box<ClassicParts>>,
     /// Optional fields whose values can't be understood. They are null in the payload.
     pub not_understood: Vec<&'static str>,
+}
+
+/// The parts of a transition that only the format `optio-classic` has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClassicParts {
+    /// The state before the transition.
+    pub from_state: Option<String>,
+    /// The branch.
+    pub repo_branch: Option<String>,
+    /// The type of the task.
+    pub task_type: Option<String>,
 }
 
 /// A decoded record.
@@ -123,12 +140,25 @@ pub fn decode(
     if is_too_deep(&text) {
         return Err(malformed(Detail::new("objects and arrays are nested deeper than ").size(NESTING_MAX)));
     }
-    let [id, task_id, to_state, timestamp, task] =
-        values(&text, ["id", "taskId", "toState", "timestamp", "task"]).map_err(not_json)?;
+    let [id, task_id, from_state, to_state, timestamp, task] =
+        values(&text, ["id", "taskId", "fromState", "toState", "timestamp", "task"]).map_err(not_json)?;
     let to_state = required("toState", Value::of(to_state))?;
     let mut fields = Fields::default();
-    let [nested_id, title, state, task_type, repo_url, pr_url, pr_number, agent, cost_usd, error, created, completed] =
-        fields.task(task);
+    let [
+        nested_id,
+        title,
+        state,
+        task_type,
+        repo_url,
+        branch,
+        pr_url,
+        pr_number,
+        agent,
+        cost_usd,
+        error,
+        created,
+        completed,
+    ] = fields.task(task);
     let task_type = fields.text("task.taskType", task_type);
     let Some(event_type) = EventType::of_transition(&to_state, task_type.as_deref()) else {
         return Ok(Decoded::Nothing(Nothing::OtherState));
@@ -160,81 +190,30 @@ pub fn decode(
     };
     let body = serde_json::to_vec(&payload).expect("strings and numbers always serialize");
     within("the payload", body.len(), limits.payload_max, "delivery.payload_max")?;
+    let classic = ClassicParts {
+        from_state: fields.text("fromState", from_state).map(Cow::into_owned),
+        repo_branch: fields.text("task.repoBranch", branch).map(Cow::into_owned),
+        task_type: task_type.map(Cow::into_owned),
+    };
+    let classic = (classic != ClassicParts::default()).then(|| Box::new(classic));
     let id = fields.text("id", id).filter(|id| !id.is_empty());
     let id = id.map_or_else(|| derived_id(at).to_string(), |id| bounded_id(&id));
     let task_id = task_id.into_owned();
-    Ok(Decoded::Event(Event { id, task_id, event_type, body: body.into(), not_understood: fields.not_understood }))
+    Ok(Decoded::Event(Event {
+        id,
+        task_id,
+        event_type,
+        body: body.into(),
+        classic,
+        not_understood: fields.not_understood,
+    }))
 }
 
-/// Reads optional fields. A value that can't be understood becomes null, and its field is added to `not_understood`.
-#[derive(Default)]
-struct Fields {
-    not_understood: Vec<&'static str>,
+/// Reads a time in RFC 3339 with any offset, and returns it in UTC.
+#[must_use]
+pub fn utc(text: &str) -> Option<String> {
+    time::read_text(text).map(Cow::into_owned)
 }
-
-impl Fields {
-    fn take<T>(&mut self, field: &'static str, read: Result<Option<T>, NotUnderstood>) -> Option<T> {
-        read.unwrap_or_else(|NotUnderstood| {
-            self.not_understood.push(field);
-            None
-        })
-    }
-
-    fn text<'a>(&mut self, field: &'static str, raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-        self.take(field, Value::of(raw).text())
-    }
-
-    fn whole_number(&mut self, field: &'static str, raw: Option<&RawValue>) -> Option<u64> {
-        self.take(field, Value::of(raw).whole_number())
-    }
-
-    fn time<'a>(&mut self, field: &'static str, raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-        self.take(field, Value::of(raw).time())
-    }
-
-    fn task<'a>(&mut self, raw: Option<&'a RawValue>) -> [Option<&'a RawValue>; TASK_KEYS.len()] {
-        let read = match raw.map(RawValue::get) {
-            None | Some("null") => Ok(None),
-            Some(json) => values(json, TASK_KEYS).map(Some).map_err(|_| NotUnderstood),
-        };
-        self.take("task", read).unwrap_or_default()
-    }
-}
-
-/// The fields of a message's task that are read.
-const TASK_KEYS: [&str; 12] = [
-    "id",
-    "title",
-    "state",
-    "taskType",
-    "repoUrl",
-    "prUrl",
-    "prNumber",
-    "agentType",
-    "costUsd",
-    "errorMessage",
-    "createdAt",
-    "completedAt",
-];
-
-/// The optional fields, as [`Event::not_understood`] names them.
-pub const OPTIONAL_FIELDS: [&str; 15] = [
-    "id",
-    "timestamp",
-    "task",
-    "task.id",
-    "task.title",
-    "task.state",
-    "task.taskType",
-    "task.repoUrl",
-    "task.prUrl",
-    "task.prNumber",
-    "task.agentType",
-    "task.costUsd",
-    "task.errorMessage",
-    "task.createdAt",
-    "task.completedAt",
-];
 
 /// Reads a required field. The error doesn't repeat the value, which may be long.
 fn required<'a>(field: &'static str, value: Value<'a>) -> Result<Cow<'a, str>, Undecodable> {

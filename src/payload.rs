@@ -1,5 +1,6 @@
 //! The payload formats. A format decides what the body of a request looks like, and each one has its own file.
 
+mod classic;
 pub mod slack;
 
 use bytes::Bytes;
@@ -17,11 +18,14 @@ pub enum PayloadFormat {
     Optio,
     /// A message for Slack.
     Slack,
+    /// The payload of Optio's built-in worker, for receivers that have not moved yet.
+    #[serde(rename = "optio-classic")]
+    OptioClassic,
 }
 
 impl PayloadFormat {
     /// All formats, in the order in which pages list them.
-    pub const ALL: [Self; 2] = [Self::Optio, Self::Slack];
+    pub const ALL: [Self; 3] = [Self::Optio, Self::Slack, Self::OptioClassic];
 
     /// The name on the wire.
     #[must_use]
@@ -29,6 +33,7 @@ impl PayloadFormat {
         match self {
             Self::Optio => "optio",
             Self::Slack => "slack",
+            Self::OptioClassic => "optio-classic",
         }
     }
 
@@ -44,6 +49,7 @@ impl PayloadFormat {
         match self {
             Self::Optio => "Optio's JSON payload",
             Self::Slack => "Slack message",
+            Self::OptioClassic => "Optio's earlier payload (optio-classic)",
         }
     }
 
@@ -51,7 +57,7 @@ impl PayloadFormat {
     #[must_use]
     pub fn hosts(self) -> &'static [&'static str] {
         match self {
-            Self::Optio => &[],
+            Self::Optio | Self::OptioClassic => &[],
             Self::Slack => slack::HOSTS,
         }
     }
@@ -68,7 +74,7 @@ impl PayloadFormat {
     /// A number for the shape of the body that a URL accepts. URLs with the same format and shape share their bodies.
     fn shape(self, url: &Url) -> usize {
         match self {
-            Self::Optio => 0,
+            Self::Optio | Self::OptioClassic => 0,
             Self::Slack => slack::shape(url) as usize,
         }
     }
@@ -77,6 +83,16 @@ impl PayloadFormat {
         match self {
             Self::Optio => event.body.clone(),
             Self::Slack => slack::body(event.event_type, &event.body, slack::shape(url)),
+            Self::OptioClassic => classic::body(event),
+        }
+    }
+
+    /// Returns `X-Optio-Signature` as receivers of this format expect it. Optio's built-in worker sends the bare hex.
+    #[must_use]
+    pub fn signature(self, signature: &str) -> &str {
+        match self {
+            Self::OptioClassic => signature.strip_prefix("sha256=").unwrap_or(signature),
+            Self::Optio | Self::Slack => signature,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A text that nobody may see: it is printed as a mask, never serialized, and zeroed when it is dropped.
 
 pub mod keyring;
+pub mod optio;
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
 pub mod draft;
+pub mod optio_row;
 pub mod stored;
 pub(crate) mod unsupported;
 

@@ -1,7 +1,9 @@
 //! `emit`: writes task transitions to the topic of events.
 
+mod validate;
+
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -9,11 +11,11 @@ use rdkafka::util::Timeout;
 use serde_json::{Deserializer, Value};
 use uuid::Uuid;
 
-use super::output::note;
+use super::output::{note, say_json};
 use super::{Failure, say};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::event::{Decoded, EventType, Limits, decode, sample};
+use crate::event::{Decoded, EventType, Limits, decode, sample, schema};
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
 use crate::position::{RecordPosition, TimestampMs};
@@ -24,10 +26,12 @@ use crate::position::{RecordPosition, TimestampMs};
   optio-webhooks emit --event task.completed
   optio-webhooks emit --event task.failed --title 'Fix login' --count 100
   optio-webhooks emit --file transitions.ndjson
-  cat transition.json | optio-webhooks emit --file -")]
+  cat transition.json | optio-webhooks emit --file -
+  optio-webhooks emit --validate transitions.ndjson
+  optio-webhooks emit --schema > task-event.schema.json")]
 pub struct Emit {
     /// Write a sample transition that leads to this event.
-    #[arg(long, required_unless_present = "file", conflicts_with = "file")]
+    #[arg(long, required_unless_present_any = ["file", "validate", "schema"], conflicts_with = "file")]
     event: Option<EventType>,
     /// The id of the task; a new one by default.
     #[arg(long, requires = "event")]
@@ -44,6 +48,13 @@ pub struct Emit {
     /// Write the file's objects even if they can't be read as transitions.
     #[arg(long, requires = "file")]
     unchecked: bool,
+    /// Write nothing: say of each message in this file what a worker would make of it, and which fields would not
+    /// arrive. "-" reads standard input. Needs no broker. Exits with 1 if a message isn't valid.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["event", "file", "schema"])]
+    validate: Option<PathBuf>,
+    /// Write nothing: print the JSON Schema (2020-12) of a message.
+    #[arg(long, conflicts_with_all = ["event", "file"])]
+    schema: bool,
 }
 
 /// The time that the broker has to acknowledge a record, in milliseconds.
@@ -57,6 +68,12 @@ impl Emit {
     /// # Errors
     /// A transition can't be read, and nothing was written; or the broker does not acknowledge one in time.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
+        if self.schema {
+            return say_json(&schema::schema());
+        }
+        if let Some(path) = &self.validate {
+            return validate::run(path, config);
+        }
         let transitions = match &self.file {
             Some(_) => self.read_file(config)?,
             None => self.samples(),
@@ -105,13 +122,7 @@ impl Emit {
     }
 
     fn read_file(&self, config: &Config) -> Result<Vec<Value>, Failure> {
-        let path = self.file.as_ref().expect("called with --file");
-        let mut text = String::new();
-        if path.as_os_str() == "-" {
-            std::io::stdin().read_to_string(&mut text).context("standard input")?;
-        } else {
-            text = std::fs::read_to_string(path).with_context(|| format!("--file {}", path.display()))?;
-        }
+        let text = read_input(self.file.as_ref().expect("called with --file"))?;
         let mut transitions = Vec::new();
         for (index, value) in Deserializer::from_str(&text).into_iter::<Value>().enumerate() {
             let number = index + 1;
@@ -134,6 +145,17 @@ impl Emit {
         }
         Ok(transitions)
     }
+}
+
+/// Reads a file, or standard input if the path is `-`.
+pub(super) fn read_input(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    } else {
+        text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    }
+    Ok(text)
 }
 
 /// The record's key: transitions of one task share a partition, so they keep their order.

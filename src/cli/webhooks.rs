@@ -1,5 +1,6 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
+mod import;
 mod listing;
 mod secret;
 mod trying;
@@ -39,6 +40,9 @@ pub enum Webhooks {
         #[command(flatten)]
         output: Output,
     },
+    /// Import the webhooks of Optio's own database from an export of its table, with their ids. Those that are there
+    /// already stay as they are.
+    Import(import::Import),
     /// Add a webhook. It gets the events that it subscribes to from now on.
     Add(Add),
     /// Declare that the webhooks in Redis are complete. Workers that have noticed a loss of webhooks send nothing until
@@ -151,6 +155,7 @@ impl Webhooks {
         let reports = Reports::new(redis.clone(), &keys);
         match self {
             Self::List { output } => list(&store, &output).await,
+            Self::Import(import) => import.run(&audited(Action::WebhookAdded), config).await,
             Self::Add(add) => add.run(&audited(Action::WebhookAdded), &reports, config).await,
             Self::Init => {
                 let count = init(&store, &reports).await?;

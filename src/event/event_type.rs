@@ -70,6 +70,17 @@ impl EventType {
         Self::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
+    /// The state that a task has reached when the event occurs.
+    #[must_use]
+    pub fn to_state(self) -> &'static str {
+        match self {
+            Self::TaskCompleted | Self::ReviewCompleted => "completed",
+            Self::TaskFailed => "failed",
+            Self::TaskNeedsAttention => "needs_attention",
+            Self::TaskPrOpened => "pr_opened",
+        }
+    }
+
     /// Returns the event type of a transition, or `None` for a state that no webhook can subscribe to.
     #[must_use]
     pub(super) fn of_transition(to_state: &str, task_type: Option<&str>) -> Option<Self> {

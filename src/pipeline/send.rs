@@ -104,7 +104,7 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
         }
         // The header has room for one signature: that of the newest shared secret.
         if let Some(signature) = webhook.secrets(now_ms).find_map(|secret| secret.optio(&delivery.body)) {
-            put("x-optio-signature", &signature);
+            put("x-optio-signature", webhook.format.signature(&signature));
         }
         put("webhook-timestamp", &timestamp_s.to_string());
         put("webhook-signature", &standard);

@@ -18,6 +18,7 @@ mod monitoring;
 mod outages;
 mod people;
 mod permissions;
+mod producing;
 mod records;
 mod redis_half_there;
 mod remembering;

@@ -27,7 +27,8 @@ pub struct AuditQuery {
 }
 
 /// The audit log, newest first: who did what, when and from where. Secrets in old and new values are masked.
-#[utoipa::path(get, path = "/api/audit", tag = "audit", params(AuditQuery),
+#[utoipa::path(get,
+    operation_id = "listAuditEntries", path = "/api/audit", tag = "audit", params(AuditQuery),
     responses((status = 200, body = Page), (status = 400, body = Error), (status = 503, body = Error)))]
 pub async fn list(
     State(admin): State<Shared>,

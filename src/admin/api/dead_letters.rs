@@ -120,7 +120,8 @@ impl Admin {
 }
 
 /// Dead letters, newest first. A page may be short, or empty, and still have a next one.
-#[utoipa::path(get, path = "/api/dead-letters", tag = "dead letters", params(DeadLettersQuery),
+#[utoipa::path(get,
+    operation_id = "listDeadLetters", path = "/api/dead-letters", tag = "dead letters", params(DeadLettersQuery),
     responses((status = 200, body = DeadLetterPage), (status = 400, body = Error)))]
 pub async fn list(
     State(admin): State<Shared>,
@@ -140,7 +141,8 @@ pub async fn list(
 }
 
 /// Replays dead letters. The same request can be made again at any time, and nothing is replayed twice.
-#[utoipa::path(post, path = "/api/dead-letters/replay", tag = "dead letters", request_body = ReplayRequest,
+#[utoipa::path(post,
+    operation_id = "replayDeadLetters", path = "/api/dead-letters/replay", tag = "dead letters", request_body = ReplayRequest,
     responses((status = 202, body = ReplayAnswer), (status = 400, body = Error), (status = 409, body = Error)))]
 pub async fn replay(
     State(admin): State<Shared>,
@@ -151,7 +153,8 @@ pub async fn replay(
 }
 
 /// The progress of a replay.
-#[utoipa::path(get, path = "/api/dead-letters/replays/{id}", tag = "dead letters", params(("id" = String, Path)),
+#[utoipa::path(get,
+    operation_id = "showReplay", path = "/api/dead-letters/replays/{id}", tag = "dead letters", params(("id" = String, Path)),
     responses((status = 200, body = ReplayAnswer), (status = 404, body = Error)))]
 pub async fn progress(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<ReplayAnswer>, Problem> {
     Ok(Json(ReplayAnswer { replay: admin.replays.get(&id)? }))

@@ -55,7 +55,8 @@ pub struct Redelivered {
 }
 
 /// The delivery log of a webhook: one entry for each attempt, newest first.
-#[utoipa::path(get, path = "/api/webhooks/{id}/deliveries", tag = "deliveries", params(("id" = String, Path), DeliveriesQuery),
+#[utoipa::path(get,
+    operation_id = "listDeliveries", path = "/api/webhooks/{id}/deliveries", tag = "deliveries", params(("id" = String, Path), DeliveriesQuery),
     responses((status = 200, body = DeliveriesAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn list(
     State(admin): State<Shared>,
@@ -76,7 +77,8 @@ pub async fn list(
 
 /// Sends a delivery again, durably and under the same delivery id. It replaces a retry that waits. `delivery` is the
 /// `id` of an entry, or a `deliveryId`.
-#[utoipa::path(post, path = "/api/webhooks/{id}/deliveries/{delivery}/redeliver", tag = "deliveries",
+#[utoipa::path(post,
+    operation_id = "redeliver", path = "/api/webhooks/{id}/deliveries/{delivery}/redeliver", tag = "deliveries",
     params(("id" = String, Path), ("delivery" = String, Path)),
     responses((status = 202, body = Redelivered), (status = 404, body = Error), (status = 409, body = Error)))]
 pub async fn redeliver(

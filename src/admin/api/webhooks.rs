@@ -105,7 +105,8 @@ pub struct Rotate {
 }
 
 /// All webhooks, oldest first.
-#[utoipa::path(get, path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
+#[utoipa::path(get,
+    operation_id = "listWebhooks", path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
 pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem> {
     let all = admin.store.listing().await?;
     let unreadable = all
@@ -118,7 +119,8 @@ pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem
 }
 
 /// Adds a webhook. It gets every event from now on.
-#[utoipa::path(post, path = "/api/webhooks", tag = "webhooks", request_body = Draft,
+#[utoipa::path(post,
+    operation_id = "addWebhook", path = "/api/webhooks", tag = "webhooks", request_body = Draft,
     responses((status = 201, body = WebhookAnswer), (status = 400, body = Error), (status = 413, body = Error)))]
 pub async fn add(
     State(admin): State<Shared>,
@@ -131,7 +133,8 @@ pub async fn add(
 }
 
 /// One webhook.
-#[utoipa::path(get, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
+#[utoipa::path(get,
+    operation_id = "showWebhook", path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 200, body = WebhookAnswer), (status = 404, body = Error)))]
 pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result<Json<WebhookAnswer>, Problem> {
     Ok(Json(WebhookAnswer::from(&admin.find(&id).await?)))
@@ -139,7 +142,8 @@ pub async fn show(State(admin): State<Shared>, Path(id): Path<String>) -> Result
 
 /// Changes a webhook. A field that is left out stays as it is, and null removes its value. A webhook as it was shown
 /// may be sent back: fields that can't be changed are accepted if they are unchanged.
-#[utoipa::path(patch, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
+#[utoipa::path(patch,
+    operation_id = "changeWebhook", path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
     responses((status = 200, body = WebhookAnswer), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn change(
     State(admin): State<Shared>,
@@ -156,7 +160,8 @@ pub async fn change(
 }
 
 /// Removes a webhook and its delivery log. Nothing more is sent to it, not even deliveries that wait.
-#[utoipa::path(delete, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
+#[utoipa::path(delete,
+    operation_id = "removeWebhook", path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
     responses((status = 204), (status = 404, body = Error)))]
 pub async fn remove(
     State(admin): State<Shared>,
@@ -168,7 +173,8 @@ pub async fn remove(
 }
 
 /// Sends a sample event at once. The answer has the result of the attempt, also if it failed.
-#[utoipa::path(post, path = "/api/webhooks/{id}/test", tag = "webhooks", params(("id" = String, Path)),
+#[utoipa::path(post,
+    operation_id = "testWebhook", path = "/api/webhooks/{id}/test", tag = "webhooks", params(("id" = String, Path)),
     request_body(content = Test, description = "may be left out"),
     responses((status = 200, body = Tested), (status = 400, body = Error), (status = 404, body = Error),
         (status = 429, description = "too many test events; `Retry-After` says when to try again", body = Error)))]
@@ -188,7 +194,8 @@ pub async fn test(
 }
 
 /// Replaces the secret of a webhook. The old one also signs `webhook-signature` until the overlap ends.
-#[utoipa::path(post, path = "/api/webhooks/{id}/rotate-secret", tag = "webhooks", params(("id" = String, Path)),
+#[utoipa::path(post,
+    operation_id = "rotateSecret", path = "/api/webhooks/{id}/rotate-secret", tag = "webhooks", params(("id" = String, Path)),
     request_body(content = Rotate, description = "may be left out"),
     responses((status = 200, body = Rotated), (status = 400, body = Error), (status = 404, body = Error)))]
 pub async fn rotate(

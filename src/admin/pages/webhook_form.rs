@@ -109,7 +109,7 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
                     }
                 }
             }
-            p .hint { "Slack's incoming webhooks (hooks.slack.com) accept only Slack messages. Slack workflow triggers get the same content as variables. If you don't choose a format, the URL determines it." }
+            p .hint { "Slack's incoming webhooks (hooks.slack.com) accept only Slack messages. Slack workflow triggers get the same content as variables. If you don't choose a format, the URL determines it. optio-classic is the payload of Optio's built-in worker, for receivers that have not moved yet." }
         }
         div .field {
             label for="rate" { "Requests per second " span .hint { "(optional)" } }
