@@ -12,6 +12,7 @@ mod secret_input;
 mod secrets;
 mod sessions;
 mod settings;
+mod shell;
 mod topics;
 mod webhooks;
 
@@ -77,6 +78,10 @@ enum Verb {
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
+    /// Print the completions for a shell.
+    Completions(shell::Completions),
+    /// Write the manual pages to a folder.
+    Man(shell::Man),
 }
 
 /// Why a verb failed. Each variant has its own exit code.
@@ -199,5 +204,7 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Replay(verb) => verb.run(&load()?).await,
         Verb::Sessions(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
+        Verb::Completions(verb) => verb.run(),
+        Verb::Man(verb) => verb.run(),
     }
 }

@@ -23,6 +23,11 @@ pub fn say_lines(text: &str) {
     to_stdout(&escaped_lines(text, "\n"));
 }
 
+/// Prints a text that is made from this program alone, as it is.
+pub fn say_script(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 /// Prints indented JSON to standard output. Line breaks in JSON stand only between values.
 pub fn say_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     say_lines(&serde_json::to_string_pretty(value).map_err(anyhow::Error::new)?);

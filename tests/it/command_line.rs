@@ -193,3 +193,35 @@ async fn the_demo_ends_with_the_expected_numbers() {
     assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
     assert!(stdout(&output).contains("5 events, 24 attempts (signatures: all verified), 10 delivered"));
 }
+
+#[test]
+fn shells_accept_their_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
+        let output = Command::new(PROGRAM).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success() && stdout(&output).contains("replay"));
+        let script = folder.path().join(shell);
+        std::fs::write(&script, &output.stdout).unwrap();
+        let checked = Command::new(shell).arg(check).arg(&script).output();
+        let checked = checked.unwrap_or_else(|error| panic!("{shell} is needed for this test: {error}"));
+        assert!(checked.status.success() && checked.stderr.is_empty(), "{shell}: {}", stderr(&checked));
+    }
+    let refused = Command::new(PROGRAM).args(["completions", "cmd"]).output().unwrap();
+    assert!(refused.status.code() == Some(2) && stderr(&refused).contains("bash"), "{}", stderr(&refused));
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command_without_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(PROGRAM).arg("man").arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    for name in ["optio-webhooks", "optio-webhooks-run", "optio-webhooks-replay", "optio-webhooks-webhooks-import"] {
+        assert!(folder.path().join(format!("{name}.1")).exists(), "{name} is missing");
+    }
+    for page in std::fs::read_dir(folder.path()).unwrap() {
+        let page = page.unwrap().path();
+        let checked = Command::new("mandoc").args(["-T", "lint", "-W", "error"]).arg(&page).output();
+        let checked = checked.unwrap_or_else(|error| panic!("mandoc is needed for this test: {error}"));
+        assert!(checked.status.success(), "{}: {}", page.display(), stdout(&checked));
+    }
+}
