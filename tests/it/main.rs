@@ -13,6 +13,7 @@ mod guarding;
 mod hostile;
 mod isolating;
 mod kafka_half_there;
+mod kafka_secured;
 mod layout;
 mod monitoring;
 mod outages;

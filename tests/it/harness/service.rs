@@ -24,7 +24,7 @@ super.users=User:broker;User:ANONYMOUS"
 
 pub struct Service {
     name: &'static str,
-    settings: &'static str,
+    environment: Vec<(&'static str, String)>,
     port: String,
     folder: tempfile::TempDir,
     /// The address for clients: host and port of a Kafka, URL of a Redis.
@@ -54,10 +54,14 @@ impl Service {
         Self::start("redis", "")
     }
 
-    fn start(name: &'static str, settings: &'static str) -> Self {
+    fn start(name: &'static str, settings: &str) -> Self {
+        Self::start_at(name, free_ports(2), vec![("KAFKA_SETTINGS", settings.to_owned())])
+    }
+
+    /// Starts a service with these variables.
+    pub(super) fn start_at(name: &'static str, port: u16, environment: Vec<(&'static str, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = free_port_pair().to_string();
-        let mut service = Self { name, settings, port, folder, address: String::new() };
+        let mut service = Self { name, environment, port: port.to_string(), folder, address: String::new() };
         service.address = service.call("start");
         service
     }
@@ -75,7 +79,8 @@ impl Service {
     fn call(&self, verb: &str) -> String {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(self.name);
         let mut command = Command::new(&script);
-        command.args([verb, &self.port]).env("SERVICES_DIR", self.folder.path()).env("KAFKA_SETTINGS", self.settings);
+        command.args([verb, &self.port]).env("SERVICES_DIR", self.folder.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} {verb}: {errors}", script.display());
@@ -89,10 +94,10 @@ impl Drop for Service {
     }
 }
 
-/// Chooses a port below the kernel's range for outgoing connections, so that no connection takes it while the service
-/// is stopped. A Kafka also needs the next port.
-fn free_port_pair() -> u16 {
+/// Chooses ports below the kernel's range for outgoing connections, so that no connection takes them while the service
+/// is stopped. Returns the first of `count` ports in a row. A Kafka also needs the next port.
+pub(super) fn free_ports(count: u16) -> u16 {
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let start = 28_000 + (std::process::id() % 1_000) as u16 * 2 + rand::random::<u16>() % 500 * 4;
-    (start..32_000).step_by(2).find(|port| free(*port) && free(*port + 1)).expect("this range has a free pair of ports")
+    (start..32_000).step_by(2).find(|port| (*port..port + count).all(free)).expect("this range has free ports")
 }
