@@ -7,3 +7,4 @@ pub(crate) mod group;
 pub mod headers;
 pub(crate) mod logging;
 pub(crate) mod offsets_lost;
+pub(crate) mod refusal;

@@ -14,6 +14,7 @@ use crate::config::{BadConfig, Config, OffsetsLost};
 use crate::kafka::admin::TopicsProblem;
 use crate::kafka::group::Commits;
 use crate::kafka::offsets_lost;
+use crate::kafka::refusal;
 use crate::schedule::Reconnect;
 use crate::store::server::{self, Fitness};
 use crate::store::snapshot::{self, Snapshots};
@@ -254,7 +255,8 @@ async fn check_topics(config: &Config) -> Result<Prepared, Failure> {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     brokers = config.kafka.brokers,
-                    "kafka is away; trying again"
+                    "{}; trying again",
+                    if refusal::last().is_some() { "kafka refuses this process" } else { "kafka is away" }
                 );
                 reconnect.wait().await;
             }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::describe::{self, Settings};
 use crate::kafka::logging::Logging;
+use crate::kafka::refusal;
 use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
 
 /// The time that the broker has for one answer.
@@ -83,13 +84,22 @@ impl Topics {
     async fn partitions(&self) -> anyhow::Result<HashMap<String, usize>> {
         // The call blocks on the network, so the other tasks of this thread move to another one.
         let metadata = tokio::task::block_in_place(|| self.admin.inner().fetch_metadata(None, ANSWER_MAX))
-            .with_context(|| format!("the brokers don't answer (kafka.brokers = {})", self.config.kafka.brokers))?;
+            .with_context(|| self.no_answer())?;
         Ok(metadata
             .topics()
             .iter()
             .filter(|topic| topic.error().is_none())
             .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
             .collect())
+    }
+
+    /// Says why there is no answer. A client that the broker refuses gets none either.
+    fn no_answer(&self) -> String {
+        let brokers = &self.config.kafka.brokers;
+        match tokio::task::block_in_place(|| refusal::ask(&self.config)) {
+            Some(refusal) => format!("kafka.brokers = {brokers}: {refusal}"),
+            None => format!("the brokers don't answer (kafka.brokers = {brokers})"),
+        }
     }
 
     /// Compares every required topic with the existing one.

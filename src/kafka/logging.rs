@@ -81,6 +81,16 @@ pub fn error(error: &KafkaError, reason: &str) {
     match error.rdkafka_error_code() {
         // A client that reads a topic to its end asks for this event.
         Some(RDKafkaErrorCode::PartitionEOF) => {}
+        Some(code @ (RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) => {
+            super::refusal::keep(&reason);
+            tracing::warn!(target: "librdkafka", %code, reason, "the broker refuses this client");
+        }
+        // With TLS 1.3 the broker judges a client certificate after the handshake, so its alert looks like a failure of
+        // the transport.
+        Some(code @ RDKafkaErrorCode::BrokerTransportFailure) if super::refusal::is_tls_alert(&reason) => {
+            super::refusal::keep(&reason);
+            tracing::warn!(target: "librdkafka", %code, reason, "the broker refuses this client");
+        }
         Some(RDKafkaErrorCode::Fatal) => tracing::error!(target: "librdkafka", %error, reason, "fatal client error"),
         _ => tracing::warn!(target: "librdkafka", %error, reason, "client error"),
     }

@@ -18,6 +18,7 @@ use crate::conditions::Conditions;
 use crate::config::Config;
 use crate::kafka::clients;
 use crate::kafka::logging::Logging;
+use crate::kafka::refusal;
 use crate::metrics::exporter::Exporter;
 use crate::metrics::gauges::{self, Page};
 use crate::store::connection;
@@ -132,7 +133,7 @@ async fn healthy(State(probes): State<Probes>) -> (StatusCode, String) {
 
 async fn ready(State(mut probes): State<Probes>) -> Answer {
     let readiness = &probes.readiness;
-    let kafka = (!probes.kafka.load(Ordering::Relaxed)).then(|| AWAY.to_owned());
+    let kafka = (!probes.kafka.load(Ordering::Relaxed)).then(|| refusal::last().unwrap_or_else(|| AWAY.to_owned()));
     let mut parts = vec![("kafka", kafka), ("redis", readiness.redis_trouble(&mut probes.redis).await)];
     if readiness.has_worker {
         parts.push(("worker", readiness.worker_trouble()));
@@ -164,7 +165,11 @@ fn probe_kafka(config: &Config) -> anyhow::Result<Arc<AtomicBool>> {
     let weak = Arc::downgrade(&up);
     std::thread::Builder::new().name("kafka-probe".to_owned()).spawn(move || {
         while let Some(up) = weak.upgrade() {
-            up.store(client.fetch_metadata(Some(&topic), PROBE_INTERVAL * 2).is_ok(), Ordering::Relaxed);
+            let answers = client.fetch_metadata(Some(&topic), PROBE_INTERVAL * 2).is_ok();
+            if answers {
+                refusal::forget();
+            }
+            up.store(answers, Ordering::Relaxed);
             drop(up);
             std::thread::sleep(PROBE_INTERVAL);
         }

@@ -29,7 +29,7 @@ fn run(arguments: &[&str], environment: &[(String, String)]) -> (Option<i32>, St
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_with_tls_and_passwords_tokens_or_certificates_under_the_documented_acls() {
     let kafka = SecuredKafka::start().await;
-    let mut world = World::with(&[
+    let world = World::with(&[
         ("kafka.brokers", kafka.address()),
         ("kafka.topic", "task-events"),
         ("kafka.group", "optio-webhooks"),
@@ -91,5 +91,43 @@ async fn nothing_is_lost_with_tls_and_passwords_tokens_or_certificates_under_the
     world.receiver.arrived(world.receiver.count().max(completed + failed)).await;
     world.settled().await;
     assert!(worker.terminate().await.success());
-    world.set("kafka.brokers", kafka.address());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_which_setting_is_wrong() {
+    let kafka = SecuredKafka::start().await;
+    let world = World::with(&[("kafka.brokers", kafka.address())]).await;
+    let mut cases = Vec::new();
+    for (wrong, value, settings, sentence) in [
+        ("sasl_password", "guessed", kafka.with_password("worker"), "refuses the user or the password"),
+        ("ssl_ca_location", "-", kafka.with_password("worker"), "certificate isn't trusted"),
+        ("sasl_oauthbearer_client_secret", "guessed", kafka.with_token("worker"), "no token can be had"),
+        ("ssl_certificate_location", "-", kafka.with_certificate("worker"), "asks for a client certificate"),
+    ] {
+        let key = format!("kafka.properties.{wrong}");
+        let mut settings = settings;
+        settings.retain(|(name, _)| *name != key && !(wrong == "ssl_certificate_location" && name.contains("ssl_key")));
+        let mut environment = environment(&world, &settings);
+        if value != "-" {
+            environment.push((optio_webhooks::config::variable(&key), value.to_owned()));
+        }
+        let checked = tokio::task::spawn_blocking(move || run(&["topics", "check"], &environment));
+        cases.push((wrong, sentence, checked));
+    }
+    for (wrong, sentence, checked) in cases {
+        let (code, printed) = checked.await.unwrap();
+        assert_eq!(code, Some(1), "{wrong}: {printed}");
+        assert!(printed.contains(sentence) && printed.contains("kafka.brokers"), "{wrong}: {printed}");
+        assert!(!printed.contains("guessed") && !printed.contains("-password"), "{wrong}: {printed}");
+    }
+    // A worker says it too, and goes on trying.
+    let mut settings = kafka.with_password("worker");
+    settings.retain(|(name, _)| *name != "kafka.properties.sasl_password");
+    settings.push(("kafka.properties.sasl_password", "guessed".to_owned()));
+    let worker = Worker::start(&environment(&world, &settings));
+    crate::harness::eventually("/readyz says what is wrong", async || {
+        let (status, page) = worker.page("/readyz").await?;
+        (status == 503 && page.contains("refuses the user or the password")).then_some(())
+    })
+    .await;
 }
