@@ -3,6 +3,7 @@
 mod author;
 mod dev;
 mod emit;
+mod health;
 mod listen;
 mod logging;
 mod output;
@@ -78,6 +79,8 @@ enum Verb {
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
+    /// Ask the process on this machine whether it is well. Exits with 1 if it isn't.
+    Health(health::Health),
     /// Print the completions for a shell.
     Completions(shell::Completions),
     /// Write the manual pages to a folder.
@@ -204,6 +207,7 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Replay(verb) => verb.run(&load()?).await,
         Verb::Sessions(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
+        Verb::Health(verb) => verb.run(&load()?),
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }

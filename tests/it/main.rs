@@ -9,6 +9,7 @@ mod command_line;
 mod consuming;
 mod crashing;
 mod delivering;
+mod deploying;
 mod guarding;
 mod hostile;
 mod isolating;
