@@ -24,6 +24,7 @@ mod check;
 mod load;
 mod masked;
 pub(crate) mod proxy;
+mod redis_tls;
 mod secrets;
 pub mod tls_files;
 
@@ -103,6 +104,9 @@ pub struct Redis {
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     pub batch_bytes_max: usize,
+    pub ca_file: String,
+    pub client_certificate_file: String,
+    pub client_key_file: String,
 }
 
 /// `[worker]`

@@ -100,6 +100,7 @@ impl Run {
 /// people who may not read the private key.
 pub(super) fn check_to_run(config: &Config, only: Option<Part>) -> Result<(), BadConfig> {
     check_is_guarded(config, only)?;
+    config.redis.tls_certificates().map(drop)?;
     config.delivery.tls_files().map(drop)
 }
 

@@ -81,6 +81,12 @@ impl Config {
                 if must_be_percent_encoded(url) { PERCENT_ENCODE } else { "" }
             ),
         );
+        require(
+            !self.redis.has_tls_files() || ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme)),
+            "redis.ca_file, redis.client_certificate_file, redis.client_key_file",
+            "set".to_owned(),
+            "only with TLS: a redis.url that begins with rediss://",
+        );
         let worker = &self.worker;
         require(
             worker.retry_share.saturating_add(worker.wide_share) <= 90,

@@ -17,12 +17,15 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 15] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
     "redis.url",
     "redis.prefix",
+    "redis.ca_file",
+    "redis.client_certificate_file",
+    "redis.client_key_file",
     "secrets.keys",
     "secrets.keys_file",
     "admin.token",

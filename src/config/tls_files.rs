@@ -74,7 +74,7 @@ impl DeliverySettings {
     }
 }
 
-fn trusted(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn trusted(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found = certificates(setting, path)?;
     for (index, certificate) in found.iter().enumerate() {
         RootCertStore::empty().add(certificate.clone()).map_err(|error| {
@@ -85,7 +85,7 @@ fn trusted(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, St
     Ok(found)
 }
 
-fn certificates(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(setting: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let text = contents(setting, path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = found.map_err(|error| format!("{setting} = {path:?}: {}", explanation(&error)))?;
@@ -113,7 +113,7 @@ fn begun(text: &[u8]) -> usize {
         .count()
 }
 
-fn private_key(setting: &str, path: &str) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
+pub(super) fn private_key(setting: &str, path: &str) -> Result<Zeroizing<PrivateKeyDer<'static>>, String> {
     let text = contents(setting, path)?;
     if contains(&text, b"BEGIN ENCRYPTED PRIVATE KEY") || contains(&text, b"Proc-Type: 4,ENCRYPTED") {
         return Err(format!(
@@ -143,7 +143,7 @@ fn contains(text: &[u8], words: &[u8]) -> bool {
     text.windows(words.len()).any(|window| window == words)
 }
 
-fn contents(setting: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+pub(super) fn contents(setting: &str, path: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("{setting} = {path:?}: the file can't be read: {why}");
     // A pipe or a device could make the start wait without end.
     let length = match std::fs::metadata(path) {

@@ -27,9 +27,17 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// Prepares a connection. It is opened on first use: if Redis is unavailable, each call fails, but the start does not.
 ///
 /// # Errors
-/// If `redis.url` is not valid.
+/// If `redis.url` is not valid, or a file for TLS can't be used.
 pub fn open(settings: &config::Redis) -> RedisResult<(Client, Connection)> {
-    let client = Client::open(settings.url.expose().into_connection_info()?.set_tcp_settings(tcp(settings.timeout)))?;
+    let server = settings.url.expose().into_connection_info()?.set_tcp_settings(tcp(settings.timeout));
+    let client = if settings.has_tls_files() {
+        let files = settings.tls_certificates();
+        let unusable =
+            |problem: config::BadConfig| (ErrorKind::InvalidClientConfig, "certificates", problem.to_string());
+        Client::build_with_tls(server, files.map_err(unusable)?)?
+    } else {
+        Client::open(server)?
+    };
     let connection = Connection::new(client.clone(), settings.timeout);
     Ok((client, connection))
 }

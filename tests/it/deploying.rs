@@ -70,7 +70,7 @@ fn the_chart_refuses_values_that_cannot_work_with_a_sentence() {
         ("keda.enabled=true,keda.minReplicas=9", "keda.maxReplicas is below"),
         ("networkPolicy.enabled=true", "networkPolicy.kafka"),
         (r"settings.kafka\.topic=x", "a value of its own"),
-        ("settings.drain=x", "/settings"),
+        ("settings.drain=x", "does not match pattern"),
         ("workers.replica=3", "replica"),
         ("image.digest=sha256:short", "/image/digest"),
     ] {

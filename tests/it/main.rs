@@ -23,6 +23,7 @@ mod permissions;
 mod producing;
 mod records;
 mod redis_half_there;
+mod redis_secured;
 mod remembering;
 mod replaying;
 mod requesting;
