@@ -24,6 +24,7 @@ mod check;
 mod load;
 mod masked;
 pub(crate) mod proxy;
+pub mod redis_servers;
 mod redis_tls;
 mod secrets;
 pub mod tls_files;
@@ -107,6 +108,11 @@ pub struct Redis {
     pub ca_file: String,
     pub client_certificate_file: String,
     pub client_key_file: String,
+    pub sentinels: Vec<String>,
+    pub sentinel_username: String,
+    #[serde(serialize_with = "masked::secret")]
+    pub sentinel_password: Secret,
+    pub cluster_nodes: Vec<String>,
 }
 
 /// `[worker]`

@@ -11,6 +11,7 @@ pub(crate) mod lease;
 pub mod log;
 pub(crate) mod loss;
 pub mod marks;
+pub(crate) mod primary;
 pub(crate) mod reading;
 pub(crate) mod recoveries;
 pub(crate) mod replaced;

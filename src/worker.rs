@@ -68,13 +68,12 @@ impl Worker {
     /// If a client or a thread cannot be created.
     pub fn start(config: &Arc<Config>, topics: Prepared, conditions: &Conditions) -> anyhow::Result<Self> {
         let ends = Ends::default();
-        let (client, redis) = connection::open(&config.redis).context("redis.url")?;
+        let redis = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
         // The snapshot, the recorder and the rest have separate connections, so that nothing queues behind a large
         // batch.
         let snapshots = snapshot::keep(
             snapshot::Setup {
-                client,
                 connection: redis.separate(),
                 keys: keys.clone(),
                 sealing: Sealing::of(&config.secrets)?,

@@ -84,7 +84,7 @@ impl World {
     /// Stores a webhook for `events` at each path of the receiver at `at`.
     pub async fn webhooks(&self, at: SocketAddr, paths: &[String], events: &[EventType]) -> Vec<WebhookId> {
         let mut ids = Vec::new();
-        let redis = connection::open(&self.config.redis).expect("the URL is valid").1;
+        let redis = connection::open(&self.config.redis).expect("the URL is valid");
         let store = WebhookStore::open(&self.config, redis).expect("the keys are valid");
         for path in paths {
             let url = format!("http://{at}{path}").parse().expect("the URL is valid");

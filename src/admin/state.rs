@@ -68,7 +68,7 @@ impl Admin {
     /// # Errors
     /// A URL can't be used, or a client can't be made.
     pub fn new(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Self> {
-        let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+        let redis = connection::open(&config.redis).context("redis.url")?;
         let keys = Keys::new(&config.redis.prefix);
         let store = WebhookStore::open(config, redis.clone())?;
         Ok(Self {

@@ -102,7 +102,7 @@ impl Replay {
         if self.all && !self.dry_run && !self.yes {
             confirm()?;
         }
-        let (_, redis) = connection::open(&config.redis)?;
+        let redis = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
         let (_, webhooks) = WebhookStore::open(config, redis.clone())?.all().await?;
         let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();

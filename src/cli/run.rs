@@ -120,7 +120,7 @@ fn raise_open_files() {
 
 /// Waits until Redis answers. One that is too old is an error. One whose settings may lose data is logged as a warning.
 async fn check_redis(config: &Config, conditions: &Conditions) -> Result<(), Failure> {
-    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let redis = connection::open(&config.redis).context("redis.url")?;
     let mut outage = conditions.outage("redis: its version", Severity::NotReady);
     loop {
         match server::fitness(&redis).await {
@@ -144,9 +144,8 @@ fn watch_webhooks(
     conditions: &Conditions,
     stop: CancellationToken,
 ) -> Result<Snapshots, Failure> {
-    let (client, connection) = connection::open(&config.redis).context("redis.url")?;
+    let connection = connection::open(&config.redis).context("redis.url")?;
     let setup = snapshot::Setup {
-        client,
         connection,
         keys: Keys::new(&config.redis.prefix),
         sealing: Sealing::of(&config.secrets)?,
@@ -191,7 +190,7 @@ impl From<anyhow::Error> for OffsetsProblem {
 
 /// Logs lost offsets and applies `kafka.offsets_lost`. Returns the name of a group that has commits.
 async fn check_offsets(config: &Arc<Config>) -> Result<Option<String>, OffsetsProblem> {
-    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let redis = connection::open(&config.redis).context("redis.url")?;
     let store = WebhookStore::open(config, redis).context("the webhooks")?;
     let webhooks = store.peek().await.context("the webhooks can't be counted")?.found;
     let blocking = config.clone();

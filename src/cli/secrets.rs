@@ -52,7 +52,7 @@ impl Secrets {
                 "there is no key to seal with; `optio-webhooks secrets generate-key` prints one for secrets.keys";
             return Err(Failure::Usage(sentence.to_owned()));
         };
-        let (_, redis) = connection::open(&config.redis)?;
+        let redis = connection::open(&config.redis)?;
         let log = audit_log(config, &redis);
         let session_key = sessions::reseal(&redis, &Keys::new(&config.redis.prefix), keys.clone()).await?;
         let store = WebhookStore::open(config, redis)?;

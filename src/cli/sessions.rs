@@ -18,7 +18,7 @@ impl Sessions {
     /// Runs the command against Redis.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
         let Self::Revoke = self;
-        let (_, redis) = connection::open(&config.redis)?;
+        let redis = connection::open(&config.redis)?;
         sessions::revoke_all(&redis, &Keys::new(&config.redis.prefix)).await?;
         audit_log(config, &redis).note(&Record::new(&author(), Action::SessionsRevoked)).await;
         say("all sessions of the settings page have ended");

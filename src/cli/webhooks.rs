@@ -147,7 +147,7 @@ pub struct Update {
 impl Webhooks {
     /// Runs the command against Redis.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
-        let (_, redis) = connection::open(&config.redis)?;
+        let redis = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
         let store = WebhookStore::open(config, redis.clone())?;
         let (log, who) = (audit_log(config, &redis), author());

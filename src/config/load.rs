@@ -17,7 +17,7 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 15] = [
+const TEXTS: [&str; 17] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -26,6 +26,8 @@ const TEXTS: [&str; 15] = [
     "redis.ca_file",
     "redis.client_certificate_file",
     "redis.client_key_file",
+    "redis.sentinel_username",
+    "redis.sentinel_password",
     "secrets.keys",
     "secrets.keys_file",
     "admin.token",

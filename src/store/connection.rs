@@ -1,56 +1,29 @@
 //! A multiplexed connection to Redis that opens on first use and is replaced when it no longer works.
 //!
 //! It is replaced in three cases: it breaks; two answers in a row time out, which is how a connection that died without
-//! FIN looks; or the server is the wrong one, as after a failover (`READONLY`). Calls that wait for an answer on the
+//! FIN looks; or the server is the wrong one, as after a failover (`READONLY`) or when slots of a cluster move (`MOVED`). Calls that wait for an answer on the
 //! old connection end with an error of that connection. Later calls use the new one.
 
 use crate::metrics;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError, RedisFuture,
-    RedisResult, ServerErrorKind, Value,
-};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value};
 use tokio::sync::OnceCell;
 
+use super::primary::Primary;
 use crate::config;
 
 /// The number of answers in a row that must time out before the connection is replaced.
 const TIMEOUTS_MAX: u32 = 2;
-/// The number of unanswered keepalive probes after which the kernel closes a connection.
-const KEEPALIVE_PROBES: u32 = 3;
 
 /// Prepares a connection. It is opened on first use: if Redis is unavailable, each call fails, but the start does not.
 ///
 /// # Errors
 /// If `redis.url` is not valid, or a file for TLS can't be used.
-pub fn open(settings: &config::Redis) -> RedisResult<(Client, Connection)> {
-    let server = settings.url.expose().into_connection_info()?.set_tcp_settings(tcp(settings.timeout));
-    let client = if settings.has_tls_files() {
-        let files = settings.tls_certificates();
-        let unusable =
-            |problem: config::BadConfig| (ErrorKind::InvalidClientConfig, "certificates", problem.to_string());
-        Client::build_with_tls(server, files.map_err(unusable)?)?
-    } else {
-        Client::open(server)?
-    };
-    let connection = Connection::new(client.clone(), settings.timeout);
-    Ok((client, connection))
-}
-
-/// TCP settings with which the kernel, too, notices a connection that died without FIN. It closes the connection if
-/// keepalive probes stay unanswered, or if sent bytes are not acknowledged within twice `timeout`.
-fn tcp(timeout: Duration) -> TcpSettings {
-    let second = Duration::from_secs(1);
-    let keepalive = TcpKeepalive::new()
-        .with_time(timeout.max(second))
-        .with_interval(timeout.max(second))
-        .with_retries(KEEPALIVE_PROBES);
-    TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_user_timeout(timeout.max(second) * 2)
+pub fn open(settings: &config::Redis) -> RedisResult<Connection> {
+    Ok(Connection::to(Arc::new(Primary::new(settings)?)))
 }
 
 /// A connection to Redis. Clones share the same TCP connection.
@@ -58,9 +31,7 @@ fn tcp(timeout: Duration) -> TcpSettings {
 pub struct Connection(Arc<Shared>);
 
 struct Shared {
-    client: Client,
-    config: AsyncConnectionConfig,
-    database: i64,
+    primary: Arc<Primary>,
     current: Mutex<Arc<Link>>,
 }
 
@@ -73,19 +44,24 @@ struct Link {
 }
 
 impl Connection {
-    fn new(client: Client, timeout: Duration) -> Self {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(timeout)).set_response_timeout(Some(timeout));
-        let database = client.get_connection_info().redis_settings().db();
-        Self(Arc::new(Shared { client, config, database, current: Mutex::default() }))
+    fn to(primary: Arc<Primary>) -> Self {
+        Self(Arc::new(Shared { primary, current: Mutex::default() }))
     }
 
     /// Creates a second connection to the same server. Commands on it do not queue behind commands on this one.
     #[must_use]
     pub fn separate(&self) -> Self {
-        let Shared { client, config, database, .. } = &*self.0;
-        let (client, config, database) = (client.clone(), config.clone(), *database);
-        Self(Arc::new(Shared { client, config, database, current: Mutex::default() }))
+        Self::to(self.0.primary.clone())
+    }
+
+    /// Opens a connection of its own that receives what is published to `channel`. Cancel safe.
+    ///
+    /// # Errors
+    /// If Redis is unavailable, or refuses the subscription.
+    pub async fn subscribe(&self, channel: &str) -> RedisResult<redis::aio::PubSub> {
+        let mut listening = self.0.primary.find().await?.get_async_pubsub().await?;
+        listening.subscribe(channel).await?;
+        Ok(listening)
     }
 
     fn current(&self) -> Arc<Link> {
@@ -109,7 +85,10 @@ impl Connection {
 
     async fn link(&self) -> RedisResult<(Arc<Link>, MultiplexedConnection)> {
         let link = self.current();
-        let open = || async { self.0.client.get_multiplexed_async_connection_with_config(&self.0.config).await };
+        let open = || async {
+            let client = self.0.primary.find().await?;
+            client.get_multiplexed_async_connection_with_config(&self.0.primary.limits()).await
+        };
         match link.opened.get_or_init(open).await {
             Ok(connection) => {
                 let connection = connection.clone();
@@ -152,11 +131,13 @@ fn connection_error(error: RedisError) -> RedisError {
     RedisError::from((ErrorKind::Io, "the connection cannot be opened", error.to_string()))
 }
 
-/// Whether the answer comes from the wrong server: a replica, a server that lost its primary, or one that requires
-/// authentication. A new connection may reach the right server.
+/// Whether the answer comes from the wrong server: a replica, a server that lost its primary, a node of a cluster that
+/// does not have the keys or lost the others, or one that requires authentication. A new connection may reach the right
+/// server.
 fn is_of_wrong_server(value: &Value) -> bool {
+    use ServerErrorKind::{ClusterDown, MasterDown, Moved, ReadOnly};
     let Value::ServerError(error) = value else { return false };
-    matches!(error.kind(), Some(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)) || error.code() == "NOAUTH"
+    matches!(error.kind(), Some(ReadOnly | MasterDown | Moved | ClusterDown)) || error.code() == "NOAUTH"
 }
 
 impl ConnectionLike for Connection {
@@ -184,7 +165,7 @@ impl ConnectionLike for Connection {
     }
 
     fn get_db(&self) -> i64 {
-        self.0.database
+        self.0.primary.database()
     }
 }
 
@@ -193,9 +174,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_from_a_replica_shows_the_wrong_server() {
+    fn only_an_answer_from_a_replica_or_another_node_shows_the_wrong_server() {
         let read = |text: &[u8]| redis::parse_redis_value(text).unwrap();
         assert!(is_of_wrong_server(&read(b"-READONLY You can't write against a read only replica.\r\n")));
+        assert!(is_of_wrong_server(&read(b"-MOVED 3999 127.0.0.1:6381\r\n")));
         assert!(!is_of_wrong_server(&read(b"-OOM command not allowed\r\n")));
         assert!(!is_of_wrong_server(&read(b"+OK\r\n")));
     }

@@ -39,10 +39,13 @@ pub enum StoreError {
 }
 
 /// Error codes that go away once the server is repaired, loaded or reachable.
-const AWAY: [&str; 13] = [
+const AWAY: [&str; 15] = [
     "LOADING",
     "TRYAGAIN",
     "CLUSTERDOWN",
+    // The slot is, or is being, moved to another node. The search for the primary finds that one.
+    "MOVED",
+    "ASK",
     "MASTERDOWN",
     "READONLY",
     "OOM",

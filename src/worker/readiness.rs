@@ -102,7 +102,7 @@ impl Readiness {
 /// If a client or a thread cannot be created.
 pub fn routes(config: &Config, readiness: Arc<Readiness>) -> anyhow::Result<Router> {
     let kafka = probe_kafka(config)?;
-    let (_, redis) = connection::open(&config.redis).context("redis.url")?;
+    let redis = connection::open(&config.redis).context("redis.url")?;
     let probes = Probes { readiness, kafka, redis, exporter: Exporter::install() };
     Ok(Router::new()
         .route("/metrics", get(metrics))

@@ -22,6 +22,7 @@ mod people;
 mod permissions;
 mod producing;
 mod records;
+mod redis_failover;
 mod redis_half_there;
 mod redis_secured;
 mod remembering;

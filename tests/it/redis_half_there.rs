@@ -332,7 +332,7 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
         readyz_shows(&worker, 200, &[]).await;
     }
     // Workers also see changes of webhooks again. The test needs a new connection, because its own is frozen too.
-    let (_, fresh) = connection::open(&world.config().redis).unwrap();
+    let fresh = connection::open(&world.config().redis).unwrap();
     WebhookStore::new(fresh, world.keys(), crate::harness::world::sealing())
         .put(&world.unsaved("/another", &EventType::ALL))
         .await

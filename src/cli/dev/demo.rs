@@ -209,7 +209,7 @@ async fn listen(observations: mpsc::Sender<Observation>) -> anyhow::Result<Recei
 }
 
 async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Result<()> {
-    let (_, redis) = connection::open(&config.redis)?;
+    let redis = connection::open(&config.redis)?;
     let store = WebhookStore::open(config, redis)?;
     let all = EventType::ALL.to_vec();
     let endpoints = [

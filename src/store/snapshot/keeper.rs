@@ -32,7 +32,6 @@ const TEST_WRITE_TTL_MS: u64 = 60_000;
 /// The parts that a keeper needs.
 #[allow(missing_docs, reason = "the types explain the fields")]
 pub struct Setup {
-    pub client: redis::Client,
     /// A connection for the keeper alone, so that its commands do not queue behind others.
     pub connection: Connection,
     pub keys: Keys,
@@ -102,8 +101,9 @@ enum Failure {
 impl Keeper {
     async fn run(mut self) {
         let renew_listener = Arc::new(Notify::new());
-        let Setup { client, keys, timeout, .. } = &self.setup;
-        let mut announced = listener::spawn(client.clone(), keys.webhooks_version(), *timeout, renew_listener.clone());
+        let Setup { connection, keys, timeout, .. } = &self.setup;
+        let mut announced =
+            listener::spawn(connection.clone(), keys.webhooks_version(), *timeout, renew_listener.clone());
         let interval = self.setup.staleness_max / 4;
         let mut outage = self.setup.conditions.outage("redis: reading the webhooks", self.setup.severity);
         let mut reconnect = Reconnect::default();

@@ -8,11 +8,12 @@ use futures_util::StreamExt as _;
 use tokio::sync::{Notify, watch};
 
 use crate::schedule::Reconnect;
+use crate::store::connection::Connection;
 
 /// Listens on `channel` until the receiver is dropped. Opens a new connection when `renew` is notified, because a
 /// connection that died without FIN looks like one without messages.
 pub(super) fn spawn(
-    client: redis::Client,
+    connection: Connection,
     channel: String,
     timeout: Duration,
     renew: Arc<Notify>,
@@ -21,7 +22,7 @@ pub(super) fn spawn(
     tokio::spawn(async move {
         let mut reconnect = Reconnect::default();
         while !sender.is_closed() {
-            if let Some(mut listening) = listen(&client, &channel, timeout).await {
+            if let Some(mut listening) = listen(&connection, &channel, timeout).await {
                 reconnect = Reconnect::default();
                 let mut messages = listening.on_message();
                 loop {
@@ -39,13 +40,8 @@ pub(super) fn spawn(
     receiver
 }
 
-async fn listen(client: &redis::Client, channel: &str, timeout: Duration) -> Option<redis::aio::PubSub> {
-    let opened = tokio::time::timeout(timeout, async {
-        let mut listening = client.get_async_pubsub().await?;
-        listening.subscribe(channel).await?;
-        redis::RedisResult::Ok(listening)
-    });
-    match opened.await {
+async fn listen(connection: &Connection, channel: &str, timeout: Duration) -> Option<redis::aio::PubSub> {
+    match tokio::time::timeout(timeout, connection.subscribe(channel)).await {
         Ok(Ok(listening)) => Some(listening),
         Ok(Err(error)) => {
             tracing::debug!(%error, "cannot listen for changes of webhooks; they are seen at the next confirmation");

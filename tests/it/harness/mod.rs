@@ -7,6 +7,7 @@ pub mod endpoint;
 pub mod prometheus;
 pub mod proxy;
 pub mod receiver;
+pub mod redis_nodes;
 pub mod secured_kafka;
 pub mod service;
 pub mod worker;

@@ -105,7 +105,7 @@ impl World {
         all.retain(|_, value| value != "-");
         let config = config(&all);
         admin::Topics::new(&config).unwrap().create().await.unwrap();
-        let redis = connection::open(&config.redis).unwrap().1;
+        let redis = connection::open(&config.redis).unwrap();
         let producer = clients::producer(&config).create().unwrap();
         Self { settings: all, receiver: Receiver::start().await, redis, producer }
     }
