@@ -8,3 +8,4 @@ pub mod headers;
 pub(crate) mod logging;
 pub(crate) mod offsets_lost;
 pub(crate) mod refusal;
+pub mod rights;

@@ -98,7 +98,7 @@ async fn client(at: std::net::SocketAddr) -> reqwest::Client {
 }
 
 async fn memory(world: &World) -> u64 {
-    let mut redis = connection::open(&world.config.redis).expect("the URL is valid").1;
+    let mut redis = connection::open(&world.config.redis).expect("the URL is valid");
     let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await.expect("Redis answers");
     let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("INFO has this field");
     line.trim().parse().expect("the field is a number")
@@ -106,7 +106,7 @@ async fn memory(world: &World) -> u64 {
 
 /// Fills the logs as a worker does. Every tenth attempt is a failure, with a longer answer.
 async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
-    let mut redis = connection::open(&world.config.redis).expect("the URL is valid").1;
+    let mut redis = connection::open(&world.config.redis).expect("the URL is valid");
     let keys = Keys::new(&world.config.redis.prefix);
     for webhook in webhooks {
         let mut pipe = redis::pipe();

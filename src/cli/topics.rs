@@ -1,9 +1,12 @@
 //! `topics check|create`: compares the existing topics with the required ones, and creates those that are missing.
 
+mod acls;
+
 use super::output::note;
 use super::{Failure, say};
 use crate::config::{BadConfig, Config};
 use crate::kafka::admin;
+use crate::kafka::rights::{self, Role};
 
 /// `optio-webhooks topics`
 #[derive(clap::Subcommand)]
@@ -14,6 +17,9 @@ pub enum Topics {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Also ask the broker which rights this process lacks for a role, and print the rules that are missing.
+        #[arg(long, value_name = "ROLE", num_args = 0..=1, default_missing_value = "run")]
+        acls: Option<Role>,
     },
     /// Create the missing topics, with settings that lose no data.
     Create,
@@ -34,13 +40,29 @@ impl Topics {
                 }
                 Ok(())
             }
-            Self::Check { json } => {
-                let found = topics.check().await?;
+            Self::Check { json, acls } => {
+                let mut found = topics.check().await?;
+                let rights = match acls {
+                    Some(role) => Some(tokio::task::block_in_place(|| rights::compare(config, role))?),
+                    None => None,
+                };
+                if let Some(rights) = &rights {
+                    // What the role doesn't use, and what it may not even see, is no problem of the topic.
+                    let is_seen = |topic: &str| rights.iter().any(|one| one.needed.name == topic && one.is_seen());
+                    found.retain(|found| is_seen(&found.topic));
+                }
                 if json {
-                    super::say_json(&serde_json::json!({ "topics": found }))?;
+                    let mut answer = serde_json::json!({ "topics": found });
+                    if let Some(rights) = &rights {
+                        answer["rights"] = rights.iter().map(acls::json).collect();
+                    }
+                    super::say_json(&answer)?;
                 } else {
                     for found in &found {
                         say(&line(found));
+                    }
+                    for compared in rights.iter().flatten() {
+                        say(&acls::line(compared));
                     }
                 }
                 for found in &found {
@@ -51,8 +73,12 @@ impl Topics {
                         ));
                     }
                 }
-                let problems: Vec<String> =
+                let mut problems: Vec<String> =
                     found.into_iter().filter_map(|found| found.problem().or(found.too_small)).collect();
+                if let Some(rights) = rights {
+                    acls::report(&rights);
+                    problems.extend(rights.iter().filter_map(acls::problem));
+                }
                 if problems.is_empty() { Ok(()) } else { Err(BadConfig(problems.join("\n")).into()) }
             }
         }

@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::Config;
 use crate::kafka::clients;
-use crate::kafka::describe::{self, Settings};
+use crate::kafka::describe::settings::{self, Settings};
 use crate::kafka::logging::Logging;
 use crate::kafka::refusal;
 use crate::topics::{MESSAGE_MAX, Names, Needed, needed};
@@ -148,7 +148,7 @@ impl Topics {
     /// all of them have its error.
     async fn settings(&self, topics: Vec<&str>) -> HashMap<String, Settings> {
         // The call blocks on the network, so the other tasks of this thread move to another one.
-        let answer = tokio::task::block_in_place(|| describe::topics(&self.admin, &topics, ANSWER_MAX));
+        let answer = tokio::task::block_in_place(|| settings::topics(&self.admin, &topics, ANSWER_MAX));
         answer.unwrap_or_else(|why| topics.iter().map(|topic| ((*topic).to_owned(), Err(why.clone()))).collect())
     }
 

@@ -107,3 +107,60 @@ async fn the_documented_rights_in_kafka_suffice_and_close_the_retry_topics_to_pr
         assert!(!process.log().contains("uthorization"), "{}", process.log());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_rights_lists_exactly_the_rules_that_are_missing() {
+    let kafka = Service::kafka_with_users();
+    let mut world = World::with(&[
+        ("kafka.brokers", &kafka.address),
+        ("kafka.topic", "task-events"),
+        ("kafka.group", "optio-webhooks"),
+        ("kafka.properties.security_protocol", "SASL_PLAINTEXT"),
+        ("kafka.properties.sasl_mechanisms", "PLAIN"),
+        ("kafka.properties.sasl_username", "broker"),
+        ("kafka.properties.sasl_password", "broker"),
+        ("delivery.attempts_max", "3"),
+    ])
+    .await;
+    let operator = clients::producer(&world.config()).create().unwrap();
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let without_dead_letters: Vec<&str> =
+        documented.lines().filter(|line| !(line.contains("User:worker") && line.contains("task-events.dlq"))).collect();
+    acl::allow(&operator, &without_dead_letters.join("\n"));
+    for role in ["admin", "producer"] {
+        let listed = run(&mut world, role, &["topics", "check", "--acls", role]);
+        assert!(listed.contains("allowed") && !listed.contains("refused"), "{role}: {listed}");
+    }
+    let mut check = |user: &str, arguments: &[&str]| {
+        sign_in(&mut world, user);
+        let arguments = [&["topics", "check", "--acls"], arguments].concat();
+        let output = Command::new(PROGRAM).args(arguments).envs(world.environment()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, listed, explained) = check("worker", &["worker"]);
+    assert_eq!(code, Some(78), "{listed} {explained}");
+    assert_eq!(listed.matches("refused").count(), 1, "{listed}");
+    assert!(
+        explained.contains("topic task-events.dlq: the broker doesn't allow Write, DescribeConfigs"),
+        "{explained}"
+    );
+    // What the broker lets everybody see says nothing about groups.
+    let (code, listed, _) = check("producer", &["run", "--json"]);
+    assert_eq!(code, Some(78), "{listed}");
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let groups = listed["rights"].as_array().unwrap().iter().filter(|one| one["resource"] == "group");
+    assert!(groups.clone().count() == 3 && groups.clone().all(|one| one["missing"] == one["needed"]), "{listed:#}");
+
+    // The rules that it prints are those that are missing.
+    let (_, _, explained) = check("producer", &[]);
+    let rules: Vec<String> = explained
+        .lines()
+        .filter_map(|line| Some(line.trim().split_once(" --add ")?.1.replace("User:NAME", "User:producer")))
+        .map(|rule| format!("$acls {rule}"))
+        .collect();
+    acl::allow(&operator, &rules.join("\n"));
+    let (code, listed, explained) = check("producer", &[]);
+    assert_eq!(code, Some(0), "{listed} {explained}");
+    assert!(!listed.contains("refused") && !listed.contains("unchecked"), "{listed}");
+}
