@@ -17,6 +17,7 @@ pub use admin::{ADMIN, Admin, Role, Token};
 pub use load::{DEFAULT, ENV_PREFIX, variable};
 pub use masked::{is_harmless, mask_secrets, masked_brokers, masked_url};
 pub use secrets::Secrets;
+pub use traces::Traces;
 
 mod admin;
 mod bounds;
@@ -28,6 +29,7 @@ pub mod redis_servers;
 mod redis_tls;
 mod secrets;
 pub mod tls_files;
+mod traces;
 
 /// The whole configuration. Serialized, it is what may be shown: its secrets are masked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +40,7 @@ pub struct Config {
     pub topics: Topics,
     pub redis: Redis,
     pub secrets: Secrets,
+    pub traces: Traces,
     pub admin: Admin,
     pub worker: Worker,
     pub webhooks: Webhooks,

@@ -33,6 +33,7 @@ pub mod signature;
 pub mod store;
 pub mod topics;
 pub mod traceparent;
+pub mod traces;
 mod trial;
 pub mod webhook;
 mod worker;

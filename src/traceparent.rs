@@ -16,6 +16,36 @@ pub struct TraceParent(String);
 pub struct BadTraceParent;
 
 impl TraceParent {
+    /// The context of a span that is sampled. Neither id may be 0.
+    #[must_use]
+    pub fn sampled(trace: [u8; 16], span: [u8; 8]) -> Self {
+        Self(format!("00-{}-{}-01", hex::encode(trace), hex::encode(span)))
+    }
+
+    /// The id of the trace, as 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id_text(&self) -> &str {
+        &self.0[3..35]
+    }
+
+    /// The id of the trace.
+    #[must_use]
+    pub fn trace_id(&self) -> u128 {
+        u128::from_str_radix(self.trace_id_text(), 16).expect("the form was checked")
+    }
+
+    /// The id of the span that this context comes from.
+    #[must_use]
+    pub fn parent_id(&self) -> u64 {
+        u64::from_str_radix(&self.0[36..52], 16).expect("the form was checked")
+    }
+
+    /// Whether the caller has sampled the trace.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        u8::from_str_radix(&self.0[53..], 16).expect("the form was checked") & 1 == 1
+    }
+
     /// The value of the header.
     #[must_use]
     pub fn as_str(&self) -> &str {

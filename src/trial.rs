@@ -115,7 +115,7 @@ impl Trials {
         let mut redis = self.redis.clone();
         self.count(&mut redis, webhook).await?;
         let delivery = sample_delivery(webhook, event);
-        let attempt = send::attempt(&self.client, webhook, &delivery, &self.delivery).await;
+        let attempt = send::attempt(&self.client, webhook, &delivery, None, &self.delivery).await;
         let meta = Logged::new(&delivery, &attempt, None).to_json();
         let mut pipe = redis::pipe();
         log::append(&mut pipe, &self.keys, webhook.id, &meta, &delivery.body, &self.log);

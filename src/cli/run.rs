@@ -20,6 +20,7 @@ use crate::store::server::{self, Fitness};
 use crate::store::snapshot::{self, Snapshots};
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
+use crate::traces;
 use crate::webhook::stored::Sealing;
 use crate::worker::readiness::Readiness;
 use crate::worker::{Prepared, Worker};
@@ -50,6 +51,7 @@ impl Run {
         let config = Arc::new(config);
         let mut signals = Signals::new()?;
         raise_open_files();
+        traces::start(&config.traces).context("traces.endpoint")?;
         let readiness = Arc::new(Readiness::new(self.only != Some(Part::Admin)));
         let serving = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
         tracing::info!(address = %serving.address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
@@ -82,6 +84,7 @@ impl Run {
             (unfinished, ()) = async { tokio::join!(worker.drain(&config), serving.end()) } => unfinished,
             () = signals.next() => return Err(anyhow::anyhow!("stopped at once by a second signal; deliveries in flight may be repeated").into()),
         };
+        tokio::task::block_in_place(traces::stop);
         if failed {
             return Err(anyhow::anyhow!("the worker ended by itself; the log says why").into());
         }

@@ -158,6 +158,7 @@ impl Config {
         bad.extend(self.delivery.lone_tls_file());
         bad.extend(self.admin.problems());
         bad.extend(self.redis.servers_problem());
+        bad.extend(self.traces.problems());
         bad.extend(BOUNDS.iter().filter_map(|bound| bound.problem(self)));
         if bad.is_empty() { Ok(()) } else { Err(BadConfig(bad.join("\n"))) }
     }

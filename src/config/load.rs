@@ -17,7 +17,7 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 17] = [
+const TEXTS: [&str; 19] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -28,6 +28,8 @@ const TEXTS: [&str; 17] = [
     "redis.client_key_file",
     "redis.sentinel_username",
     "redis.sentinel_password",
+    "traces.endpoint",
+    "traces.headers",
     "secrets.keys",
     "secrets.keys_file",
     "admin.token",

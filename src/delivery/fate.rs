@@ -69,6 +69,17 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// The name of the fate in traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry { .. } => "retry",
+            Self::Dead(_) => "dead",
+            Self::Dropped => "dropped",
+        }
+    }
+
     /// When the next attempt is due, in Unix milliseconds; None if there is none.
     #[must_use]
     pub fn due_at_ms(self) -> Option<i64> {

@@ -17,12 +17,14 @@ use crate::delivery::{DeadReason, Delivery, Dropped, FailureCode, Fate, GONE, Ou
 use crate::detail::Detail;
 use crate::record::LastError;
 use crate::report::Stage;
+use crate::traceparent::TraceParent;
+use crate::traces::AttemptTrace;
 use crate::webhook::WebhookId;
 
 impl Dispatcher {
     /// Makes one attempt of a delivery whose turn it is.
     pub(super) async fn deliver(self: Arc<Self>, open: Open, started: Started) {
-        let Open { delivery, last, receipt, permits, order_key, .. } = open;
+        let Open { delivery, last, receipt, permits, order_key, queued_at, .. } = open;
         // The turn is dropped on every way out, a panic included, which gives back the endpoint's slot.
         let mut turn =
             Turn { dispatcher: self.clone(), webhook_id: delivery.webhook_id, order_key, started, outcome: None };
@@ -38,7 +40,10 @@ impl Dispatcher {
         };
         drop(snapshot);
         handling.receipt.note(Stage::Sending, webhook.id);
-        let attempt = send::attempt(&self.client, &webhook, &delivery, &self.config.delivery).await;
+        let mut trace = AttemptTrace::begin(&delivery, handling.receipt.traced(), queued_at);
+        let context = trace.as_ref().map(|trace| trace.traceparent());
+        let context = context.as_ref().or(delivery.traceparent.as_ref());
+        let attempt = send::attempt(&self.client, &webhook, &delivery, context, &self.config.delivery).await;
         turn.outcome = Some(attempt.outcome());
         drop(turn);
         metrics::attempts::count(&delivery, &attempt);
@@ -50,6 +55,18 @@ impl Dispatcher {
         let fate =
             if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
+        tracing::debug!(
+            delivery = %delivery.id,
+            webhook = %webhook.id,
+            attempt = delivery.attempts.saturating_add(1),
+            status = attempt.status,
+            failure = attempt.failure.map(FailureCode::as_str),
+            trace_id = context.map(TraceParent::trace_id_text),
+            "attempted"
+        );
+        if let Some(trace) = &mut trace {
+            trace.attempted(&webhook.url, &attempt, fate);
+        }
         handling.receipt.note(Stage::Settling, webhook.id);
         // Hand off first, settle second. A crash between the two repeats an attempt; in the other order it would lose a
         // delivery.
@@ -64,7 +81,7 @@ impl Dispatcher {
             }
         }
         self.disabling.observe(&webhook, &attempt).await;
-        self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling)).await;
+        self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling).traced(trace)).await;
     }
 
     /// Writes a delivery to the topic that its fate names. A fate without a topic counts as written. Not cancel safe.

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{OnceCell, mpsc};
 
@@ -29,6 +29,7 @@ use crate::store;
 use crate::store::backoffs::Backoffs;
 use crate::store::snapshot::Snapshots;
 use crate::topics::Names;
+use crate::traces;
 use crate::webhook::{Webhook, WebhookId};
 
 /// How often the endpoints are swept for deliveries that have waited too long.
@@ -49,6 +50,8 @@ pub struct Open {
     pub order_key: Option<u64>,
     /// The number of times that handling it has panicked.
     pub panics: u8,
+    /// When it began to wait for its endpoint, if attempts are traced.
+    pub queued_at: Option<SystemTime>,
 }
 
 impl Queued for Open {
@@ -199,7 +202,8 @@ impl Dispatcher {
     }
 
     /// Queues a delivery at its endpoint.
-    pub(super) fn submit(self: &Arc<Self>, webhook: &Arc<Webhook>, open: Open) {
+    pub(super) fn submit(self: &Arc<Self>, webhook: &Arc<Webhook>, mut open: Open) {
+        open.queued_at = traces::now();
         open.receipt.note(Stage::Waiting, webhook.id);
         self.endpoints.admit(webhook, open);
         self.advance(webhook.id);
@@ -268,7 +272,8 @@ impl Dispatcher {
             let snapshot = dispatcher.snapshots.current().await;
             match snapshot.get(delivery.webhook_id) {
                 Some(webhook) if panics == 0 => {
-                    let open = Open { delivery, last, receipt, permits, order_key: None, panics: panics + 1 };
+                    let open =
+                        Open { delivery, last, receipt, permits, order_key: None, panics: panics + 1, queued_at: None };
                     dispatcher.submit(webhook, open);
                 }
                 _ => {

@@ -184,11 +184,11 @@ impl FanOut {
         }
         let Some(permits) = self.dispatcher.permits.claim(Claim::Retry, delivery.body.len()).await else {
             let permits = self.dispatcher.permits.write().await;
-            let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
+            let open = Open { order_key, delivery, last, receipt, permits, panics: 0, queued_at: None };
             self.dispatcher.spawn_deferral(open, Deferral::SATURATED);
             return;
         };
-        let open = Open { order_key, delivery, last, receipt, permits, panics: 0 };
+        let open = Open { order_key, delivery, last, receipt, permits, panics: 0, queued_at: None };
         let found = recipient(&*self.dispatcher.snapshots.current().await, &open.delivery);
         match found {
             Ok(webhook) => self.dispatcher.submit(&webhook, open),

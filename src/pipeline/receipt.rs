@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use super::partition::Partition;
 use crate::position::{Offset, TimestampMs};
 use crate::report::Stage;
+use crate::traces;
 use crate::webhook::WebhookId;
 
 /// The receipt of a record that was read. The offset stays open until every part of the record is settled.
@@ -20,6 +22,8 @@ pub struct Receipt {
     pub offset: i64,
     /// The record's timestamp, in Unix milliseconds.
     pub timestamp_ms: i64,
+    /// When the record was read, if attempts are traced.
+    read_at: Option<SystemTime>,
     /// The number of parts that aren't settled yet. One part stands for the fan-out itself.
     open: AtomicUsize,
     stage: Mutex<(Stage, Option<WebhookId>)>,
@@ -34,7 +38,14 @@ impl Receipt {
         TimestampMs(timestamp_ms): TimestampMs,
     ) -> Self {
         let stage = Mutex::new((Stage::Queued, None));
-        Self { partition, generation, offset, timestamp_ms, open: AtomicUsize::new(1), stage }
+        let open = AtomicUsize::new(1);
+        Self { partition, generation, offset, timestamp_ms, read_at: traces::now(), open, stage }
+    }
+
+    /// The record, as its traces name it.
+    pub(super) fn traced(&self) -> traces::Record<'_> {
+        let Self { partition, offset, read_at, .. } = self;
+        traces::Record { topic: &partition.topic, partition: partition.number, offset: *offset, read_at: *read_at }
     }
 
     /// The generation of the log that the record belongs to.

@@ -14,13 +14,15 @@ use crate::http::client::Client;
 use crate::http::failure::SendError;
 use crate::retry_after;
 use crate::store::log::RESPONSE_BODY_MAX;
+use crate::traceparent::TraceParent;
 use crate::webhook::Webhook;
 
-/// Makes attempt number `delivery.attempts + 1`. Ends within `delivery.timeout`.
+/// Makes attempt number `delivery.attempts + 1`, with this trace context. Ends within `delivery.timeout`.
 pub async fn attempt(
     client: &Client,
     webhook: &Webhook,
     delivery: &Delivery,
+    context: Option<&TraceParent>,
     settings: &config::DeliverySettings,
 ) -> Attempt {
     let started = Instant::now();
@@ -39,7 +41,7 @@ pub async fn attempt(
         // The URL is checked again because the settings may have changed since the webhook was saved.
         Err(blocked) => Err(SendError::new(FailureCode::AddressBlocked, "the webhook's URL", blocked)),
         Ok(()) => {
-            attempt.proofs = proofs(webhook, delivery, now_ms());
+            attempt.proofs = proofs(webhook, delivery, context, now_ms());
             let is_sent = AtomicBool::new(false);
             // The client asks for the headers when it has a connection.
             let request = || {
@@ -85,7 +87,12 @@ async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::Delivery
 
 /// The headers that can't be derived from the delivery: the signatures with their time, if the webhook has a secret,
 /// and the trace context.
-fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static str, HeaderValue)> {
+fn proofs(
+    webhook: &Webhook,
+    delivery: &Delivery,
+    context: Option<&TraceParent>,
+    now_ms: i64,
+) -> Vec<(&'static str, HeaderValue)> {
     let mut proofs = Vec::with_capacity(4);
     let mut put = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -109,8 +116,8 @@ fn proofs(webhook: &Webhook, delivery: &Delivery, now_ms: i64) -> Vec<(&'static 
         put("webhook-timestamp", &timestamp_s.to_string());
         put("webhook-signature", &standard);
     }
-    if let Some(traceparent) = &delivery.traceparent {
-        put("traceparent", traceparent.as_str());
+    if let Some(context) = context {
+        put("traceparent", context.as_str());
     }
     proofs
 }

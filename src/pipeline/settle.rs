@@ -27,6 +27,7 @@ use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry, Settled}
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
+use crate::traces::AttemptTrace;
 use crate::webhook::WebhookId;
 use batch_bytes::BatchBytes;
 use refusals::Refusals;
@@ -56,6 +57,7 @@ struct Line {
 pub struct Settlement {
     mark: Mark,
     log: Option<Line>,
+    trace: Option<Box<AttemptTrace>>,
     handling: Handling,
 }
 
@@ -77,7 +79,18 @@ impl Settlement {
     #[must_use]
     pub fn silent(what: Settled, handling: Handling) -> Self {
         let receipt = &handling.receipt;
-        Self { mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)), log: None, handling }
+        Self {
+            mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)),
+            log: None,
+            trace: None,
+            handling,
+        }
+    }
+
+    /// The same settlement with the trace of its attempt, which ends when it is recorded.
+    #[must_use]
+    pub fn traced(self, trace: Option<Box<AttemptTrace>>) -> Self {
+        Self { trace, ..self }
     }
 
     fn bytes(&self) -> usize {
@@ -172,6 +185,9 @@ impl Settling {
                 for settlement in taken.drain(..count) {
                     settlement.handling.receipt.settle();
                     drop(settlement.handling);
+                    if let Some(trace) = settlement.trace {
+                        trace.settled();
+                    }
                 }
             }
         }

@@ -95,7 +95,8 @@ impl Spread {
             self.receipt.add();
             let order_key = self.dispatcher.order_key(&delivery);
             let (delivery, receipt) = (Arc::new(delivery), self.receipt.clone());
-            let open = Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0 };
+            let open =
+                Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0, queued_at: None };
             if has_permit {
                 self.dispatcher.submit(webhook, open);
             } else {

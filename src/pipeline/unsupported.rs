@@ -129,6 +129,14 @@ impl Part {
         let delivery = Delivery::first(&self.event, self.webhook, body, self.first.clone());
         let order_key = self.dispatcher.order_key(&delivery);
         let delivery = Arc::new(delivery);
-        Open { delivery, last: LastError::default(), receipt: self.receipt, permits, order_key, panics: 0 }
+        Open {
+            delivery,
+            last: LastError::default(),
+            receipt: self.receipt,
+            permits,
+            order_key,
+            panics: 0,
+            queued_at: None,
+        }
     }
 }

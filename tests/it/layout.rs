@@ -33,7 +33,7 @@ const LAYERS: [&[&str]; 4] = [
         "traceparent",
         "webhook",
     ],
-    &["dev", "http", "kafka", "record", "redelivery", "replay", "store"],
+    &["dev", "http", "kafka", "record", "redelivery", "replay", "store", "traces"],
     &["pipeline", "trial"],
     &["admin", "cli", "worker"],
 ];

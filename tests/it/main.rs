@@ -36,4 +36,5 @@ mod signing;
 mod snippets;
 mod sweeping;
 mod terminal;
+mod tracing;
 mod waiting;
