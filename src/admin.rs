@@ -15,7 +15,7 @@ mod replays;
 mod server;
 pub(crate) mod sessions;
 mod state;
-mod status;
+pub(crate) mod status;
 mod throttle;
 mod tokens;
 mod unreadable;

@@ -14,6 +14,7 @@ mod secrets;
 mod sessions;
 mod settings;
 mod shell;
+mod top;
 mod topics;
 mod webhooks;
 
@@ -79,6 +80,8 @@ enum Verb {
     /// Show or check the configuration.
     #[command(subcommand)]
     Config(settings::Settings),
+    /// Watch the workers, the lag, blocked partitions and endpoints in this terminal.
+    Top(top::Top),
     /// Ask the process on this machine whether it is well. Exits with 1 if it isn't.
     Health(health::Health),
     /// Print the completions for a shell.
@@ -208,6 +211,7 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Sessions(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),
         Verb::Health(verb) => verb.run(&load()?),
+        Verb::Top(verb) => verb.run(&load()?).await,
         Verb::Completions(verb) => verb.run(),
         Verb::Man(verb) => verb.run(),
     }

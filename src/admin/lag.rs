@@ -18,8 +18,8 @@ use crate::topics::{MESSAGE_MAX, Names, needed};
 const REUSE_MAX: Duration = Duration::from_secs(2);
 /// The time that the broker has for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
-/// The wait before the coordinator of a group is asked again.
-const COORDINATOR_WAIT: Duration = Duration::from_millis(100);
+/// The wait before the coordinator of a group, or the leader of a partition, is asked again.
+const ELECTION_WAIT: Duration = Duration::from_millis(100);
 /// The time that the broker has to return the first record of every partition.
 const OLDEST_MAX: Duration = Duration::from_secs(2);
 
@@ -126,23 +126,26 @@ fn read_oldest_times(consumer: &BaseConsumer<Logging>, lags: &mut [Lag], known: 
     consumer.unassign().context("kafka consumer: unassign")
 }
 
-/// The committed offsets. Asks again while the coordinator of the group is being elected or moved.
-fn committed(
-    consumer: &BaseConsumer<Logging>,
-    partitions: &TopicPartitionList,
-) -> rdkafka::error::KafkaResult<TopicPartitionList> {
+/// Asks again while the coordinator of the group, or the leader of a partition, is being elected or moved.
+fn settled_answer<T>(ask: impl Fn() -> rdkafka::error::KafkaResult<T>) -> rdkafka::error::KafkaResult<T> {
     use rdkafka::types::RDKafkaErrorCode as Code;
     let until = Instant::now() + ANSWER_MAX;
     loop {
-        let answer = consumer.committed_offsets(partitions.clone(), ANSWER_MAX);
+        let answer = ask();
         let is_transient = matches!(
             answer.as_ref().err().and_then(KafkaError::rdkafka_error_code),
-            Some(Code::NotCoordinator | Code::CoordinatorNotAvailable | Code::CoordinatorLoadInProgress)
+            Some(
+                Code::NotCoordinator
+                    | Code::CoordinatorNotAvailable
+                    | Code::CoordinatorLoadInProgress
+                    | Code::NotLeaderForPartition
+                    | Code::LeaderNotAvailable
+            )
         );
         if !is_transient || Instant::now() >= until {
             return answer;
         }
-        std::thread::sleep(COORDINATOR_WAIT);
+        std::thread::sleep(ELECTION_WAIT);
     }
 }
 
@@ -159,12 +162,13 @@ fn group_lags(config: &Config, consumer: &BaseConsumer<Logging>, topics: &[Strin
     if partitions.count() == 0 {
         return Ok(Vec::new());
     }
-    let committed = committed(consumer, &partitions).with_context(away)?;
+    let committed = settled_answer(|| consumer.committed_offsets(partitions.clone(), ANSWER_MAX)).with_context(away)?;
     let committed: HashMap<_, _> = committed.to_topic_map();
     let mut lags = Vec::with_capacity(committed.len());
     for element in partitions.elements() {
         let (topic, partition) = (element.topic().to_owned(), element.partition());
-        let (low, end) = consumer.fetch_watermarks(&topic, partition, ANSWER_MAX).with_context(away)?;
+        let (low, end) =
+            settled_answer(|| consumer.fetch_watermarks(&topic, partition, ANSWER_MAX)).with_context(away)?;
         let committed = match committed.get(&(topic.clone(), partition)) {
             Some(Offset::Offset(offset)) => Some(*offset),
             _ => None,

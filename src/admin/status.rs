@@ -1,6 +1,6 @@
 //! The status of the whole system: workers, partitions, endpoints.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::lag::Lag;
@@ -11,7 +11,7 @@ use crate::report::{EndpointReport, HoldingReport, PartitionReport, Report};
 use crate::topics::Names;
 
 /// What an operator looks at first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The number of unsettled records in the topic of events.
@@ -28,7 +28,7 @@ pub struct Status {
 }
 
 /// One worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerStatus {
     /// Its host and process.
@@ -44,7 +44,7 @@ pub struct WorkerStatus {
 }
 
 /// One partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartitionStatus {
     /// The topic.
@@ -68,7 +68,7 @@ pub struct PartitionStatus {
 }
 
 /// One endpoint as one worker sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EndpointStatus {
     /// The worker whose view this is.

@@ -70,6 +70,11 @@ pub fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Whether standard output and standard input are a terminal.
+pub fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+}
+
 /// A progress bar on standard error, where that is a terminal.
 pub struct Bar(Option<ProgressBar>);
 

@@ -36,5 +36,6 @@ mod signing;
 mod snippets;
 mod sweeping;
 mod terminal;
+mod top;
 mod tracing;
 mod waiting;

@@ -101,7 +101,7 @@ impl Worker {
 
     /// Sends a form as the person with this cookie, with the token of that person's session. Returns status and body.
     pub async fn send_form(&self, cookie: &str, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
-        let (_, page) = self.page_as(cookie, "/status").await;
+        let (_, page) = self.page_as(cookie, "/settings/webhooks").await;
         let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap_or_default().split('"').next().unwrap();
         let form = serde_html_form::to_string([&[("csrf", csrf)], fields].concat()).unwrap();
         let request = CLIENT.post(format!("{}{path}", self.address())).header("cookie", cookie).body(form);
