@@ -25,7 +25,7 @@ struct Seen {
 
 /// The role `receiver`: listens at `address` until it is killed. It never answers requests to `/hang`, answers `/500`
 /// with 500, `/slow` after nine seconds, and `/third` with 500 until the third attempt. It answers all other requests
-/// with 200, and measures the latency of only those.
+/// with 200, those below `/100ms` after that time, and measures the latency of only those.
 pub fn run(address: SocketAddr) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the runtime starts");
     runtime.block_on(async {
@@ -79,9 +79,14 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
             }
             _ => {
                 let latency_ms = written_at_ms(&buffer[head..head + length]).map(|at| now_ms() - at);
-                let mut seen = seen.lock().expect("the lock is not poisoned");
-                *seen.counts.entry(path).or_default() += 1;
-                seen.latencies_ms.extend(latency_ms);
+                {
+                    let mut seen = seen.lock().expect("the lock is not poisoned");
+                    *seen.counts.entry(path.clone()).or_default() += 1;
+                    seen.latencies_ms.extend(latency_ms);
+                }
+                if path.starts_with("/100ms") {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned()
             }
         };
@@ -132,6 +137,14 @@ fn get<T: serde::de::DeserializeOwned>(address: SocketAddr, path: &str) -> T {
     stream.read_to_string(&mut answer).expect("the receiver runs");
     let body = answer.split("\r\n\r\n").nth(1).expect("the answer has a body");
     serde_json::from_str(body).expect("the receiver answers JSON")
+}
+
+/// Whether the server at `address` answers 200 to a request for `path`.
+pub fn answers_ok(address: SocketAddr, path: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let mut answer = String::new();
+    let asked = write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
 }
 
 /// The number of successful requests, by path.
