@@ -135,12 +135,12 @@ impl From<TopicsProblem> for Failure {
 }
 
 impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    fn exit_code(&self) -> i32 {
+        match self {
             Self::Run(_) => 1,
             Self::Usage(_) => 2,
             Self::Config(_) => 78,
-        })
+        }
     }
 }
 
@@ -168,13 +168,14 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(run_verb(arguments));
     // Tasks that still wait, such as for a broker that does not answer, must not delay the exit.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
+    let code = result.map_or_else(
+        |failure| {
             complain(&failure.to_string());
             failure.exit_code()
-        }
-    }
+        },
+        |()| 0,
+    );
+    output::leave(code)
 }
 
 /// Prints the help that was asked for, or what is wrong with the arguments.

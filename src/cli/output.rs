@@ -133,6 +133,16 @@ fn to_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Ends the process without the exit handlers of its C libraries. OpenSSL's handler frees what threads of librdkafka
+/// may still use, and `webhooks add` once ended with "double free or corruption" after its work was done.
+pub fn leave(code: i32) -> ! {
+    use std::io::Write as _;
+
+    // If nobody reads the output any more, nothing else can be done about it.
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(code)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
