@@ -143,6 +143,7 @@ pub struct Webhooks {
     pub staleness_max: Duration,
     #[serde(with = "humantime_serde")]
     pub disable_after: Duration,
+    pub public_url: String,
 }
 
 /// `delivery.ordering`: the order that first attempts keep.

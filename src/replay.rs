@@ -12,6 +12,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod letter;
 pub mod moment;
 pub(crate) mod origin;
+pub mod recent;
 pub(crate) mod replay_marks;
 pub(crate) mod rewind;
 pub(crate) mod scan;

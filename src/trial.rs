@@ -86,6 +86,7 @@ pub struct Trials {
     keys: Keys,
     delivery: DeliverySettings,
     log: config::Log,
+    public_url: String,
     sending: Mutex<HashSet<WebhookId>>,
 }
 
@@ -99,6 +100,7 @@ impl Trials {
             keys: Keys::new(&config.redis.prefix),
             delivery: config.delivery.clone(),
             log: config.log.clone(),
+            public_url: config.webhooks.public_url.clone(),
             sending: Mutex::default(),
         }
     }
@@ -114,7 +116,7 @@ impl Trials {
         let _sending = self.begin(webhook.id)?;
         let mut redis = self.redis.clone();
         self.count(&mut redis, webhook).await?;
-        let delivery = sample_delivery(webhook, event);
+        let delivery = sample_delivery(webhook, event, &self.public_url);
         let attempt = send::attempt(&self.client, webhook, &delivery, None, &self.delivery).await;
         let meta = Logged::new(&delivery, &attempt, None).to_json();
         let mut pipe = redis::pipe();
@@ -178,14 +180,14 @@ impl Drop for Sending<'_> {
     }
 }
 
-fn sample_delivery(webhook: &Webhook, event_type: EventType) -> Delivery {
+fn sample_delivery(webhook: &Webhook, event_type: EventType, public_url: &str) -> Delivery {
     let now = now_ms();
     let value = sample::transition(event_type, Uuid::now_v7(), "A test delivery from Optio", now).to_string();
     let at = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
     let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), &at, TimestampMs(now), Limits::NONE) else {
         unreachable!("samples are read by a test")
     };
-    let body = Bodies::default().of(&event, webhook.format, &webhook.url);
+    let body = Bodies::new(public_url).of(&event, webhook.format, &webhook.url);
     let source = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
     let read = FirstRead { source, first_seen_at_ms: now, replays: 0, traceparent: None };
     Delivery::first(&event, webhook.id, body, read)

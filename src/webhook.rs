@@ -1,6 +1,8 @@
 //! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
+pub mod custom_header;
 pub mod draft;
+pub mod filter;
 pub mod optio_row;
 pub mod stored;
 pub(crate) mod unsupported;
@@ -15,11 +17,13 @@ use uuid::Uuid;
 use crate::address::AddressPolicy;
 use crate::clock::rfc3339;
 use crate::clock::{millis, now_ms};
-use crate::event::EventType;
+use crate::event::{Event, EventType};
 use crate::payload::PayloadFormat;
 use crate::printable::is_control;
-use crate::secret::MASK;
+use crate::secret::{MASK, Secret};
 use crate::signature::{Signing, SigningSecret};
+use custom_header::{CustomHeader, HeaderView};
+use filter::{Fields, Filter};
 
 /// The identity of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
@@ -39,11 +43,11 @@ impl std::str::FromStr for WebhookId {
     }
 }
 
-/// A webhook. `S` is the type of its secrets: opened ones sign requests, and stored ones (`stored.rs`) are what Redis
-/// holds.
+/// A webhook. `S` is the type of its signing secrets, and `V` that of the values of its headers: opened ones are used in
+/// requests, and stored ones (`stored.rs`) are what Redis holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Webhook<S = SigningSecret> {
+pub struct Webhook<S = SigningSecret, V = Secret> {
     /// The webhook's identity.
     pub id: WebhookId,
     /// The URL that requests go to.
@@ -63,6 +67,12 @@ pub struct Webhook<S = SigningSecret> {
     pub disabled_reason: Option<String>,
     /// The format of the body.
     pub format: PayloadFormat,
+    /// Headers of its owner that each request has in addition.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<CustomHeader<V>>,
+    /// Which events of its types the webhook gets, or `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
     /// The highest number of requests per second, or `None` for no such limit.
     #[serde(default)]
     pub rate_per_second: Option<NonZeroU32>,
@@ -115,6 +125,11 @@ pub struct WebhookView {
     pub disabled_reason: Option<String>,
     /// The format of the body.
     pub format: PayloadFormat,
+    /// The headers of its owner that each request has in addition, with their values masked.
+    pub headers: Vec<HeaderView>,
+    /// Which events of its types the webhook gets; null for all.
+    #[schema(value_type = Option<Object>)]
+    pub filter: Option<serde_json::Value>,
     /// The highest number of requests per second; null for no such limit.
     #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<NonZeroU32>,
@@ -157,6 +172,8 @@ impl Webhook {
             active: true,
             disabled_reason: None,
             format: PayloadFormat::Optio,
+            headers: Vec::new(),
+            filter: None,
             rate_per_second: None,
             created_at: now.clone(),
             updated_at: now,
@@ -179,6 +196,13 @@ impl Webhook {
     pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &SigningSecret> {
         let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
         self.secret.iter().chain(previous.map(|previous| &previous.secret))
+    }
+
+    /// Whether the webhook subscribes to the type of the event, and its filter lets the event through.
+    #[must_use]
+    pub fn wants(&self, event: &Event) -> bool {
+        self.events.contains(&event.event_type)
+            && self.filter.as_ref().is_none_or(|filter| filter.matches(&Fields::of(event)))
     }
 
     /// Why the current secret is weaker than it should be, as a sentence, or `None` if it isn't.
@@ -242,6 +266,8 @@ impl Webhook {
             active: self.active,
             disabled_reason: self.disabled_reason.clone(),
             format: self.format,
+            headers: self.headers.iter().map(CustomHeader::shown).collect(),
+            filter: self.filter.as_ref().map(|filter| filter.json().clone()),
             rate_per_second: self.rate_per_second,
             created_at: self.created_at.clone(),
             updated_at: self.updated_at.clone(),

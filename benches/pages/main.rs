@@ -123,6 +123,7 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
                 retry_after: None,
                 ended_at_ms: now_ms(),
                 is_sent: true,
+                custom_headers: Vec::new(),
                 proofs: vec![
                     ("x-optio-signature", header(&format!("sha256={}", "0f".repeat(32)))),
                     ("webhook-timestamp", header("1795557529")),

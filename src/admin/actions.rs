@@ -17,7 +17,7 @@ use crate::store::log::{EntryId, LogEntry};
 use crate::store::loss;
 use crate::store::webhooks::WebhookStore;
 use crate::trial::Trial;
-use crate::webhook::draft::Draft;
+use crate::webhook::draft::{Draft, Replaces};
 use crate::webhook::{BadWebhook, OVERLAP_MAX, Webhook, WebhookId};
 
 /// The time for which a replaced secret also signs, unless the request says otherwise.
@@ -77,8 +77,7 @@ impl Admin {
             None => None,
         };
         let store = self.store.audited(&self.audit, who, Action::WebhookChanged);
-        let changed =
-            self.update(&store, id, draft.replaces_secret(), |webhook| draft.apply(webhook, now_ms())).await?;
+        let changed = self.update(&store, id, draft.replaces(), |webhook| draft.apply(webhook, now_ms())).await?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(Saved { webhook: changed, unresolved, loss: None })
     }
@@ -117,7 +116,7 @@ impl Admin {
         let now = now_ms();
         let store = self.store.audited(&self.audit, who, Action::SecretRotated);
         let changed = self
-            .update(&store, id, false, |webhook| {
+            .update(&store, id, Replaces::default(), |webhook| {
                 webhook.rotate(secret.clone(), overlap, now);
                 webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())
@@ -132,7 +131,7 @@ impl Admin {
         &self,
         store: &WebhookStore,
         id: WebhookId,
-        replaces_secret: bool,
+        replaces: Replaces,
         mut change: impl FnMut(&mut Webhook) -> Result<(), BadWebhook>,
     ) -> Result<Webhook, Problem> {
         let policy = policy(&self.config.delivery);
@@ -140,7 +139,7 @@ impl Admin {
             let url_before = webhook.url.clone();
             change(webhook).and_then(|()| webhook.check_change(&url_before, &policy))
         };
-        let changed = store.change(id, replaces_secret, checked).await?;
+        let changed = store.change(id, replaces, checked).await?;
         Ok(changed.ok_or_else(|| Problem::no_webhook(id))??)
     }
 

@@ -3,6 +3,7 @@
 mod audit;
 mod dead_letters;
 mod deliveries;
+mod filters;
 mod input;
 mod outgoing;
 mod status;
@@ -49,6 +50,7 @@ fn described_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(webhooks::list, webhooks::add))
         .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(filters::try_filter))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::rotate))
         .routes(routes!(deliveries::list))

@@ -4,6 +4,7 @@ mod audit;
 mod dead_letters;
 mod deliveries;
 mod elements;
+mod filter_form;
 mod form;
 mod layout;
 mod live;
@@ -35,6 +36,7 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/", get(async || Redirect::to("/settings/webhooks")))
         .route("/settings/webhooks", get(webhooks::list).post(webhooks::add))
         .route("/settings/webhooks/new", get(webhooks::new))
+        .route("/settings/webhooks/try-filter", post(filter_form::try_filter))
         .route("/settings/webhooks/{id}", get(webhook::show).post(webhook::change))
         .route("/settings/webhooks/{id}/active", post(webhook::activate))
         .route("/settings/webhooks/{id}/rotate-secret", post(webhook::rotate))

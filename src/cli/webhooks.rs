@@ -1,9 +1,11 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
+mod headers;
 mod import;
 mod listing;
 mod secret;
 mod trying;
+mod update;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -27,10 +29,12 @@ use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection, loss};
 use crate::webhook::draft::Draft;
-use crate::webhook::{Webhook, WebhookId};
+use crate::webhook::{BadWebhook, Webhook, WebhookId};
+use headers::HeaderArguments;
 use listing::{list, show};
 use secret::{SecretArguments, warn_of_weak_secret};
 use trying::test;
+use update::Update;
 
 /// `optio-webhooks webhooks`
 #[derive(clap::Subcommand)]
@@ -93,51 +97,22 @@ pub struct Add {
     events: Vec<EventType>,
     #[command(flatten)]
     secret: SecretArguments,
+    #[command(flatten)]
+    headers: HeaderArguments,
     /// How requests are signed. ed25519 generates a key pair; its public key is printed.
     #[arg(long)]
     signing: Option<Signing>,
+    /// Which events of its types the webhook gets, as JSON or @FILE, such as
+    /// '{"field": "task.repoUrl", "glob": "https://github.com/acme/*"}'.
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
     /// A description of the webhook.
     #[arg(long)]
     description: Option<String>,
     /// The highest number of requests per second.
     #[arg(long)]
     rate_per_second: Option<NonZeroU32>,
-    /// The format of the body. By default it is slack for Slack's URLs, else optio.
-    #[arg(long)]
-    format: Option<PayloadFormat>,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// `webhooks update`
-#[derive(clap::Args)]
-pub struct Update {
-    /// The id of the webhook.
-    id: WebhookId,
-    /// The URL that requests go to.
-    #[arg(long)]
-    url: Option<Url>,
-    /// The event types to subscribe to, separated by commas.
-    #[arg(long, value_delimiter = ',')]
-    events: Option<Vec<EventType>>,
-    #[command(flatten)]
-    secret: SecretArguments,
-    /// How requests are signed. ed25519 generates a key pair; its public key is printed.
-    #[arg(long)]
-    signing: Option<Signing>,
-    /// Remove the secret: requests are no longer signed.
-    #[arg(long, conflicts_with_all = ["secret", "secret_stdin"])]
-    no_secret: bool,
-    /// A description of the webhook.
-    #[arg(long)]
-    description: Option<String>,
-    /// false pauses the webhook: nothing is sent, and deliveries that wait are dropped. true resumes it.
-    #[arg(long)]
-    active: Option<bool>,
-    /// The highest number of requests per second; 0 for no limit.
-    #[arg(long)]
-    rate_per_second: Option<u32>,
-    /// The format of the body.
+    /// The format of the body. By default the URL decides: that of Slack, Discord or Microsoft Teams, else optio.
     #[arg(long)]
     format: Option<PayloadFormat>,
     #[command(flatten)]
@@ -192,10 +167,12 @@ impl Add {
             signing: self.signing,
             description: self.description.map(Some),
             active: None,
+            headers: Some(Some(self.headers.read()?)),
+            filter: self.filter.as_deref().map(read_filter).transpose()?.map(Some),
             format: self.format,
             rate_per_second: self.rate_per_second.map(|rate| Some(rate.get())),
         };
-        let usage = |problem: crate::webhook::BadWebhook| Failure::Usage(problem.to_string());
+        let usage = |problem: BadWebhook| Failure::Usage(problem.to_string());
         let webhook = draft.create(now_ms()).map_err(usage)?;
         webhook.check(&policy(&config.delivery)).map_err(usage)?;
         let unresolved = Vetting::new(&config.delivery).check(&webhook.url).await.map_err(usage)?;
@@ -212,47 +189,13 @@ impl Add {
     }
 }
 
-impl Update {
-    async fn run(self, store: &WebhookStore, config: &Config) -> Result<(), Failure> {
-        let secret = if self.no_secret { Some(None) } else { self.secret.read()?.map(Some) };
-        let draft = Draft {
-            url: self.url.map(String::from),
-            events: self.events.as_deref().map(event_names),
-            secret,
-            signing: self.signing,
-            description: self.description.map(Some),
-            active: self.active,
-            format: self.format,
-            rate_per_second: self.rate_per_second.map(|rate| Some(rate).filter(|rate| *rate > 0)),
-        };
-        if draft.is_empty() {
-            let sentence = "nothing would change: give one or more of --url, --events, --secret, --secret-stdin, --signing, \
-                            --no-secret, --description, --active, --rate-per-second and --format";
-            return Err(Failure::Usage(sentence.to_owned()));
-        }
-        let usage = |problem: crate::webhook::BadWebhook| Failure::Usage(problem.to_string());
-        let unresolved = match draft.new_url(None) {
-            Some(url) => Vetting::new(&config.delivery).check(&url).await.map_err(usage)?,
-            None => None,
-        };
-        let policy = policy(&config.delivery);
-        let changed = store
-            .change(self.id, draft.replaces_secret(), |webhook| {
-                let url_before = webhook.url.clone();
-                draft.apply(webhook, now_ms()).and_then(|()| webhook.check_change(&url_before, &policy))
-            })
-            .await?
-            .ok_or_else(|| not_found(self.id))?;
-        let webhook = changed.map_err(usage)?;
-        show(&webhook, &self.output)?;
-        if draft.replaces_secret() {
-            warn_of_weak_secret(&webhook);
-        }
-        if let Some(warning) = unresolved {
-            warn(&warning);
-        }
-        Ok(())
-    }
+/// Reads a filter: JSON, or the name of a file after an @.
+fn read_filter(text: &str) -> Result<serde_json::Value, Failure> {
+    let json = match text.strip_prefix('@') {
+        Some(path) => super::emit::read_input(std::path::Path::new(path))?,
+        None => text.to_owned(),
+    };
+    serde_json::from_str(&json).map_err(|error| Failure::Usage(format!("--filter: it is not JSON: {error}")))
 }
 
 fn event_names(events: &[EventType]) -> Vec<String> {

@@ -32,6 +32,13 @@ impl Config {
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
         let time = |d: Duration| humantime::format_duration(d).to_string();
+        let public_url = &self.webhooks.public_url;
+        require(
+            public_url.is_empty() || is_web_app(public_url),
+            "webhooks.public_url",
+            format!("{:?}", masked_url(public_url)),
+            "empty, or the http or https address of Optio's web app without a user name, a query or a fragment",
+        );
         let kafka = &self.kafka;
         require(
             !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
@@ -182,6 +189,17 @@ fn is_ipv4_mapped(network: &ipnet::IpNet) -> bool {
 
 fn is_proxy_url(url: &str) -> bool {
     !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
+}
+
+/// Whether the text is an address to which a path can be added.
+fn is_web_app(text: &str) -> bool {
+    text.parse::<url::Url>().is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
 }
 
 #[cfg(test)]

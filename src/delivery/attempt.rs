@@ -115,6 +115,8 @@ pub struct Attempt {
     /// The request headers that can't be derived from the delivery: the signatures, their timestamp and the trace
     /// context. They have the type of the HTTP client's values, so none of them can have been left out of the request.
     pub proofs: Vec<(&'static str, HeaderValue)>,
+    /// The names of the headers that the webhook's owner added. Their values are secrets.
+    pub custom_headers: Vec<String>,
 }
 
 impl Attempt {

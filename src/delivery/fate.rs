@@ -221,6 +221,7 @@ mod tests {
             ended_at_ms: 2_000,
             is_sent: true,
             proofs: Vec::new(),
+            custom_headers: Vec::new(),
         }
     }
 

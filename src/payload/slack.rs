@@ -3,12 +3,11 @@
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::PayloadFormat;
-use crate::event::EventType;
+use super::message::{Message, one_line, present};
 
 /// The longest text of a section, in characters. Slack refuses a message with a longer one.
 const SECTION_MAX: usize = 3_000;
@@ -20,27 +19,6 @@ const LABEL_MAX: usize = 150;
 const VARIABLE_MAX: usize = 3_000;
 /// The delimiter of text that Slack shows without formatting.
 const FENCE: &str = "```";
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Payload {
-    task_id: Option<String>,
-    task: Option<Task>,
-    timestamp: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Task {
-    title: Option<String>,
-    state: Option<String>,
-    repo_url: Option<String>,
-    pr_url: Option<String>,
-    pr_number: Option<u64>,
-    agent_type: Option<String>,
-    cost_usd: Option<String>,
-    error_message: Option<String>,
-}
 
 /// The hosts of Slack's incoming webhooks and workflow triggers.
 pub const HOSTS: &[&str] = &["hooks.slack.com", "hooks.slack-gov.com"];
@@ -61,29 +39,25 @@ pub enum Shape {
     Variables,
 }
 
-/// Renders `payload` in a shape for Slack. If the payload can't be read, the body names only the event type.
+/// Renders a message in a shape for Slack.
 #[must_use]
-pub fn body(event: EventType, payload: &[u8], shape: Shape) -> Bytes {
-    let payload = serde_json::from_slice::<Payload>(payload).unwrap_or_default();
+pub fn body(message: &Message, event: &str, shape: Shape) -> Bytes {
     let body = match shape {
-        Shape::Message => message(event, &payload),
-        Shape::Variables => variables(event, &payload),
+        Shape::Message => blocks(message),
+        Shape::Variables => variables(message, event),
     };
     body.to_string().into()
 }
 
 /// Renders the variables of a workflow. Every variable is present, and an unknown one is empty, because a workflow
 /// refuses a request that lacks one of its variables.
-fn variables(event: EventType, payload: &Payload) -> Value {
-    let unknown = Task::default();
-    let task = payload.task.as_ref().unwrap_or(&unknown);
-    let (_, headline) = headline(event);
+fn variables(message: &Message, event: &str) -> Value {
+    let task = &message.task;
     let text = |value: &Option<String>| cut(value.as_deref().unwrap_or_default(), VARIABLE_MAX);
-    let named = [&task.title, &payload.task_id].into_iter().find_map(|name| present(name.as_ref()));
-    json!({
-        "event": event.as_str(),
-        "text": cut(&named.map_or_else(|| headline.to_owned(), |name| format!("{headline}: {name}")), VARIABLE_MAX),
-        "task_id": text(&payload.task_id),
+    let mut variables = json!({
+        "event": event,
+        "text": cut(&message.title(), VARIABLE_MAX),
+        "task_id": text(&message.task_id),
         "title": text(&task.title),
         "state": text(&task.state),
         "repo_url": text(&task.repo_url),
@@ -92,91 +66,51 @@ fn variables(event: EventType, payload: &Payload) -> Value {
         "agent_type": text(&task.agent_type),
         "cost_usd": text(&task.cost_usd),
         "error_message": text(&task.error_message),
-        "timestamp": text(&payload.timestamp),
-    })
-}
-
-fn message(event: EventType, payload: &Payload) -> Value {
-    match &payload.task {
-        Some(task) => of_task(event, payload, task),
-        None => of_task(event, payload, &Task::default()),
+        "timestamp": text(&message.timestamp),
+    });
+    if let Some(url) = &message.task_url {
+        variables["task_url"] = cut(url.as_str(), VARIABLE_MAX).into();
     }
+    variables
 }
 
-fn of_task(event: EventType, payload: &Payload, task: &Task) -> Value {
-    let (emoji, headline) = headline(event);
-    let title = title(task, payload.task_id.as_ref());
+fn blocks(message: &Message) -> Value {
+    let headline = message.headline;
+    let title = message.name.as_ref().map(|name| escaped(name, LABEL_MAX));
     let (text, marked) = match &title {
-        Some(title) => (format!("{headline}: {title}"), format!("{emoji} {headline}: *{title}*")),
-        None => (headline.to_owned(), format!("{emoji} {headline}")),
+        Some(title) => {
+            (format!("{}: {title}", headline.text), format!("{} {}: *{title}*", headline.slack_emoji, headline.text))
+        }
+        None => (headline.text.to_owned(), format!("{} {}", headline.slack_emoji, headline.text)),
     };
     let mut blocks = vec![section(&marked)];
-    if let Some(error) = present(task.error_message.as_ref()).filter(|_| shows_error(event)) {
+    if let Some(error) = &message.error {
         let error = escaped(error, SECTION_MAX - 2 * FENCE.len());
         blocks.push(section(&format!("{FENCE}{error}{FENCE}")));
     }
-    let facts = facts(task);
+    let facts: Vec<Value> = message
+        .facts()
+        .into_iter()
+        .map(|(name, text, url)| {
+            let fact = url.map_or_else(|| escaped(&text, FACT_MAX), |url| link(&url, &text));
+            mrkdwn(&format!("*{name}*\n{fact}"))
+        })
+        .collect();
     if !facts.is_empty() {
         blocks.push(json!({ "type": "section", "fields": facts }));
     }
-    if let Some(timestamp) = present(payload.timestamp.as_ref()) {
-        blocks.push(json!({ "type": "context", "elements": [mrkdwn(&local_time(timestamp))] }));
+    let time = present(message.timestamp.as_ref()).map(local_time);
+    let task = message.task_url.as_ref().map(|url| link(url, "View task"));
+    let context: Vec<Value> = time.into_iter().chain(task).map(|text| mrkdwn(&text)).collect();
+    if !context.is_empty() {
+        blocks.push(json!({ "type": "context", "elements": context }));
     }
     json!({ "text": text, "blocks": blocks })
 }
 
-/// Returns the title, or the id of a task without one. It is on one line, because a line break would end its bold type.
-fn title(task: &Task, task_id: Option<&String>) -> Option<String> {
-    let name = present(task.title.as_ref()).or_else(|| present(task_id))?;
-    Some(escaped(&name.split_whitespace().collect::<Vec<_>>().join(" "), LABEL_MAX))
-}
-
-/// Returns the emoji and the headline of an event type.
-fn headline(event: EventType) -> (&'static str, &'static str) {
-    match event {
-        EventType::TaskCompleted => (":white_check_mark:", "Task completed"),
-        EventType::TaskFailed => (":x:", "Task failed"),
-        EventType::TaskNeedsAttention => (":warning:", "Task needs attention"),
-        EventType::TaskPrOpened => (":twisted_rightwards_arrows:", "Pull request opened"),
-        EventType::ReviewCompleted => (":mag:", "Review completed"),
-    }
-}
-
-/// Whether the message shows the task's error. A completed task may still carry the error of an earlier run.
-fn shows_error(event: EventType) -> bool {
-    matches!(event, EventType::TaskFailed | EventType::TaskNeedsAttention)
-}
-
-fn facts(task: &Task) -> Vec<Value> {
-    let pr_number = task.pr_number.map(|number| format!("#{number}"));
-    let pull_request = match present(task.pr_url.as_ref()) {
-        Some(address) => Some(link(address, |_| pr_number.unwrap_or_else(|| "Open".to_owned()))),
-        None => pr_number,
-    };
-    [
-        ("Repository", present(task.repo_url.as_ref()).map(|address| link(address, repository))),
-        ("Pull request", pull_request),
-        ("Agent", present(task.agent_type.as_ref()).map(|agent| escaped(agent, FACT_MAX))),
-        ("Cost", present(task.cost_usd.as_ref()).map(|cost| format!("${}", escaped(cost, FACT_MAX)))),
-    ]
-    .into_iter()
-    .filter_map(|(name, fact)| Some(mrkdwn(&format!("*{name}*\n{}", fact?))))
-    .collect()
-}
-
-/// Returns the name of a repository, such as `acme/backend` for `https://github.com/acme/backend.git`.
-fn repository(url: &Url) -> String {
-    let path = url.path().trim_matches('/');
-    let name = path.strip_suffix(".git").unwrap_or(path);
-    if name.is_empty() { url.as_str().to_owned() } else { name.to_owned() }
-}
-
-/// Renders a link to an http or https address. Any other text is shown without a link.
-fn link(address: &str, label: impl FnOnce(&Url) -> String) -> String {
-    let Some(url) = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        return escaped(address, FACT_MAX);
-    };
-    let label = escaped(&label(&url), LABEL_MAX);
+/// Renders a link.
+fn link(url: &Url, label: &str) -> String {
+    let label = escaped(label, LABEL_MAX);
     let target = url.as_str().replace('|', "%7C").replace('<', "%3C").replace('>', "%3E").replace('&', "&amp;");
     let link = format!("<{target}|{label}>");
     // A link can't be cut, because it would lead elsewhere.
@@ -185,7 +119,7 @@ fn link(address: &str, label: impl FnOnce(&Url) -> String) -> String {
 
 /// Renders a time, which Slack shows in the reader's time zone. Text that isn't RFC 3339 in UTC is shown unchanged.
 fn local_time(timestamp: &str) -> String {
-    let shown = escaped(timestamp, LABEL_MAX);
+    let shown = escaped(&one_line(timestamp), LABEL_MAX);
     let time = humantime::parse_rfc3339(timestamp).ok();
     match time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()) {
         Some(since_epoch) => {
@@ -203,10 +137,6 @@ fn section(text: &str) -> Value {
 /// Renders a text with `verbatim`, so that no name or address in foreign text becomes a mention or a link.
 fn mrkdwn(text: &str) -> Value {
     json!({ "type": "mrkdwn", "text": text, "verbatim": true })
-}
-
-fn present(value: Option<&String>) -> Option<&str> {
-    value.map(String::as_str).filter(|value| !value.trim().is_empty())
 }
 
 /// Cuts a text to at most `max` characters.
@@ -247,7 +177,17 @@ fn escaped(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{
+        tests::{hostile, payload},
+        web,
+    };
     use super::*;
+    use crate::event::EventType;
+
+    fn rendered_body(event: EventType, payload: &[u8], shape: Shape) -> Value {
+        let message = Message::read(event, payload, "");
+        serde_json::from_slice(&body(&message, event.as_str(), shape)).unwrap()
+    }
 
     fn is_slack(url: &Url) -> bool {
         PayloadFormat::preset(url) == PayloadFormat::Slack
@@ -256,7 +196,7 @@ mod tests {
     fn rendered(event: EventType, task: &Value) -> Value {
         let payload =
             json!({ "event": event, "taskId": "t1", "task": task, "timestamp": "2025-03-26T10:12:34Z" }).to_string();
-        serde_json::from_slice(&body(event, payload.as_bytes(), Shape::Message)).unwrap()
+        rendered_body(event, payload.as_bytes(), Shape::Message)
     }
 
     fn titled(event: EventType) -> Value {
@@ -341,17 +281,43 @@ mod tests {
 
     #[test]
     fn only_an_http_address_is_linked_and_it_cannot_end_its_link() {
-        let link = |address: &str| link(address, repository);
-        assert_eq!(link("javascript:alert('<x>')"), "javascript:alert('&lt;x&gt;')");
-        assert_eq!(link("acme/backend"), "acme/backend");
-        assert_eq!(link("https://git.test/a.git?b=|&c=>"), "<https://git.test/a.git?b=%7C&amp;c=%3E|a>");
-        assert_eq!(link(&format!("https://git.test/a?{}", "b".repeat(2_000))), "a");
+        let fact = |address: &str| {
+            let message = rendered(EventType::TaskCompleted, &json!({ "repoUrl": address }));
+            let fact = message["blocks"][1]["fields"][0]["text"].as_str().unwrap().to_owned();
+            fact.strip_prefix("*Repository*\n").unwrap().to_owned()
+        };
+        assert_eq!(fact("javascript:alert('<x>')"), "javascript:alert('&lt;x&gt;')");
+        assert_eq!(fact("acme/backend"), "acme/backend");
+        assert_eq!(fact("https://git.test/a.git?b=|&c=>"), "<https://git.test/a.git?b=%7C&amp;c=%3E|a>");
+        assert_eq!(fact(&format!("https://git.test/a?{}", "b".repeat(2_000))), "a");
+        assert!(web("ftp://git.test/").is_none());
+    }
+
+    #[test]
+    fn no_text_breaks_slacks_limits() {
+        let length = |text: &Value| text["text"].as_str().unwrap().chars().count();
+        for (text, event) in hostile().iter().zip(EventType::ALL.into_iter().cycle()) {
+            let message = Message::read(event, &payload(text), "https://optio.example.com");
+            let message: Value = serde_json::from_slice(&body(&message, event.as_str(), Shape::Message)).unwrap();
+            assert!((1..=3_000).contains(&length(&message)));
+            for block in message["blocks"].as_array().unwrap() {
+                match block["type"].as_str().unwrap() {
+                    "section" if block.get("text").is_some() => assert!((1..=3_000).contains(&length(&block["text"]))),
+                    "section" => {
+                        let fields = block["fields"].as_array().unwrap();
+                        assert!(fields.len() <= 10 && fields.iter().all(|field| (1..=2_000).contains(&length(field))));
+                    }
+                    "context" => assert!(block["elements"].as_array().unwrap().len() <= 10),
+                    other => panic!("{other}"),
+                }
+            }
+        }
     }
 
     #[test]
     fn the_message_of_an_unreadable_payload_names_only_the_event() {
         for payload in [b"{}".as_slice(), b"", b"[1]", br#"{"task":null}"#, br#"{"task":{"title":null}}"#] {
-            let message: Value = serde_json::from_slice(&body(EventType::TaskFailed, payload, Shape::Message)).unwrap();
+            let message = rendered_body(EventType::TaskFailed, payload, Shape::Message);
             assert_eq!(message["text"], "Task failed");
             assert_eq!(message["blocks"], json!([{ "type": "section", "text": text(":x: Task failed") }]));
         }
@@ -368,14 +334,14 @@ mod tests {
         let task =
             json!({ "title": "a < b & c", "prNumber": 142, "costUsd": null, "errorMessage": "x".repeat(10_000) });
         for (payload, pr_number) in [(json!({ "taskId": "t1", "task": task }), "142"), (json!({ "task": null }), "")] {
-            let rendered = body(EventType::TaskFailed, payload.to_string().as_bytes(), Shape::Variables);
-            let variables: serde_json::Map<String, Value> = serde_json::from_slice(&rendered).unwrap();
+            let rendered = rendered_body(EventType::TaskFailed, payload.to_string().as_bytes(), Shape::Variables);
+            let variables = rendered.as_object().unwrap();
             assert_eq!(variables.len(), 12);
             assert!(variables.values().all(|value| value.as_str().is_some_and(|text| text.chars().count() <= 3_000)));
             assert_eq!((&variables["event"], &variables["pr_number"]), (&json!("task.failed"), &json!(pr_number)));
         }
-        let rendered = body(EventType::TaskFailed, json!({ "task": task }).to_string().as_bytes(), Shape::Variables);
-        let variables: Value = serde_json::from_slice(&rendered).unwrap();
+        let task = json!({ "task": task }).to_string();
+        let variables = rendered_body(EventType::TaskFailed, task.as_bytes(), Shape::Variables);
         assert_eq!(variables["text"], "Task failed: a < b & c");
     }
 

@@ -130,7 +130,7 @@ impl FanOut {
         for webhook in snapshot.unsupported(event.event_type) {
             self.unsupported.take(&snapshot, webhook, &event, &first, &receipt).await;
         }
-        let webhooks = snapshot.matching(event.event_type);
+        let webhooks = snapshot.matching(&event);
         drop(snapshot);
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;

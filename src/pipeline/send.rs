@@ -16,6 +16,7 @@ use crate::retry_after;
 use crate::store::log::RESPONSE_BODY_MAX;
 use crate::traceparent::TraceParent;
 use crate::webhook::Webhook;
+use crate::webhook::custom_header::CustomHeader;
 
 /// Makes attempt number `delivery.attempts + 1`, with this trace context. Ends within `delivery.timeout`.
 pub async fn attempt(
@@ -36,6 +37,7 @@ pub async fn attempt(
         ended_at_ms: 0,
         is_sent: false,
         proofs: Vec::new(),
+        custom_headers: webhook.headers.iter().map(|header| header.name.clone()).collect(),
     };
     let failed = match client.check_url(&webhook.url) {
         // The URL is checked again because the settings may have changed since the webhook was saved.
@@ -136,7 +138,8 @@ fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, Head
     for (name, value) in proofs {
         put(name, value.clone());
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.extend(webhook.headers.iter().filter_map(CustomHeader::parts));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(webhook.format.content_type()));
     headers
 }
 

@@ -63,7 +63,7 @@ impl Spread {
     }
 
     async fn each(&self) {
-        let mut bodies = Bodies::default();
+        let mut bodies = Bodies::new(&self.dispatcher.config.webhooks.public_url);
         for webhook in self.webhooks.iter() {
             let id = DeliveryId::of(&self.event.id, webhook.id);
             if self.predecessors.settled(&self.receipt, Settled::Delivery(id)).await {

@@ -125,7 +125,7 @@ impl Part {
     }
 
     fn open(self, (format, url): Shape, permits: Permits) -> Open {
-        let body = Bodies::default().of(&self.event, format, &url);
+        let body = Bodies::new(&self.dispatcher.config.webhooks.public_url).of(&self.event, format, &url);
         let delivery = Delivery::first(&self.event, self.webhook, body, self.first.clone());
         let order_key = self.dispatcher.order_key(&delivery);
         let delivery = Arc::new(delivery);

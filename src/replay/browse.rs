@@ -130,10 +130,32 @@ pub fn browse(
     bounds: Bounds,
     stop: &CancellationToken,
 ) -> anyhow::Result<DeadLetterPage> {
-    let Bounds { limit, look_at_max, until } = bounds;
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
-    let mut scan = Scan::locate(config, &Names::new(config).dead_letters(), start)?;
-    let Cursor(below) = cursor.unwrap_or_default();
+    let scan = Scan::locate(config, &Names::new(config).dead_letters(), start)?;
+    let (dead_letters, next) = newest(scan, &cursor.unwrap_or_default(), bounds, stop, |record| {
+        if !choice.may_select(record.key()) {
+            return None;
+        }
+        let letter = Letter::read(record);
+        choice.selects(&letter).then(|| (letter.died_at_ms, shown(record, letter)))
+    })?;
+    Ok(DeadLetterPage { dead_letters, next })
+}
+
+/// The newest records of a topic that `read` wants, newest first, and the cursor of the next page. `read` returns the
+/// time (Unix milliseconds) and what is kept of a record that it wants. Blocks.
+///
+/// # Errors
+/// If the topic cannot be read, or `stop` is cancelled.
+pub(super) fn newest<T>(
+    mut scan: Scan,
+    cursor: &Cursor,
+    bounds: Bounds,
+    stop: &CancellationToken,
+    mut read: impl FnMut(&BorrowedMessage<'_>) -> Option<(i64, T)>,
+) -> anyhow::Result<(Vec<T>, Option<Cursor>)> {
+    let Bounds { limit, look_at_max, until } = bounds;
+    let Cursor(below) = cursor;
     let spans = scan.spans().iter().map(|(partition, (low, high))| {
         let below = below.get(partition).map_or(*high, |below| (*below).clamp(*low, *high));
         (*partition, (*low, below))
@@ -147,25 +169,21 @@ pub fn browse(
         }
         scan.read_spans(stretches.clone())?;
         budget = budget.saturating_sub(scan.total());
-        let mut found: HashMap<i32, Stretch<ListedDeadLetter>> = HashMap::new();
+        let mut found: HashMap<i32, Stretch<T>> = HashMap::new();
         while let Some(record) = scan.next(stop)? {
             let stretch = found.entry(record.partition()).or_insert_with(|| Stretch::new(limit));
             stretch.looked_at(record.timestamp().to_millis().unwrap_or(i64::MAX));
-            if !choice.may_select(record.key()) {
-                continue;
-            }
-            let letter = Letter::read(&record);
-            if choice.selects(&letter) {
-                stretch.found(record.offset(), letter.died_at_ms, shown(&record, letter));
+            if let Some((at_ms, kept)) = read(&record) {
+                stretch.found(record.offset(), at_ms, kept);
             }
         }
-        anyhow::ensure!(!stop.is_cancelled(), "reading dead letters was interrupted");
+        anyhow::ensure!(!stop.is_cancelled(), "reading a topic was interrupted");
         for (partition, (from, _)) in stretches {
             search.read(partition, from, found.remove(&partition).unwrap_or_else(|| Stretch::new(limit)));
         }
     }
-    let (dead_letters, next) = search.page();
-    Ok(DeadLetterPage { dead_letters, next: next.map(Cursor) })
+    let (kept, next) = search.page();
+    Ok((kept, next.map(Cursor)))
 }
 
 /// The dead letter at this position. None if there is none, or if the topic has already deleted it. Blocks like

@@ -58,6 +58,7 @@ pub fn rewind(
         marks: &marks,
         again: manner.again,
         limits: Limits::new(config),
+        public_url: &config.webhooks.public_url,
         // All deliveries are due at the same time, so the order within a task is the order of their offsets.
         due_at_ms: now_ms(),
     };
@@ -72,6 +73,8 @@ struct PastEvents<'a> {
     /// Whether to send again what an earlier rewind sent.
     again: bool,
     limits: Limits,
+    /// The address of Optio's web app, or an empty text.
+    public_url: &'a str,
     due_at_ms: i64,
 }
 
@@ -106,7 +109,7 @@ impl Selector for PastEvents<'_> {
             }
         };
         let is_selected = events.is_empty() || events.contains(&event.event_type);
-        if !is_selected || !self.webhook.events.contains(&event.event_type) {
+        if !is_selected || !self.webhook.wants(&event) {
             return None;
         }
         if !self.again && self.marks.has(origin) {
@@ -122,7 +125,7 @@ impl Selector for PastEvents<'_> {
         event: &Event,
         write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        let delivery = first(event, self.webhook, record, self.due_at_ms);
+        let delivery = first(event, self.webhook, record, self.due_at_ms, self.public_url);
         let headers = record::headers(&delivery, Some(self.due_at_ms), LastError::default());
         let headers = record::replay(headers, &self.origin(record).to_text());
         // The key is the task, so that the events of a task stay in one partition and in order. With the webhook as the
@@ -133,12 +136,12 @@ impl Selector for PastEvents<'_> {
 }
 
 /// The delivery of the event to the webhook, before any attempt.
-fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms: i64) -> Delivery {
+fn first(event: &Event, webhook: &Webhook, record: &BorrowedMessage<'_>, now_ms: i64, public_url: &str) -> Delivery {
     let read = FirstRead {
         source: RecordPosition { topic: record.topic().into(), partition: record.partition(), offset: record.offset() },
         first_seen_at_ms: now_ms,
         replays: 0,
         traceparent: record::traceparent(record.headers()),
     };
-    Delivery::first(event, webhook.id, Bodies::default().of(event, webhook.format, &webhook.url), read)
+    Delivery::first(event, webhook.id, Bodies::new(public_url).of(event, webhook.format, &webhook.url), read)
 }

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::delivery::{Delivery, DeliveryId};
-use crate::event::EventType;
+use crate::event::{Event, EventType};
+use crate::webhook::filter::Fields;
 use crate::webhook::unsupported::Unsupported;
 use crate::webhook::{Webhook, WebhookId};
 
@@ -24,7 +25,7 @@ mod listener;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
-    by_event: HashMap<EventType, Arc<[Arc<Webhook>]>>,
+    by_event: HashMap<EventType, Subscribers>,
     /// Active webhooks that this version cannot read. Their deliveries wait.
     unsupported: HashMap<WebhookId, Arc<Unsupported>>,
     /// Redeliveries, each with the time of its request in Unix milliseconds.
@@ -36,10 +37,7 @@ impl Snapshot {
     #[must_use]
     pub fn of(webhooks: Vec<Webhook>, unsupported: Vec<Unsupported>, replaced: HashMap<DeliveryId, i64>) -> Self {
         let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
-        let by_event = EventType::ALL
-            .into_iter()
-            .map(|event| (event, active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect()))
-            .collect();
+        let by_event = EventType::ALL.into_iter().map(|event| (event, Subscribers::of(&active, event))).collect();
         let unsupported = unsupported
             .into_iter()
             .filter(|unsupported| unsupported.active)
@@ -76,10 +74,31 @@ impl Snapshot {
         self.unsupported.values().filter(move |unsupported| unsupported.may_want(event))
     }
 
-    /// The active webhooks that subscribe to `event`.
+    /// The active webhooks that subscribe to the type of `event` and whose filters let it through.
     #[must_use]
-    pub fn matching(&self, event: EventType) -> Arc<[Arc<Webhook>]> {
-        self.by_event.get(&event).cloned().unwrap_or_default()
+    pub fn matching(&self, event: &Event) -> Arc<[Arc<Webhook>]> {
+        let Some(subscribers) = self.by_event.get(&event.event_type) else { return Arc::default() };
+        if !subscribers.have_filters {
+            return subscribers.webhooks.clone();
+        }
+        let fields = Fields::of(event);
+        let gets = |webhook: &&Arc<Webhook>| webhook.filter.as_ref().is_none_or(|filter| filter.matches(&fields));
+        subscribers.webhooks.iter().filter(gets).cloned().collect()
+    }
+}
+
+/// The active webhooks that subscribe to an event type.
+#[derive(Debug, Default)]
+struct Subscribers {
+    webhooks: Arc<[Arc<Webhook>]>,
+    /// Whether any of them has a filter. If none has, the fields of an event need not be read.
+    have_filters: bool,
+}
+
+impl Subscribers {
+    fn of(active: &[Arc<Webhook>], event: EventType) -> Self {
+        let webhooks: Arc<[_]> = active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect();
+        Self { have_filters: webhooks.iter().any(|webhook| webhook.filter.is_some()), webhooks }
     }
 }
 

@@ -17,6 +17,7 @@ use super::reading::Version;
 use super::{Keys, StoreError};
 use crate::clock::rfc3339;
 use crate::config::{BadConfig, Config};
+use crate::webhook::draft::Replaces;
 use crate::webhook::stored::{Sealing, StoredWebhook};
 use crate::webhook::{Webhook, WebhookId};
 use audited::Audit;
@@ -102,7 +103,7 @@ impl WebhookStore {
     /// [`StoreError`] if Redis fails or this version cannot read the webhook.
     pub async fn disable(&self, sent_to: &Webhook, reason: &str, now_ms: i64) -> Result<bool, StoreError> {
         let changed = self
-            .change(sent_to.id, false, |webhook| {
+            .change(sent_to.id, Replaces::default(), |webhook| {
                 if !webhook.active || webhook.updated_at != sent_to.updated_at {
                     return Err(());
                 }
@@ -122,8 +123,7 @@ impl WebhookStore {
     /// same script removes its back-off and recorded failures. A failure right afterwards then does not count the
     /// earlier ones.
     ///
-    /// With `replaces_secret`, the old secrets need not open, because `change` replaces or removes them. One that does
-    /// not open is left out.
+    /// The secrets that `change` replaces or removes need not open. One of them that does not open is left out.
     ///
     /// # Errors
     /// [`StoreError`] if Redis fails, if this version cannot read the webhook, or if a secret cannot be opened or
@@ -131,17 +131,15 @@ impl WebhookStore {
     pub async fn change<E>(
         &self,
         id: WebhookId,
-        replaces_secret: bool,
+        replaces: Replaces,
         mut change: impl FnMut(&mut Webhook) -> Result<(), E>,
     ) -> Result<Option<Result<Webhook, E>>, StoreError> {
         loop {
             let before: Option<Vec<u8>> = self.connection.clone().hget(self.keys.webhooks(), id.to_string()).await?;
             let Some(before) = before else { return Ok(None) };
             let stored = parsed(id, &before)?;
-            let mut webhook = match self.opened(stored.clone()) {
-                Err(_) if replaces_secret => self.sealing.open_what_can_be(stored.clone()),
-                opened => opened?,
-            };
+            let opened = self.sealing.open_to_change(stored.clone(), replaces);
+            let mut webhook = opened.map_err(|reason| StoreError::Unopened { id, reason })?;
             let old = webhook.clone();
             if let Err(refused) = change(&mut webhook) {
                 return Ok(Some(Err(refused)));

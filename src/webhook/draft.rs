@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
+use super::custom_header::{self, HeaderDraft};
+use super::filter::Filter;
 use super::{BadWebhook, Webhook};
 use crate::clock::rfc3339;
 use crate::event::EventType;
@@ -34,12 +36,33 @@ pub struct Draft {
     pub description: Option<Option<String>>,
     /// Whether the webhook gets events. If it is false, nothing is sent, and waiting deliveries are dropped.
     pub active: Option<bool>,
-    /// The format of the body. If it is left out, it follows the URL: `slack` for Slack's hosts, otherwise `optio`.
+    /// The format of the body. If it is left out, it follows the URL: `slack`, `discord` or
+    /// `teams` for the hosts of these, otherwise `optio`.
     pub format: Option<PayloadFormat>,
+    /// The headers that each request has in addition, at most 20; they replace those that the webhook has. Null or an
+    /// empty list removes all.
+    #[serde(default, deserialize_with = "some_or_null")]
+    #[schema(value_type = Option<Vec<HeaderDraft>>)]
+    pub headers: Option<Option<Vec<HeaderDraft>>>,
+    /// Which events of its types the webhook gets: a condition such as
+    /// `{"field": "task.repoUrl", "glob": "https://github.com/acme/*"}`, or a group `{"all": […]}` or `{"any": […]}`. Null
+    /// for all events.
+    #[serde(default, deserialize_with = "some_or_null")]
+    #[schema(value_type = Option<Object>)]
+    pub filter: Option<Option<serde_json::Value>>,
     /// The highest number of requests per second; null for no limit.
     #[serde(default, deserialize_with = "some_or_null")]
     #[schema(value_type = Option<u32>)]
     pub rate_per_second: Option<Option<u32>>,
+}
+
+/// The secrets that a change replaces. They need not open for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replaces {
+    /// The secrets that sign.
+    pub secret: bool,
+    /// The headers.
+    pub headers: bool,
 }
 
 impl Draft {
@@ -74,6 +97,12 @@ impl Draft {
     #[must_use]
     pub fn replaces_secret(&self) -> bool {
         self.secret.is_some() && !self.is_masked()
+    }
+
+    /// The secrets that the draft replaces.
+    #[must_use]
+    pub fn replaces(&self) -> Replaces {
+        Replaces { secret: self.replaces_secret(), headers: self.headers.is_some() }
     }
 
     /// Whether the secret is the mask. A client that sends the mask back doesn't want to change the secret.
@@ -117,6 +146,12 @@ impl Draft {
             webhook.disabled_reason = None;
         }
         webhook.format = self.format.unwrap_or(webhook.format);
+        if let Some(headers) = &self.headers {
+            webhook.headers = custom_header::read(headers.as_deref().unwrap_or_default(), &webhook.headers)?;
+        }
+        if let Some(filter) = &self.filter {
+            webhook.filter = filter.clone().map(Filter::read).transpose()?;
+        }
         if let Some(rate) = self.rate_per_second {
             if rate == Some(0) {
                 return Err(bad("ratePerSecond", "is 0; it must be 1 or more, or null for no limit"));

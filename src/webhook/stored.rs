@@ -1,7 +1,11 @@
 //! A webhook as Redis holds it: with its secrets sealed. This is the only place that writes a secret.
 
+use std::cell::Cell;
+
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::custom_header::CustomHeader;
+use super::draft::Replaces;
 use super::{PreviousSecret, Webhook, WebhookId};
 use crate::config::{self, BadConfig};
 use crate::secret::Secret;
@@ -27,7 +31,7 @@ fn plain<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 /// A webhook as Redis holds it.
-pub type StoredWebhook = Webhook<StoredSecret>;
+pub type StoredWebhook = Webhook<StoredSecret, StoredSecret>;
 
 /// A secret can't be stored, because there is no key that seals it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,18 +50,20 @@ pub struct Sealing {
 
 /// The fields of a webhook that hold a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+enum Field<'a> {
     Secret,
     PreviousSecret,
+    /// The value of the header with this name.
+    Header(&'a str),
 }
 
 /// Names the place of a secret. A sealed secret opens only there.
-fn place(webhook: WebhookId, field: Field) -> String {
-    let field = match field {
-        Field::Secret => "secret",
-        Field::PreviousSecret => "previous-secret",
-    };
-    format!("webhook/{webhook}/{field}")
+fn place(webhook: WebhookId, field: Field<'_>) -> String {
+    match field {
+        Field::Secret => format!("webhook/{webhook}/secret"),
+        Field::PreviousSecret => format!("webhook/{webhook}/previous-secret"),
+        Field::Header(name) => format!("webhook/{webhook}/header/{}", name.to_ascii_lowercase()),
+    }
 }
 
 impl Sealing {
@@ -82,19 +88,23 @@ impl Sealing {
     /// [`NoSealingKey`] if a new secret would be written as plain text and may not be.
     pub fn seal(&self, webhook: &Webhook, before: Option<&StoredWebhook>) -> Result<StoredWebhook, NoSealingKey> {
         let id = webhook.id;
-        webhook.clone().map_secrets(|field, secret: SigningSecret| {
+        let seal = |field: Field<'_>, secret: &Secret| {
             let stored = before.and_then(|before| before.secret_at(field));
             if let Some(stored) = stored
                 && (self.keys.is_empty() || matches!(stored, StoredSecret::Sealed(_)))
-                && self.open_one(id, field, stored).is_ok_and(|before| before == *secret.text())
+                && self.open_one(id, field, stored).is_ok_and(|before| before == *secret)
             {
                 return Ok(stored.clone());
             }
-            self.seal_one(id, field, secret.text())
-        })
+            self.seal_one(id, field, secret)
+        };
+        webhook.clone().map_secrets(
+            |field, secret: SigningSecret| seal(field, secret.text()),
+            |field, value: Secret| seal(field, &value),
+        )
     }
 
-    fn seal_one(&self, id: WebhookId, field: Field, secret: &Secret) -> Result<StoredSecret, NoSealingKey> {
+    fn seal_one(&self, id: WebhookId, field: Field<'_>, secret: &Secret) -> Result<StoredSecret, NoSealingKey> {
         match self.keys.seal(&place(id, field), secret) {
             Some(sealed) => Ok(StoredSecret::Sealed(sealed)),
             None if self.allow_plaintext => Ok(StoredSecret::Plain(secret.clone())),
@@ -108,22 +118,33 @@ impl Sealing {
     /// [`Unopened`] says why the first sealed secret can't be opened.
     pub fn open(&self, stored: StoredWebhook) -> Result<Webhook, Unopened> {
         let id = stored.id;
-        stored.map_secrets(|field, secret| self.open_one(id, field, &secret).map(SigningSecret::stored))
+        stored.map_secrets(
+            |field, secret| self.open_one(id, field, &secret).map(SigningSecret::stored),
+            |field, value| self.open_one(id, field, &value),
+        )
     }
 
-    /// Opens the secrets that can be opened, and leaves out the others.
-    #[must_use]
-    pub fn open_what_can_be(&self, stored: StoredWebhook) -> Webhook {
+    /// Opens the secrets of a webhook that is about to be changed. Secrets that the change replaces and that can't be
+    /// opened are left out.
+    ///
+    /// # Errors
+    /// [`Unopened`] says why a secret that the change keeps can't be opened.
+    pub fn open_to_change(&self, stored: StoredWebhook, replaces: Replaces) -> Result<Webhook, Unopened> {
         let mut stored = stored;
         let id = stored.id;
-        let opens = |field, secret: &StoredSecret| self.open_one(id, field, secret).is_ok();
-        stored.secret = stored.secret.filter(|secret| opens(Field::Secret, secret));
-        stored.previous_secret =
-            stored.previous_secret.filter(|previous| opens(Field::PreviousSecret, &previous.secret));
-        self.open(stored).expect("only secrets that open are left")
+        let opens = |field: Field<'_>, secret: &StoredSecret| self.open_one(id, field, secret).is_ok();
+        if replaces.secret {
+            stored.secret = stored.secret.filter(|secret| opens(Field::Secret, secret));
+            stored.previous_secret =
+                stored.previous_secret.filter(|previous| opens(Field::PreviousSecret, &previous.secret));
+        }
+        if replaces.headers {
+            stored.headers.retain(|header| opens(Field::Header(&header.name), &header.value));
+        }
+        self.open(stored)
     }
 
-    fn open_one(&self, id: WebhookId, field: Field, secret: &StoredSecret) -> Result<Secret, Unopened> {
+    fn open_one(&self, id: WebhookId, field: Field<'_>, secret: &StoredSecret) -> Result<Secret, Unopened> {
         match secret {
             StoredSecret::Sealed(sealed) => self.keys.open(&place(id, field), sealed),
             StoredSecret::Plain(secret) => Ok(secret.clone()),
@@ -137,26 +158,34 @@ impl Sealing {
     /// [`Unopened`] says why a sealed secret can't be opened.
     pub fn reseal(&self, stored: &StoredWebhook) -> Result<Option<StoredWebhook>, Unopened> {
         let first = self.keys.sealing_id();
-        let mut has_changed = false;
-        let resealed = stored.clone().map_secrets(|field, secret| {
+        let has_changed = Cell::new(false);
+        let reseal = |field: Field<'_>, secret: StoredSecret| {
             if matches!(&secret, StoredSecret::Sealed(sealed) if Some(sealed.key.as_str()) == first) {
                 return Ok(secret);
             }
             let opened = self.open_one(stored.id, field, &secret)?;
             let sealed = self.keys.seal(&place(stored.id, field), &opened);
-            has_changed |= sealed.is_some();
+            has_changed.set(has_changed.get() || sealed.is_some());
             Ok(sealed.map_or(secret, StoredSecret::Sealed))
-        })?;
-        Ok(has_changed.then_some(resealed))
+        };
+        let resealed = stored.clone().map_secrets(reseal, reseal)?;
+        Ok(has_changed.get().then_some(resealed))
     }
 }
 
-impl<S> Webhook<S> {
-    /// Replaces the type of the secrets.
-    fn map_secrets<T, E>(self, mut map: impl FnMut(Field, S) -> Result<T, E>) -> Result<Webhook<T>, E> {
-        let secret = self.secret.map(|secret| map(Field::Secret, secret)).transpose()?;
+impl<S, V> Webhook<S, V> {
+    /// Replaces the types of the secrets: `sign` maps those that sign, and `text` the values of headers.
+    fn map_secrets<T, W, E>(
+        self,
+        sign: impl Fn(Field<'_>, S) -> Result<T, E>,
+        text: impl Fn(Field<'_>, V) -> Result<W, E>,
+    ) -> Result<Webhook<T, W>, E> {
+        let secret = self.secret.map(|secret| sign(Field::Secret, secret)).transpose()?;
         let previous_secret = self.previous_secret.map(|PreviousSecret { secret, until_ms }| {
-            map(Field::PreviousSecret, secret).map(|secret| PreviousSecret { secret, until_ms })
+            sign(Field::PreviousSecret, secret).map(|secret| PreviousSecret { secret, until_ms })
+        });
+        let headers = self.headers.into_iter().map(|CustomHeader { name, value }| {
+            text(Field::Header(&name), value).map(|value| CustomHeader { name: name.clone(), value })
         });
         Ok(Webhook {
             id: self.id,
@@ -168,26 +197,33 @@ impl<S> Webhook<S> {
             active: self.active,
             disabled_reason: self.disabled_reason,
             format: self.format,
+            headers: headers.collect::<Result<_, E>>()?,
+            filter: self.filter,
             rate_per_second: self.rate_per_second,
             created_at: self.created_at,
             updated_at: self.updated_at,
         })
     }
-
-    fn secret_at(&self, field: Field) -> Option<&S> {
-        match field {
-            Field::Secret => self.secret.as_ref(),
-            Field::PreviousSecret => self.previous_secret.as_ref().map(|previous| &previous.secret),
-        }
-    }
 }
 
 impl StoredWebhook {
+    fn secret_at(&self, field: Field<'_>) -> Option<&StoredSecret> {
+        match field {
+            Field::Secret => self.secret.as_ref(),
+            Field::PreviousSecret => self.previous_secret.as_ref().map(|previous| &previous.secret),
+            Field::Header(name) => {
+                let found = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+                found.map(|header| &header.value)
+            }
+        }
+    }
+
     /// Whether a secret of the webhook is plain text.
     #[must_use]
     pub fn has_plaintext(&self) -> bool {
         let secrets = [Field::Secret, Field::PreviousSecret].map(|field| self.secret_at(field));
-        secrets.into_iter().flatten().any(|secret| matches!(secret, StoredSecret::Plain(_)))
+        let values = self.headers.iter().map(|header| &header.value);
+        secrets.into_iter().flatten().chain(values).any(|secret| matches!(secret, StoredSecret::Plain(_)))
     }
 }
 
@@ -208,11 +244,12 @@ mod tests {
         let mut webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![EventType::TaskFailed], 0);
         webhook.secret = Some(SigningSecret::parse("old-hunter2".into()).unwrap());
         webhook.rotate(SigningSecret::parse("new-hunter2".into()).unwrap(), Duration::from_secs(60), 1_000);
+        webhook.headers = vec![CustomHeader { name: "Authorization".to_owned(), value: "Bearer hunter2".into() }];
         webhook
     }
 
     #[test]
-    fn both_secrets_are_sealed_and_opened_again() {
+    fn every_secret_is_sealed_and_opened_again() {
         let sealing = Sealing::new(keyring(&["k1"]), false);
         let stored = sealing.seal(&webhook(), None).unwrap();
         let json = serde_json::to_string(&stored).unwrap();
@@ -220,9 +257,12 @@ mod tests {
         let read: StoredWebhook = serde_json::from_str(&json).unwrap();
         let opened = sealing.open(read.clone()).unwrap();
         assert_eq!(opened.secret, webhook().secret);
-        assert_eq!(opened.previous_secret, webhook().previous_secret);
+        assert_eq!((opened.previous_secret, opened.headers), (webhook().previous_secret, webhook().headers));
         let swapped = Webhook { secret: read.secret_at(Field::PreviousSecret).cloned(), ..read.clone() };
         assert!(sealing.open(swapped).is_err(), "a sealed secret opens only in its own field");
+        let mut renamed = read.clone();
+        renamed.headers[0].name = "X-Other".to_owned();
+        assert!(sealing.open(renamed).is_err(), "a sealed value opens only under its own name");
         let other = Webhook { id: WebhookId(uuid::Uuid::nil()), ..read };
         assert!(sealing.open(other).is_err(), "a sealed secret opens only in its own webhook");
     }
@@ -258,8 +298,9 @@ mod tests {
         assert_eq!(only_new.open(resealed.clone()).unwrap().secret, opened.secret);
         assert_eq!(after.reseal(&resealed).unwrap(), None, "nothing is left to do");
         assert!(only_new.reseal(&stored).is_err() && only_new.open(stored.clone()).is_err());
-        let lost = only_new.open_what_can_be(stored);
-        assert_eq!((lost.secret, lost.previous_secret), (None, None));
+        assert!(only_new.open_to_change(stored.clone(), Replaces { secret: true, headers: false }).is_err());
+        let lost = only_new.open_to_change(stored, Replaces { secret: true, headers: true }).unwrap();
+        assert_eq!((lost.secret, lost.previous_secret, lost.headers), (None, None, vec![]));
     }
 
     #[test]

@@ -283,7 +283,7 @@ async fn a_410_from_an_old_url_does_not_disable_a_changed_webhook() {
     let url = world.receiver.url("/new");
     let draft = Draft { url: Some(url), ..Draft::default() };
     let store = world.store();
-    store.change(webhook, false, |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
+    store.change(webhook, draft.replaces(), |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
     world.settled().await;
     let requests = world.receiver.arrived(2).await;
     assert_eq!((requests[1].path.as_str(), requests[1].attempt()), ("/new", 2));

@@ -8,6 +8,7 @@ mod browsing;
 mod command_line;
 mod consuming;
 mod crashing;
+mod customizing;
 mod delivering;
 mod deploying;
 mod guarding;

@@ -15,7 +15,7 @@ use crate::harness::world::header;
 use crate::harness::{Reply, World, eventually};
 
 async fn change_webhook(world: &World, webhook: WebhookId, draft: Draft) {
-    world.store().change(webhook, false, |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
+    world.store().change(webhook, draft.replaces(), |it| draft.apply(it, now_ms())).await.unwrap().unwrap().unwrap();
 }
 
 /// Waits until Redis has the back-off of the endpoint, so that other workers can read it.

@@ -30,6 +30,8 @@ const SEALING_KEY: &str = "c3dlZXAtc2VhbGluZy1rZXktZWlnaHQtMDEyMzQ1Njc=";
 const NEW_SEALING_KEY: &str = "c3dlZXAtc2VhbGluZy1rZXktbmluZS0wMTIzNDU2Nzg=";
 const PLAIN: &str = "sweep <plain> \"secret\" & ten/+é";
 const ROTATED: &str = "sweep <other> \"secret\" & eleven/+é";
+/// The value of a header of a webhook.
+const HEADER: &str = "Bearer sweep-header-fifteen/+";
 /// The base64 of 24 bytes.
 const STANDARD: &str = "whsec_c3dlZXAtc2VjcmV0LXR3ZWx2ZS0wMTIz";
 /// The base64 of 10 bytes, which are too few.
@@ -53,6 +55,7 @@ fn secrets(generated: &str) -> Needles {
         ("the sealing key", SEALING_KEY),
         ("the new sealing key", NEW_SEALING_KEY),
         ("a plain secret", PLAIN),
+        ("the value of a header", HEADER),
         ("a rotated secret", ROTATED),
         ("a standard secret", STANDARD),
         ("a short secret", SHORT),
@@ -145,7 +148,7 @@ async fn use_the_api(world: &World, visitor: &Visitor<'_>) -> (Vec<String>, Stri
     let mut ids = Vec::new();
     for (path, secret) in [("/good", PLAIN), ("/flaky", STANDARD), ("/dead", PRIVATE)] {
         let draft = json!({ "url": world.receiver.url(path), "events": ["task.completed"], "secret": secret,
-            "description": DESCRIPTION });
+            "description": DESCRIPTION, "headers": [{ "name": "Authorization", "value": HEADER }] });
         let added = visitor.call(ADMIN, "POST", "/api/webhooks", Some(draft)).await;
         assert_eq!(added.status, 201, "{}", added.body);
         let added: Value = serde_json::from_str(&added.body).unwrap();
@@ -165,6 +168,11 @@ async fn use_the_api(world: &World, visitor: &Visitor<'_>) -> (Vec<String>, Stri
         json!({ "url": url, "events": events, "signing": PLAIN }),
         json!({ "url": url, "events": events, "format": PLAIN }),
         json!({ "url": url, "events": events, PLAIN: true }),
+        json!({ "url": url, "events": events, "headers": [{ "name": "Host", "value": HEADER }] }),
+        json!({ "url": url, "events": events, "headers": [{ "name": "X-Key", "value": format!("{HEADER}\n") }] }),
+        json!({ "url": url, "events": events, "headers": { "Authorization": HEADER } }),
+        json!({ "url": url, "events": events, "headers": [HEADER] }),
+        json!({ "url": url, "events": events, "headers": [{ "name": "X-Key", "value": [HEADER] }] }),
         json!({ "url": url, "events": events, "secret": PLAIN, "ratePerSecond": PLAIN }),
         json!(PLAIN),
         json!([PLAIN]),
@@ -211,6 +219,12 @@ async fn use_the_pages(world: &World, visitor: &Visitor<'_>, id: &str) {
     let one = format!("/settings/webhooks/{id}");
     for (path, fields, status) in [
         ("/settings/webhooks", vec![("url", "nonsense"), ("events", "task.failed"), ("secret", PLAIN)], 400),
+        ("/settings/webhooks", vec![("url", "nonsense"), ("headers", &*format!("Authorization: {HEADER}"))], 400),
+        (
+            "/settings/webhooks",
+            vec![("url", "https://example.com"), ("events", "task.failed"), ("headers", HEADER)],
+            400,
+        ),
         ("/settings/webhooks", vec![("url", &*url), ("events", "task.failed"), ("secret", SHORT)], 400),
         (
             "/settings/webhooks",
@@ -369,7 +383,8 @@ fn records(world: &World) -> Vec<(String, Vec<u8>)> {
 fn requests(world: &World) -> Vec<(String, Vec<u8>)> {
     let show = |request: crate::harness::receiver::Request| {
         let mut bytes = request.body.to_vec();
-        for (name, value) in &request.headers {
+        // The receiver is the one that the value of the header is for.
+        for (name, value) in request.headers.iter().filter(|(name, _)| *name != "authorization") {
             bytes.extend([b"\n", name.as_str().as_bytes(), b": ", value.as_bytes()].concat());
         }
         (request.path, bytes)

@@ -96,12 +96,13 @@ impl Admin {
         })
     }
 
-    async fn browse<T: Send + 'static>(
+    /// Reads a topic in a thread of its own, within bounds of time and number.
+    pub(super) async fn browse<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Config, &CancellationToken) -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = self.browsers.clone().try_acquire_owned().map_err(|_| {
-            let sentence = format!("{BROWSERS_MAX} people already read dead letters; try again in a moment");
+            let sentence = format!("{BROWSERS_MAX} people already read topics; try again in a moment");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
         })?;
         // Dropping the guard stops the thread: after `BROWSE_MAX`, and when the client has gone away.
@@ -113,9 +114,9 @@ impl Admin {
             read(&config, &stop)
         });
         let Ok(found) = tokio::time::timeout(BROWSE_MAX, reading).await else {
-            return Err(Problem::away(&anyhow::anyhow!("Kafka did not return the dead letters in time")));
+            return Err(Problem::away(&anyhow::anyhow!("Kafka did not return the records in time")));
         };
-        Ok(found.context("reading dead letters")??)
+        Ok(found.context("reading a topic")??)
     }
 }
 

@@ -15,17 +15,25 @@ pub fn describe(mut document: Value) -> Value {
     document
 }
 
+/// The schema of the format cloudevents, which has a media type of its own.
+const CLOUD_EVENT: &str = "CloudEvent";
+
 fn operation(event: EventType) -> Value {
     // `task.completed` becomes `onTaskCompleted`.
     let words = event.as_str().split(['.', '_']);
     let capitalised = words.map(|word| word[..1].to_uppercase() + &word[1..]);
-    let one_of = schemas().map(|(name, _)| json!({ "$ref": format!("#/components/schemas/{name}") }));
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let names = schemas().map(|(name, _)| name);
+    let one_of: Vec<Value> = names.into_iter().filter(|name| *name != CLOUD_EVENT).map(schema).collect();
     json!({ "post": {
         "operationId": format!("on{}", capitalised.collect::<String>()),
         "summary": event.explanation(),
         "description": "Sent to each webhook that subscribes to this event type. The format of the webhook decides which body it gets. Docs: reference.md, section The webhook request.",
         "parameters": headers(),
-        "requestBody": { "required": true, "content": { "application/json": { "schema": { "oneOf": one_of } } } },
+        "requestBody": { "required": true, "content": {
+            "application/json": { "schema": { "oneOf": one_of } },
+            "application/cloudevents+json": { "schema": schema(CLOUD_EVENT) }
+        } },
         "responses": {
             "2XX": { "description": "The delivery has arrived." },
             "410": { "description": "The endpoint is gone for good: the webhook is disabled." },
@@ -61,7 +69,7 @@ fn headers() -> Value {
 }
 
 /// The schemas of all bodies, one for each format and shape.
-fn schemas() -> [(&'static str, Value); 4] {
+fn schemas() -> [(&'static str, Value); 7] {
     let text = || json!({ "type": ["string", "null"] });
     let events = EventType::ALL.map(EventType::as_str);
     let object = |description: &str, properties: Value, optional: &[&str]| {
@@ -122,11 +130,33 @@ fn schemas() -> [(&'static str, Value); 4] {
         Value::Object(variables.into_iter().collect()),
         &[],
     );
+    let discord = object(
+        "The body of format discord: a message with one embed.",
+        json!({ "embeds": { "type": "array", "items": { "type": "object" } }, "allowed_mentions": { "type": "object" } }),
+        &[],
+    );
+    let teams = object(
+        "The body of format teams: a message with one Adaptive Card.",
+        json!({ "type": { "const": "message" }, "attachments": { "type": "array", "items": { "type": "object" } } }),
+        &[],
+    );
+    let cloud_event = object(
+        "The body of format cloudevents: a CloudEvent 1.0. Its data is the body of format optio.",
+        json!({
+            "specversion": { "const": "1.0" }, "id": { "type": "string" }, "source": { "type": "string" },
+            "type": { "type": "string" }, "subject": { "type": "string" }, "time": { "type": "string" },
+            "datacontenttype": { "const": "application/json" }, "data": { "$ref": "#/components/schemas/OptioPayload" },
+        }),
+        &["subject", "time"],
+    );
     [
         ("OptioPayload", optio),
         ("OptioClassicPayload", classic),
         ("SlackMessage", slack),
         ("SlackWorkflowVariables", slack_variables),
+        ("DiscordMessage", discord),
+        ("TeamsMessage", teams),
+        (CLOUD_EVENT, cloud_event),
     ]
 }
 
@@ -144,6 +174,9 @@ mod tests {
             (PayloadFormat::OptioClassic, "https://example.com/", "OptioClassicPayload"),
             (PayloadFormat::Slack, "https://hooks.slack.com/services/x", "SlackMessage"),
             (PayloadFormat::Slack, "https://hooks.slack.com/triggers/x", "SlackWorkflowVariables"),
+            (PayloadFormat::Discord, "https://example.com/", "DiscordMessage"),
+            (PayloadFormat::Teams, "https://example.com/", "TeamsMessage"),
+            (PayloadFormat::CloudEvents, "https://example.com/", "CloudEvent"),
         ];
         for event_type in EventType::ALL {
             let message = sample::transition(event_type, uuid::Uuid::nil(), "title", 0).to_string();
@@ -157,6 +190,7 @@ mod tests {
                     // A schema that allowed more than a format has would fit others as well.
                     let mut strict = schema.clone();
                     strict["additionalProperties"] = false.into();
+                    strict["components"] = json!({ "schemas": schemas().into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect::<serde_json::Map<_, _>>() });
                     jsonschema::draft202012::new(&strict).unwrap().is_valid(&body)
                 });
                 assert_eq!(fits.map(|(name, _)| name).collect::<Vec<_>>(), [expected], "{body}");
@@ -176,7 +210,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ids.len(), 14 + EventType::ALL.len());
+        assert_eq!(ids.len(), 15 + EventType::ALL.len());
         let all = ids.iter().collect::<std::collections::BTreeSet<_>>();
         assert_eq!(all.len(), ids.len(), "client generators need unique ids: {ids:?}");
     }

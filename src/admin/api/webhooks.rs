@@ -232,7 +232,7 @@ fn changes(mut fields: Map<String, Value>, webhook: &Webhook) -> Result<Draft, P
     }
     let draft = axum::Json::<Draft>::from_bytes(Value::Object(fields).to_string().as_bytes())?.0;
     if draft.is_empty() {
-        let sentence = "nothing would change: give one or more of url, events, secret, signing, description, active, format and \
+        let sentence = "nothing would change: give one or more of url, events, secret, signing, headers, filter, description, active, format and \
                         ratePerSecond; the mask of a secret means no change of the secret";
         return Err(Problem::new(StatusCode::BAD_REQUEST, sentence));
     }

@@ -73,11 +73,16 @@
 
   function preset(input) {
     const select = input.form.elements.namedItem("format");
-    // Each option names the hosts whose URLs preset it.
+    // Each option names the hosts whose URLs preset it. One that begins with a dot stands for all hosts below it.
     const fitting = () => {
       const text = input.value.trim();
-      const host = URL.canParse(text) ? new URL(text).hostname.replace(/\.$/, "") : "";
-      return [...select.options].find((option) => option.dataset.hosts?.split(" ").includes(host))?.value;
+      if (!URL.canParse(text)) return undefined;
+      const { hostname, pathname } = new URL(text), host = hostname.replace(/\.$/, "");
+      const is_at = (entry) => entry && (entry === host || (entry.startsWith(".") && host.endsWith(entry)));
+      const format = [...select.options].find((option) => option.dataset.hosts?.split(" ").some(is_at))?.value;
+      if (format !== "discord") return format;
+      // Discord also takes messages in Slack's format, and has pages that are no webhooks.
+      return /\/slack\/?$/.test(pathname) ? "slack" : /^\/api\/(.+\/)?webhooks\//.test(pathname) ? format : undefined;
     };
     let touched = false, preset = fitting(), before = select.value;
     select.addEventListener("change", () => (touched = true));

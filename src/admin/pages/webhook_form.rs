@@ -4,12 +4,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::elements::option;
+use super::filter_form::{EnteredFilter, filter_fields};
 use crate::admin::problem::Problem;
 use crate::event::EventType;
 use crate::payload::PayloadFormat;
-use crate::secret::Secret;
+use crate::secret::{MASK, Secret};
 use crate::signature::Signing;
 use crate::webhook::Webhook;
+use crate::webhook::custom_header::HeaderDraft;
 use crate::webhook::draft::Draft;
 
 /// The fields of a webhook's form, as a person entered them.
@@ -23,7 +25,13 @@ pub struct Entered {
     pub signing: String,
     pub events: Vec<String>,
     pub format: Option<String>,
+    /// One header on each line. A page never gets the values back.
+    pub headers: Secret,
     pub rate_per_second: String,
+    pub filter_repo: String,
+    pub filter_agent: String,
+    pub filter_task_type: String,
+    pub filter: String,
 }
 
 impl Entered {
@@ -50,13 +58,27 @@ impl Entered {
             signing: signing(&self.signing).filter(|signing| *signing == Signing::Ed25519),
             description: Some(Some(self.description.clone())),
             active: None,
+            headers: Some(Some(read_headers(&self.headers)?)),
+            filter: Some(self.filter().json()?),
             format,
             rate_per_second: Some(rate),
         })
     }
 
+    /// The fields of the filter. They stand in this form by themselves, because a form reader can't read a list next to
+    /// a part with fields of its own.
+    pub fn filter(&self) -> EnteredFilter {
+        EnteredFilter {
+            filter_repo: self.filter_repo.clone(),
+            filter_agent: self.filter_agent.clone(),
+            filter_task_type: self.filter_task_type.clone(),
+            filter: self.filter.clone(),
+        }
+    }
+
     /// The form of an existing webhook, without its secret.
     pub fn of(webhook: &Webhook) -> Self {
+        let filter = EnteredFilter::of(webhook);
         Self {
             url: webhook.url.to_string(),
             description: webhook.description.clone().unwrap_or_default(),
@@ -64,7 +86,12 @@ impl Entered {
             signing: String::new(),
             events: webhook.events.iter().map(|event| event.as_str().to_owned()).collect(),
             format: Some(webhook.format.as_str().to_owned()),
+            headers: header_lines(webhook.headers.iter().map(|header| (header.name.as_str(), MASK))).into(),
             rate_per_second: webhook.rate_per_second.map_or(String::new(), |rate| rate.to_string()),
+            filter_repo: filter.filter_repo,
+            filter_agent: filter.filter_agent,
+            filter_task_type: filter.filter_task_type,
+            filter: filter.filter,
         }
     }
 }
@@ -109,12 +136,51 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
                     }
                 }
             }
-            p .hint { "Slack's incoming webhooks (hooks.slack.com) accept only Slack messages. Slack workflow triggers get the same content as variables. If you don't choose a format, the URL determines it. optio-classic is the payload of Optio's built-in worker, for receivers that have not moved yet." }
+            p .hint { "Chats accept only messages in their own format. If you don't choose one, the URL determines it: Slack, Discord and the workflows of Microsoft Teams are known by their hosts. Slack workflow triggers get the content as variables. CloudEvents wraps Optio's payload in an envelope that many event systems read. optio-classic is the payload of Optio's built-in worker, for receivers that have not moved yet." }
         }
+        (filter_fields(&entered.filter()))
+        (headers_field(&entered.headers))
         div .field {
             label for="rate" { "Requests per second " span .hint { "(optional)" } }
             input #rate name="rate_per_second" inputmode="numeric" pattern="[0-9]*" value=(entered.rate_per_second);
             p .hint { "The highest rate. If you leave it empty, only the endpoint's own pace limits the requests." }
+        }
+    }
+}
+
+/// The headers that were entered, one on each line.
+fn read_headers(lines: &Secret) -> Result<Vec<HeaderDraft>, Problem> {
+    let lines = lines.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+    let read = |line: &str| {
+        // A line without a colon may be a value, so it isn't repeated.
+        let (name, value) = line.split_once(':').ok_or_else(|| {
+            Problem::field("headers", "a line has no colon; write each header on a line of its own, as Name: value")
+        })?;
+        Ok(HeaderDraft { name: name.trim().to_owned(), value: value.trim().into() })
+    };
+    lines.map(read).collect()
+}
+
+fn header_lines<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    headers.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The field for the headers. A value that was entered isn't written into the page, so it must be entered again.
+fn headers_field(entered: &Secret) -> Markup {
+    let drafts = read_headers(entered).unwrap_or_default();
+    let is_lost = drafts.iter().any(|header| !header.value.is_mask());
+    let shown = header_lines(
+        drafts.iter().map(|header| (header.name.as_str(), if header.value.is_mask() { MASK } else { "" })),
+    );
+    html! {
+        div .field {
+            label for="headers" { "Headers " span .hint { "(optional)" } }
+            textarea #headers name="headers" rows="3" spellcheck="false" autocomplete="off" aria-describedby="headers-hint"
+                placeholder="Authorization: Bearer …" { (shown) }
+            p #headers-hint .hint {
+                @if is_lost { "Enter the values again: they aren't sent back in a page. " }
+                "Each request has these in addition, one on each line. Values are kept like secrets: " (MASK) " stands for the one that is stored. Remove a line to remove the header."
+            }
         }
     }
 }

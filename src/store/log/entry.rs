@@ -9,6 +9,7 @@ use crate::clock::rfc3339;
 use crate::delivery::{Attempt, Delivery, DeliveryId, FailureCode};
 use crate::event::EventType;
 use crate::http::client::USER_AGENT;
+use crate::secret::MASK;
 use crate::webhook::WebhookId;
 
 /// An attempt as the log stores it, without the payload, which is a separate field of the entry.
@@ -56,6 +57,9 @@ pub struct Logged<'a> {
     /// The request headers that do not follow from the other fields, such as signatures.
     #[serde(default)]
     pub proofs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The names of the headers that the webhook's owner added. Their values are secrets, so they are not logged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom_headers: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Logged<'a> {
@@ -86,6 +90,7 @@ impl<'a> Logged<'a> {
                 .iter()
                 .map(|(name, value)| (Cow::Borrowed(*name), String::from_utf8_lossy(value.as_bytes())))
                 .collect(),
+            custom_headers: attempt.custom_headers.iter().map(|name| Cow::Borrowed(name.as_str())).collect(),
         }
     }
 
@@ -116,6 +121,7 @@ impl<'a> Logged<'a> {
             }
             headers.push(header(name, value.clone().into_owned()));
         }
+        headers.extend(self.custom_headers.iter().map(|name| header(name, MASK.to_owned())));
         headers
     }
 }

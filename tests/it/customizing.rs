@@ -1,0 +1,211 @@
+//! What the owner of a webhook can choose: headers, formats and filters.
+
+use optio_webhooks::event::EventType;
+use serde_json::json;
+
+use crate::harness::worker::PROGRAM;
+use crate::harness::world::TOKEN;
+use crate::harness::{Reply, World};
+
+const MASK: &str = "••••••";
+
+fn program(world: &World, arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(arguments).envs(world.environment()).envs(variables.iter().copied());
+    let output = tokio::task::block_in_place(|| command.output().unwrap());
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_the_owner_are_on_every_attempt_and_their_values_are_shown_nowhere() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let secret = "Bearer customizing-header-value";
+    let draft = json!({ "url": world.receiver.url("/hook"), "events": ["task.failed"],
+        "headers": [{ "name": "Authorization", "value": secret }, { "name": "X-Route", "value": "blue" }] });
+    let (status, added) = worker.call("POST", "/api/webhooks", Some(draft)).await;
+    let shown = json!([{ "name": "Authorization", "value": MASK }, { "name": "X-Route", "value": MASK }]);
+    assert_eq!((status, &added["webhook"]["headers"]), (201, &shown));
+    let id = added["webhook"]["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/webhooks/{id}");
+
+    let sent = std::sync::atomic::AtomicUsize::new(0);
+    world.receiver.answer(move |_| {
+        Reply::status(if sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 { 503 } else { 200 })
+    });
+    world.emit(EventType::TaskFailed, 1).await;
+    for request in world.receiver.arrived(2).await {
+        assert_eq!((request.header("authorization"), request.header("x-route")), (secret, "blue"));
+    }
+    let entries = world.logged(id.parse().unwrap()).await;
+    assert_eq!(entries[0]["customHeaders"], json!(["Authorization", "X-Route"]));
+    let (_, log) = worker.call("GET", &format!("{path}/deliveries"), None).await;
+    assert_eq!(log["deliveries"][0]["requestHeaders"]["Authorization"], MASK);
+
+    // The mask keeps a value, and a header that is left out is removed.
+    let change =
+        json!({ "headers": [{ "name": "authorization", "value": MASK }, { "name": "X-Team", "value": "red" }] });
+    let (status, changed) = worker.call("PATCH", &path, Some(change)).await;
+    assert_eq!((status, changed["webhook"]["headers"].as_array().unwrap().len()), (200, 2));
+    // The command line changes one header and leaves the others alone.
+    let (code, printed) = program(
+        &world,
+        &["webhooks", "update", &id, "--header-env", "X-Key=HEADER_KEY", "--remove-header", "x-team"],
+        &[("HEADER_KEY", "customizing-from-variable")],
+    );
+    assert_eq!(code, Some(0), "{printed}");
+    let (_, tested) = worker.call("POST", &format!("{path}/test"), None).await;
+    assert_eq!(tested["delivery"]["success"], true);
+    let request = world.receiver.arrived(3).await.pop().unwrap();
+    assert_eq!((request.header("authorization"), request.header("x-key")), (secret, "customizing-from-variable"));
+    assert!(!request.headers.contains_key("x-team") && !request.headers.contains_key("x-route"));
+
+    let stored: String =
+        redis::cmd("HGET").arg(world.keys().webhooks()).arg(&id).query_async(&mut world.redis.clone()).await.unwrap();
+    let pages = worker.page_as(&worker.sign_in(TOKEN).await, &format!("/settings/webhooks/{id}")).await.1;
+    assert!(pages.contains(&format!("Authorization: {MASK}")) || pages.contains(&format!("authorization: {MASK}")));
+    for (place, text) in [("Redis", stored), ("the log", log.to_string()), ("the page", pages), ("stdout", printed)] {
+        assert!(!text.contains("customizing-"), "{place}");
+    }
+    assert!(!worker.log().contains("customizing-"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_is_not_allowed_is_refused_by_its_name_on_every_way_in() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let url = world.receiver.url("/hook");
+    for (name, value, sentence) in [
+        ("Host", "x", "headers: Host is reserved"),
+        ("X-Optio-Event", "x", "headers: X-Optio-Event is reserved"),
+        ("a b", "x", "isn't the name of a header"),
+        ("X-Key", "customizing\r\nX-Other: 1", "headers: the value of X-Key has a character that isn't allowed"),
+        ("X-Key", MASK, "headers: the value of X-Key is the mask"),
+    ] {
+        let draft = json!({ "url": url, "events": ["task.failed"], "headers": [{ "name": name, "value": value }] });
+        let (status, problem) = worker.call("POST", "/api/webhooks", Some(draft)).await;
+        assert_eq!(status, 400);
+        assert!(problem["error"].as_str().unwrap().contains(sentence), "{problem}");
+    }
+    let arguments = ["webhooks", "add", "--url", &url, "--events", "task.failed", "--header", "TE: trailers"];
+    let (code, printed) = program(&world, &arguments, &[]);
+    assert_eq!(code, Some(2));
+    assert!(printed.contains("headers: TE is reserved"), "{printed}");
+    let cookie = worker.sign_in(TOKEN).await;
+    let form =
+        [("url", url.as_str()), ("events", "task.failed"), ("headers", "X-Key: customizing-lost\nConnection: x")];
+    let (status, page) = worker.send_form(&cookie, "/settings/webhooks", &form).await;
+    assert_eq!(status, 400);
+    assert!(page.contains("headers: Connection is reserved") && page.contains("Enter the values again"));
+    assert!(page.contains("X-Key: ") && !page.contains("customizing-lost"));
+    assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_format_reaches_its_receiver_with_its_content_type() {
+    let world = World::with(&[("webhooks.public_url", "https://optio.example.com/")]).await;
+    let worker = world.worker().await;
+    for format in ["discord", "teams", "cloudevents", "slack"] {
+        let url = world.receiver.url(&format!("/{format}"));
+        let draft = json!({ "url": url, "events": ["task.failed"], "format": format });
+        assert_eq!(worker.call("POST", "/api/webhooks", Some(draft)).await.0, 201);
+    }
+    world.emit(EventType::TaskFailed, 1).await;
+    let requests = world.receiver.arrived(4).await;
+    let of = |path: &str| requests.iter().find(|request| request.path == path).unwrap();
+    let event = of("/cloudevents");
+    assert_eq!(event.header("content-type"), "application/cloudevents+json; charset=utf-8");
+    let event = event.json();
+    assert_eq!(
+        (&event["type"], &event["source"]),
+        (&json!("dev.optio.task.failed"), &json!("https://optio.example.com/"))
+    );
+    let task = event["data"]["taskId"].as_str().unwrap();
+    let link = format!("https://optio.example.com/tasks/{task}");
+    let discord = of("/discord");
+    assert_eq!(discord.header("content-type"), "application/json");
+    assert_eq!(discord.json()["embeds"][0]["url"], json!(link));
+    assert_eq!(of("/teams").json()["attachments"][0]["content"]["actions"][0]["url"], json!(link));
+    assert!(of("/slack").json().to_string().contains(&link));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_of_a_chat_presets_its_format_when_it_is_added_and_when_it_changes() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let mut path = None;
+    for (url, format) in [
+        (world.receiver.url("/hook"), "optio"),
+        ("https://discord.com/api/webhooks/1/x".to_owned(), "discord"),
+        ("https://discord.com./api/webhooks/1/x/slack".to_owned(), "slack"),
+        ("https://prod-1.westeurope.logic.azure.com/workflows/x".to_owned(), "teams"),
+    ] {
+        let (method, body) = match &path {
+            None => ("POST", json!({ "url": url, "events": ["task.failed"] })),
+            Some(_) => ("PATCH", json!({ "url": url })),
+        };
+        let at = path.clone().unwrap_or_else(|| "/api/webhooks".to_owned());
+        let (status, saved) = worker.call(method, &at, Some(body)).await;
+        assert!(status < 300, "{saved}");
+        assert_eq!(saved["webhook"]["format"], format, "{url}");
+        path = Some(format!("/api/webhooks/{}", saved["webhook"]["id"].as_str().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_decides_which_events_arrive_and_can_be_tried_before_it_is_saved() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    for (number, repository) in ["acme/one", "acme/two", "other/one"].into_iter().enumerate() {
+        let mut transition = World::transition(EventType::TaskFailed);
+        transition["taskId"] = json!(format!("t{number}"));
+        transition["task"]["repoUrl"] = json!(format!("https://github.com/{repository}"));
+        world.write("k", Some(transition.to_string().as_bytes())).await;
+    }
+    let acme = json!({ "field": "task.repoUrl", "glob": "https://github.com/acme/*" });
+    let (status, tried) = worker.call("POST", "/api/filters/try", Some(json!({ "filter": acme }))).await;
+    assert_eq!((status, &tried["matching"], tried["events"].as_array().unwrap().len()), (200, &json!(2), 3), "{tried}");
+    assert_eq!((&tried["events"][0]["taskId"], &tried["events"][0]["matches"]), (&json!("t2"), &json!(false)));
+    let other_types = json!({ "filter": acme, "events": ["task.completed"] });
+    assert_eq!(worker.call("POST", "/api/filters/try", Some(other_types)).await.1["matching"], 0);
+
+    let url = world.receiver.url("/acme");
+    let draft = json!({ "url": url, "events": ["task.failed"], "filter": acme });
+    let (status, added) = worker.call("POST", "/api/webhooks", Some(draft)).await;
+    assert_eq!((status, &added["webhook"]["filter"]), (201, &acme));
+    let arguments = [
+        "webhooks",
+        "add",
+        "--url",
+        &world.receiver.url("/cli"),
+        "--events",
+        "task.failed",
+        "--filter",
+        r#"{"any": [{"field": "task.prNumber", "equals": 7}, {"field": "task.repoUrl", "glob": "*/other/*"}]}"#,
+    ];
+    let (code, printed) = program(&world, &arguments, &[]);
+    assert_eq!(code, Some(0), "{printed}");
+    for repository in ["acme/one", "other/one", "neither/one"] {
+        let mut transition = World::transition(EventType::TaskFailed);
+        transition["task"]["repoUrl"] = json!(format!("https://github.com/{repository}"));
+        world.write("k", Some(transition.to_string().as_bytes())).await;
+    }
+    world.settled().await;
+    let mut paths: Vec<String> = world.receiver.requests().into_iter().map(|request| request.path).collect();
+    paths.sort_unstable();
+    assert_eq!(paths, ["/acme", "/cli"]);
+
+    let cookie = worker.sign_in(TOKEN).await;
+    let page =
+        worker.page_as(&cookie, &format!("/settings/webhooks/{}", added["webhook"]["id"].as_str().unwrap())).await.1;
+    assert!(page.contains(r#"value="https://github.com/acme/*""#), "{page}");
+    let form =
+        [("events", "task.failed"), ("filter_repo", "*neither*"), ("filter", r#"{"field": "taskId", "exists": true}"#)];
+    let (status, page) = worker.send_form(&cookie, "/settings/webhooks/try-filter", &form).await;
+    assert!(status == 200 && page.contains("1 of the last 6 events"), "{page}");
+    let wrong =
+        json!({ "url": url, "events": ["task.failed"], "filter": { "all": [{ "field": "task.repo", "equals": 1 }] } });
+    let (status, problem) = worker.call("POST", "/api/webhooks", Some(wrong)).await;
+    let sentence = problem["error"].as_str().unwrap();
+    assert!(status == 400 && sentence.starts_with("filter: filter.all[0]: there is no field"), "{sentence}");
+}
