@@ -1,6 +1,7 @@
 //! A webhook is a subscription: its URL, its event types, and the secret that signs its requests.
 
 pub mod custom_header;
+pub mod declared;
 pub mod draft;
 pub mod filter;
 pub mod optio_row;

@@ -52,7 +52,25 @@ impl Admin {
 
     /// Adds a webhook.
     pub async fn add(&self, draft: &Draft, who: &Author) -> Result<Saved, Problem> {
-        let webhook = draft.create(now_ms())?;
+        self.add_as(draft.create(now_ms())?, who).await
+    }
+
+    /// Adds a webhook with this id, or makes the one that has it like the draft. Returns whether it was added.
+    pub async fn put(&self, id: &str, draft: &Draft, who: &Author) -> Result<(Saved, bool), Problem> {
+        let id = id.parse().map_err(|_| Problem::field("id", "isn't a UUID, such as uuidgen prints"))?;
+        if draft.url.is_none() || draft.events.is_none() {
+            // It says what a new webhook needs.
+            draft.create(now_ms())?;
+        }
+        if let Some(webhook) = self.store.get(id).await? {
+            return Ok((self.change(&webhook, &draft.complete(), who).await?, false));
+        }
+        let mut webhook = draft.create(now_ms())?;
+        webhook.id = id;
+        Ok((self.add_as(webhook, who).await?, true))
+    }
+
+    async fn add_as(&self, webhook: Webhook, who: &Author) -> Result<Saved, Problem> {
         webhook.check(&policy(&self.config.delivery))?;
         let unresolved = self.vetting.check(&webhook.url).await?;
         let added = self.store.audited(&self.audit, who, Action::WebhookAdded).put(&webhook).await?;

@@ -49,7 +49,7 @@ impl Modify for BearerToken {
 fn described_routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(webhooks::list, webhooks::add))
-        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::show, webhooks::put, webhooks::change, webhooks::remove))
         .routes(routes!(filters::try_filter))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::rotate))

@@ -1,5 +1,6 @@
 //! `webhooks …`: manages webhooks without the settings page.
 
+mod apply;
 mod headers;
 mod import;
 mod listing;
@@ -47,6 +48,10 @@ pub enum Webhooks {
     /// Import the webhooks of Optio's own database from an export of its table, with their ids. Those that are there
     /// already stay as they are.
     Import(import::Import),
+    /// Print all webhooks as a file for `webhooks apply`. Secrets are not in it.
+    Export,
+    /// Make the webhooks like a file: show the plan, then add, change and remove.
+    Apply(apply::Apply),
     /// Add a webhook. It gets the events that it subscribes to from now on.
     Add(Add),
     /// Declare that the webhooks in Redis are complete. Workers that have noticed a loss of webhooks send nothing until
@@ -132,6 +137,12 @@ impl Webhooks {
             Self::List { output } => list(&store, &output).await,
             Self::Import(import) => import.run(&audited(Action::WebhookAdded), config).await,
             Self::Add(add) => add.run(&audited(Action::WebhookAdded), &reports, config).await,
+            Self::Export => apply::export(&store).await,
+            Self::Apply(apply) => {
+                let [adding, changing, removing] =
+                    [Action::WebhookAdded, Action::WebhookChanged, Action::WebhookRemoved].map(audited);
+                apply.run(&adding, &changing, &removing, config).await
+            }
             Self::Init => {
                 let count = init(&store, &reports).await?;
                 let record = Record::new(&who, Action::WebhooksDeclared).to(&json!({ "webhooks": count }));

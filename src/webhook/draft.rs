@@ -86,6 +86,22 @@ impl Draft {
         Ok(webhook)
     }
 
+    /// The draft with its optional fields filled in: with it, a webhook becomes what the draft says, whatever it was
+    /// before. Only the secret stays if it is left out.
+    #[must_use]
+    pub fn complete(&self) -> Self {
+        let preset = self.url.as_deref().and_then(|url| read_url(url).ok()).map(|url| PayloadFormat::preset(&url));
+        Self {
+            description: Some(self.description.clone().flatten()),
+            active: Some(self.active.unwrap_or(true)),
+            format: self.format.or(preset),
+            headers: Some(self.headers.clone().flatten()),
+            filter: Some(self.filter.clone().flatten()),
+            rate_per_second: Some(self.rate_per_second.flatten()),
+            ..self.clone()
+        }
+    }
+
     /// Whether the draft changes nothing: it has no fields, or only the mask of a secret.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -209,3 +209,65 @@ async fn a_filter_decides_which_events_arrive_and_can_be_tried_before_it_is_save
     let sentence = problem["error"].as_str().unwrap();
     assert!(status == 400 && sentence.starts_with("filter: filter.all[0]: there is no field"), "{sentence}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_thousand_webhooks_is_applied_and_the_second_plan_is_empty() {
+    use std::fmt::Write as _;
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("webhooks.yaml");
+    let mut yaml = "webhooks:\n".to_owned();
+    for number in 0..1_000 {
+        let url = world.receiver.url(&format!("/{number}"));
+        writeln!(yaml, "  - name: hook-{number}\n    url: {url}\n    events: [task.failed]").unwrap();
+        writeln!(yaml, "    secret: {{env: APPLIED_SECRET}}\n    headers: {{X-Number: \"{number}\"}}").unwrap();
+    }
+    std::fs::write(&path, &yaml).unwrap();
+    let file = path.to_str().unwrap();
+    let secret = [("APPLIED_SECRET", "applied-secret-of-the-test")];
+    let last = |printed: &str| printed.trim().lines().last().unwrap().to_owned();
+    let apply = |more: &[&str]| {
+        let (code, printed) = program(&world, &[&["webhooks", "apply", "-f", file], more].concat(), &secret);
+        assert_eq!(code, Some(0), "{printed}");
+        printed
+    };
+    let dry = apply(&["--dry-run"]);
+    assert_eq!(last(&dry), "1000 added, 0 changed, 0 removed, 0 unchanged if this were applied");
+    assert_eq!(world.store().all().await.unwrap().1.len(), 0);
+    assert_eq!(last(&apply(&[])), "1000 added, 0 changed, 0 removed, 0 unchanged");
+    assert_eq!(last(&apply(&[])), "0 added, 0 changed, 0 removed, 1000 unchanged");
+
+    // The export is the same configuration without a secret in it.
+    let (_, exported) = program(&world, &["webhooks", "export"], &[]);
+    assert!(exported.contains("stored: true") && !exported.contains("applied-secret"));
+    let first_two = yaml.split("  - name: hook-2\n").next().unwrap().replace("task.failed", "task.completed");
+    std::fs::write(&path, first_two).unwrap();
+    assert!(apply(&[]).contains("998 other webhooks are not in the file and stay; --prune removes them"));
+    assert_eq!(last(&apply(&["--prune"])), "0 added, 0 changed, 998 removed, 2 unchanged");
+    std::fs::write(&path, exported).unwrap();
+    let (code, printed) = program(&world, &["webhooks", "apply", "-f", file], &[]);
+    assert_eq!(code, Some(2), "the export refers to secrets that are no longer stored: {printed}");
+    assert!(printed.contains("nothing was changed") && printed.contains("use {env: NAME}"), "{printed}");
+    assert_eq!(world.store().all().await.unwrap().1.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn put_adds_a_webhook_with_its_id_and_the_same_request_changes_nothing_more() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let path = "/api/webhooks/01a21cda-f840-77ff-b07d-167755a3ce9f";
+    let draft = json!({ "url": world.receiver.url("/hook"), "events": ["task.failed"], "secret": "a secret of 24 bytes or more",
+        "description": "first", "ratePerSecond": 5 });
+    let (status, added) = worker.call("PUT", path, Some(draft.clone())).await;
+    assert_eq!((status, &added["webhook"]["id"]), (201, &json!("01a21cda-f840-77ff-b07d-167755a3ce9f")), "{added}");
+    assert_eq!(worker.call("PUT", path, Some(draft)).await.0, 200);
+    let less = json!({ "url": world.receiver.url("/hook"), "events": ["task.completed"] });
+    let (status, replaced) = worker.call("PUT", path, Some(less)).await;
+    let webhook = &replaced["webhook"];
+    assert_eq!((status, &webhook["description"], &webhook["ratePerSecond"]), (200, &json!(null), &json!(null)));
+    assert_eq!((&webhook["secret"], &webhook["createdAt"]), (&json!(MASK), &added["webhook"]["createdAt"]));
+    let (status, problem) = worker.call("PUT", path, Some(json!({ "events": ["task.failed"] }))).await;
+    assert!(status == 400 && problem["error"].as_str().unwrap().starts_with("url: is needed"), "{problem}");
+    assert_eq!(worker.call("PUT", "/api/webhooks/x", Some(json!({}))).await.0, 400);
+    assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"].as_array().unwrap().len(), 1);
+}

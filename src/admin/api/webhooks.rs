@@ -159,6 +159,23 @@ pub async fn change(
     Ok(Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) }))
 }
 
+/// Adds a webhook with an id of your choice, or replaces the one that has it: fields that are left out get their defaults.
+/// Only the secret stays if it is left out. The same request can be made again.
+#[utoipa::path(put,
+    operation_id = "putWebhook", path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)), request_body = Draft,
+    responses((status = 200, body = WebhookAnswer), (status = 201, body = WebhookAnswer), (status = 400, body = Error)))]
+pub async fn put(
+    State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
+    Path(id): Path<String>,
+    input::Json(draft): input::Json<Draft>,
+) -> Result<(StatusCode, Json<WebhookAnswer>), Problem> {
+    let (Saved { webhook, unresolved, loss }, is_new) = admin.put(&id, &draft, &who).await?;
+    let warning = joined([webhook.secret_warning().filter(|_| draft.replaces_secret()), unresolved, loss]);
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(WebhookAnswer { warning, ..WebhookAnswer::from(&webhook) })))
+}
+
 /// Removes a webhook and its delivery log. Nothing more is sent to it, not even deliveries that wait.
 #[utoipa::path(delete,
     operation_id = "removeWebhook", path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = String, Path)),
