@@ -88,8 +88,17 @@ fn create_topics(broker: &MockCluster<'_, DefaultProducerContext>, config: &Conf
     Ok(())
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// What to try in another terminal.
 fn next_steps(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) -> String {
+    // The program need not be in the PATH, so the commands name it as it was started.
+    let program = std::env::current_exe().map_or_else(|_| "optio-webhooks".to_owned(), |path| quoted(&path));
     format!(
         "
 It stays up until Ctrl-C. In another terminal:
@@ -97,9 +106,9 @@ It stays up until Ctrl-C. In another terminal:
   export OPTIO_WEBHOOKS__KAFKA__BROKERS={} OPTIO_WEBHOOKS__REDIS__URL={}
   export OPTIO_WEBHOOKS__SECRETS__KEYS={}
   export OPTIO_WEBHOOKS__DELIVERY__ALLOW_HTTP=true OPTIO_WEBHOOKS__DELIVERY__ALLOW_NETWORKS='[\"127.0.0.0/8\"]'
-  optio-webhooks webhooks list
-  optio-webhooks emit --event task.completed
-  OPTIO_WEBHOOKS_LISTEN_SECRET={SECRET} optio-webhooks listen
+  {program} webhooks list
+  {program} emit --event task.completed
+  OPTIO_WEBHOOKS_LISTEN_SECRET={SECRET} {program} listen
 
 The receiver is http://{}/, and its secret is {SECRET}. The settings page is http://{page}/, and its token is {TOKEN}.
 ",

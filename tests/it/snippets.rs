@@ -9,7 +9,7 @@ use optio_webhooks::signature::{Signing, SigningSecret};
 use serde_json::json;
 
 use crate::harness::world::{SECRET, TOKEN};
-use crate::harness::{World, skipped};
+use crate::harness::{World, eventually, skipped};
 
 #[path = "../../src/admin/snippets/verify.rs"]
 mod verify;
@@ -98,4 +98,36 @@ async fn the_snippet_for_a_key_pair_accepts_a_real_delivery_and_nothing_else() {
     assert!(!verifies(&request.body, "1", signature, key), "an old time");
     assert!(!verifies(&request.body, at, "v1a,AAAA", key), "another signature");
     assert!(!verifies(&request.body, at, signature, &other_key), "another key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receiver_in_the_readme_accepts_a_real_delivery_and_refuses_others() {
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skipped("python3 is missing, so the receiver in the README was not run");
+    }
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let script = readme.split("```python\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut receiver = Command::new("python3")
+        .args(["-c", &script])
+        .envs([("WEBHOOK_SECRET", SECRET), ("PORT", &port.to_string())])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the receiver listens", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let statuses = [(SECRET, 204), ("another secret of the tests", 401)];
+    for (secret, status) in statuses {
+        let draft =
+            json!({ "url": format!("http://127.0.0.1:{port}/"), "events": ["task.completed"], "secret": secret });
+        let (_, added) = worker.call("POST", "/api/webhooks", Some(draft)).await;
+        let id = added["webhook"]["id"].as_str().unwrap();
+        let (_, tested) = worker.call("POST", &format!("/api/webhooks/{id}/test"), None).await;
+        assert_eq!(tested["delivery"]["statusCode"], status, "{tested}");
+    }
+    receiver.kill().unwrap();
+    let printed = String::from_utf8(receiver.wait_with_output().unwrap().stdout).unwrap();
+    assert!(printed.ends_with("task.completed\n") && printed.lines().count() == 1, "{printed}");
 }
