@@ -13,7 +13,7 @@ pub enum FailureCode {
     Status,
     /// No complete answer came within `delivery.timeout`.
     Timeout,
-    /// The host's name has no address, or one that may not be dialled, or no name server answered.
+    /// The host's name has no address, or one that may not be dialled, or it can't be looked up.
     Dns,
     /// No connection could be made, or it broke.
     Connect,
@@ -28,6 +28,9 @@ pub enum FailureCode {
     Body,
     /// The answer isn't HTTP, or breaks its rules.
     Protocol,
+    /// The way out failed before the endpoint was reached: the egress proxy or the name servers. It says nothing about
+    /// the endpoint.
+    Egress,
     /// Deferred: the endpoint is busy or cooling down, no permit came free, or the webhook is unsupported.
     Saturated,
     /// Deferred: the endpoint's circuit is open.
@@ -36,7 +39,7 @@ pub enum FailureCode {
 
 impl FailureCode {
     /// All codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Status,
         Self::Timeout,
         Self::Dns,
@@ -46,6 +49,7 @@ impl FailureCode {
         Self::AddressBlocked,
         Self::Body,
         Self::Protocol,
+        Self::Egress,
         Self::Saturated,
         Self::CircuitOpen,
     ];
@@ -54,6 +58,13 @@ impl FailureCode {
     #[must_use]
     pub fn is_deferral(self) -> bool {
         matches!(self, Self::Saturated | Self::CircuitOpen)
+    }
+
+    /// Whether the attempt says something about the endpoint. Others neither open its circuit nor count towards
+    /// disabling its webhook.
+    #[must_use]
+    pub fn is_of_endpoint(self) -> bool {
+        !matches!(self, Self::Egress)
     }
 
     /// The name on the wire.
@@ -69,6 +80,7 @@ impl FailureCode {
             Self::AddressBlocked => "address_blocked",
             Self::Body => "body",
             Self::Protocol => "protocol",
+            Self::Egress => "egress",
             Self::Saturated => "saturated",
             Self::CircuitOpen => "circuit_open",
         }
@@ -80,13 +92,17 @@ impl FailureCode {
         match self {
             Self::Status => "the endpoint answered with a status that isn't 2xx",
             Self::Timeout => "no complete answer came in time",
-            Self::Dns => "the host's name has no address that may be used, or no name server answers",
+            Self::Dns => "the host's name has no address that may be used, or it can't be looked up",
             Self::Connect => "no connection could be made, or it broke",
             Self::Tls => "the TLS handshake failed: the endpoint's certificate, TLS version or cipher isn't accepted",
             Self::Redirect => "the endpoint answered with a redirect, and redirects are never followed",
             Self::AddressBlocked => "the URL has an address or a port that requests may not go to",
             Self::Body => "the answer's body broke off",
             Self::Protocol => "the answer wasn't HTTP, or broke its rules",
+            Self::Egress => {
+                "Optio's egress proxy or name servers failed, not the endpoint: it counts neither for the circuit nor for \
+                 disabling"
+            }
             Self::Saturated => "deferred without an attempt: the endpoint can't take more for now",
             Self::CircuitOpen => "deferred without an attempt: the endpoint's circuit is open",
         }
@@ -139,6 +155,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether the outcome says something about the endpoint, and not only about our own way out.
+    #[must_use]
+    pub fn is_of_endpoint(&self) -> bool {
+        self.failure.is_none_or(FailureCode::is_of_endpoint)
+    }
+
     /// Whether the result is a sign of overload: a timeout, 429, 502, 503 or 504.
     #[must_use]
     pub fn is_overload(self) -> bool {

@@ -107,7 +107,7 @@ impl Dialler {
             Ok(Ok(addresses)) => Ok(addresses),
             Ok(Err(why)) => {
                 sleep_until(fails_at).await;
-                Err(SendError::new(FailureCode::Dns, step, why.shown()))
+                Err(SendError::new(why.code(), step, why.shown()))
             }
             Err(_) => Err(SendError::timeout(step)),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::names::{Names, Unresolved};
 use crate::address::{AddressPolicy, Blocked};
+use crate::delivery::FailureCode;
 use crate::metrics::{self, NameFailure};
 
 /// Why a name has no address that may be dialled.
@@ -29,8 +30,17 @@ impl NoAddress {
             Self::Forbidden(_) | Self::Unresolved(Unresolved::Unknown) => {
                 "no address that may be used is known for this name"
             }
-            Self::Unresolved(Unresolved::NoAnswer) => "the name servers don't answer",
+            Self::Unresolved(Unresolved::NoAnswer | Unresolved::DomainSilent) => "the name servers don't answer",
             Self::Unresolved(Unresolved::Failed(_)) => "the name can't be looked up for now",
+        }
+    }
+
+    /// The failure code for people who chose the name.
+    #[must_use]
+    pub fn code(&self) -> FailureCode {
+        match self {
+            Self::Unresolved(Unresolved::NoAnswer) => FailureCode::Egress,
+            Self::Forbidden(_) | Self::Unresolved(_) => FailureCode::Dns,
         }
     }
 
@@ -38,7 +48,7 @@ impl NoAddress {
         match self {
             Self::Forbidden(_) => NameFailure::Forbidden,
             Self::Unresolved(Unresolved::Unknown) => NameFailure::Unknown,
-            Self::Unresolved(Unresolved::NoAnswer) => NameFailure::NoAnswer,
+            Self::Unresolved(Unresolved::NoAnswer | Unresolved::DomainSilent) => NameFailure::NoAnswer,
             Self::Unresolved(Unresolved::Failed(_)) => NameFailure::Failed,
         }
     }

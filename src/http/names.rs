@@ -33,7 +33,10 @@ pub enum Unresolved {
     /// No source has an address for the name.
     #[error("no address is known for this name")]
     Unknown,
-    /// No name server answered in time.
+    /// The name servers answer for other names, but not for this one in time: those of its domain don't answer.
+    #[error("the name servers of its domain don't answer")]
+    DomainSilent,
+    /// No name server answers, whatever the name.
     #[error("the name servers don't answer")]
     NoAnswer,
     /// The lookup failed.
@@ -130,8 +133,13 @@ impl Names {
     async fn look_up(self, host: Box<str>) -> Resolved {
         let Limits { timeout, cache_max } = self.0.limits;
         let result = tokio::time::timeout(timeout, Lookup::new(&self.0.sources, &host).run()).await;
+        let result = match result.unwrap_or(Err(Unresolved::NoAnswer)) {
+            // It matters whose failure it is: only that of the domain is one of the endpoint.
+            Err(Unresolved::NoAnswer) if self.0.sources.name_servers_answer().await => Err(Unresolved::DomainSilent),
+            result => result,
+        };
         let now = Instant::now();
-        let resolved = match result.unwrap_or(Err(Unresolved::NoAnswer)) {
+        let resolved = match result {
             Ok((mut addresses, ttl)) => {
                 addresses.truncate(ADDRESSES_MAX);
                 let ttl = ttl.clamp(NEGATIVE_TTL.min(cache_max), cache_max);

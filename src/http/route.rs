@@ -13,6 +13,7 @@ use super::failure::{SendError, classify, sentence};
 use super::target::{Form, Target};
 use super::tls::Tls;
 use crate::config::proxy::Proxy;
+use crate::delivery::FailureCode;
 
 /// Everything that is needed to reach a target.
 pub struct Route {
@@ -60,13 +61,11 @@ impl Route {
             Host::Ipv6(address) => Host::Ipv6(*address),
         };
         let dialled = self.dialler.dial(host, proxy.port, Guard::Trusted, deadline).await;
-        let (stream, peer) = dialled.map_err(|SendError { code, detail }| SendError {
-            code,
-            detail: sentence(format_args!("the egress proxy: {detail}")),
-        })?;
+        let (stream, peer) = dialled.map_err(|error| of_proxy(&error))?;
         if proxy.is_tls {
             let (name, peer_name) = (proxy.host.to_string(), format!("the egress proxy {peer}"));
-            let stream = self.tls.to_proxy(stream, &name, &peer_name, deadline).await?;
+            let shaken = self.tls.to_proxy(stream, &name, &peer_name, deadline).await;
+            let stream = shaken.map_err(|error| of_proxy(&error))?;
             self.connect_through(proxy, target, stream, peer, deadline).await
         } else {
             self.connect_through(proxy, target, stream, peer, deadline).await
@@ -111,4 +110,9 @@ impl Route {
         };
         connection.map_err(failed)
     }
+}
+
+/// A failure between this process and the egress proxy. The endpoint has no part in it.
+fn of_proxy(error: &SendError) -> SendError {
+    SendError { code: FailureCode::Egress, detail: sentence(format_args!("the egress proxy: {}", error.detail)) }
 }

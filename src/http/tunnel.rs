@@ -27,7 +27,7 @@ impl Proxy {
         let step = format!("asking the proxy {}:{} for a tunnel to {target}", self.host, self.port);
         match timeout_at(deadline, self.send_connect(stream, target)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(SendError::new(FailureCode::Connect, step, reason)),
+            Ok(Err((code, reason))) => Err(SendError::new(code, step, reason)),
             Err(_) => Err(SendError::timeout(step)),
         }
     }
@@ -36,7 +36,7 @@ impl Proxy {
         &self,
         stream: &mut S,
         target: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), (FailureCode, String)> {
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n").into_bytes();
         if let Some(authorization) = &self.authorization {
             request.extend_from_slice(b"Proxy-Authorization: ");
@@ -44,13 +44,16 @@ impl Proxy {
             request.extend_from_slice(b"\r\n");
         }
         request.extend_from_slice(b"\r\n");
-        let broke = |error: std::io::Error| format!("the connection broke: {error}");
+        // What the proxy itself gets wrong is no failure of the endpoint. A status says that the proxy couldn't reach it,
+        // or may not.
+        let ours = |reason: String| (FailureCode::Egress, reason);
+        let broke = |error: std::io::Error| ours(format!("the connection broke: {error}"));
         stream.write_all(&request).await.map_err(broke)?;
         stream.flush().await.map_err(broke)?;
         let mut answer = Vec::new();
         loop {
             if stream.read_buf(&mut answer).await.map_err(broke)? == 0 {
-                return Err("the proxy closed the connection".to_owned());
+                return Err(ours("the proxy closed the connection".to_owned()));
             }
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
             let mut parsed = httparse::Response::new(&mut headers);
@@ -58,13 +61,16 @@ impl Proxy {
                 Ok(httparse::Status::Complete(_)) => match parsed.code {
                     Some(200..=299) => return Ok(()),
                     Some(407) => {
-                        return Err("the proxy rejected the credentials, or needs some (status 407)".to_owned());
+                        return Err(ours("the proxy rejected the credentials, or needs some (status 407)".to_owned()));
                     }
-                    code => return Err(format!("the proxy answered with status {}", code.unwrap_or_default())),
+                    code => {
+                        let reason = format!("the proxy answered with status {}", code.unwrap_or_default());
+                        return Err((FailureCode::Connect, reason));
+                    }
                 },
                 Ok(httparse::Status::Partial) if answer.len() < ANSWER_MAX => {}
-                Ok(httparse::Status::Partial) => return Err("the proxy's answer is too large".to_owned()),
-                Err(error) => return Err(format!("the proxy's answer isn't HTTP: {error}")),
+                Ok(httparse::Status::Partial) => return Err(ours("the proxy's answer is too large".to_owned())),
+                Err(error) => return Err(ours(format!("the proxy's answer isn't HTTP: {error}"))),
             }
         }
     }

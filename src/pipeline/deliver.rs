@@ -80,7 +80,9 @@ impl Dispatcher {
                 return;
             }
         }
-        self.disabling.observe(&webhook, &attempt).await;
+        if attempt.failure.is_none_or(FailureCode::is_of_endpoint) {
+            self.disabling.observe(&webhook, &attempt).await;
+        }
         self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling).traced(trace)).await;
     }
 

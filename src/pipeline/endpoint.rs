@@ -255,7 +255,7 @@ impl<T: Queued> Endpoint<T> {
         if started.moves != self.moves {
             return None;
         }
-        let Some(outcome) = outcome else {
+        let Some(outcome) = outcome.filter(Outcome::is_of_endpoint) else {
             if started.is_probe {
                 self.breaker.abandon();
             }
@@ -338,6 +338,22 @@ mod tests {
             endpoint.admit(Item(item), Instant::now());
         }
         (endpoint, limits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_on_our_own_side_opens_no_circuit_and_frees_a_probe() {
+        let (mut endpoint, limits) = endpoint(0);
+        let mut fail = |code| {
+            endpoint.admit(Item(0), Instant::now());
+            let started = start(&mut endpoint);
+            let outcome = Outcome { failure: Some(code), status: None, retry_after: None };
+            endpoint.finished(None, started, Some(outcome), Instant::now())
+        };
+        for _ in 0..limits.breaker.attempts_min * 2 {
+            assert_eq!(fail(FailureCode::Egress), None);
+        }
+        let mut changes = (0..limits.breaker.attempts_min).filter_map(|_| fail(FailureCode::Connect));
+        assert!(matches!(changes.next(), Some(Change::Opened(_))));
     }
 
     fn start(endpoint: &mut Endpoint<Item>) -> Started {

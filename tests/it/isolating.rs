@@ -322,3 +322,27 @@ async fn failing_time_excludes_idle_gaps_and_is_dropped_with_its_webhook() {
         redis::cmd("HLEN").arg(world.keys().failing()).query_async(&mut world.redis.clone()).await.unwrap();
     assert_eq!(kept, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_egress_proxy_opens_no_circuit_and_disables_no_webhook() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let world = World::with(&[
+        ("delivery.proxy", &proxy),
+        ("delivery.breaker.attempts_min", "3"),
+        ("webhooks.disable_after", "1s"),
+    ])
+    .await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.emit(EventType::TaskFailed, 10).await;
+    let dead = world.dead_lettered(10).await;
+    assert!(dead.iter().all(|record| header(record, "optio-last-error") == "egress"));
+    let entries = world.logged(webhook).await;
+    assert!(entries.len() == 40 && entries.iter().all(|entry| entry["error"] == "egress"), "no attempt was deferred");
+    let (_, shown) = worker.call("GET", &format!("/api/webhooks/{webhook}"), None).await;
+    assert_eq!(shown["webhook"]["active"], true);
+    let metrics = worker.page("/metrics").await.unwrap().1;
+    assert!(metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"} 0\n"));
+}

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use tokio::sync::Semaphore;
@@ -23,6 +25,10 @@ const SYSTEM_CALLS_MAX: usize = 8;
 /// The most concurrent queries over one TCP connection to a name server. With hickory's default of 32, names would wait
 /// for each other.
 const QUERIES_MAX: usize = 4_096;
+/// How long the name servers have to show that they answer at all.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+/// How long it is believed whether they do.
+const ANSWERING_FOR: Duration = Duration::from_secs(3);
 
 /// The system's configuration of name resolution at one moment.
 pub struct System {
@@ -38,6 +44,8 @@ pub struct System {
 pub struct Sources {
     current: Mutex<Current>,
     limits: Limits,
+    /// Whether the name servers answered when they were last asked, and when that was.
+    answering: tokio::sync::Mutex<Option<(Instant, bool)>>,
     /// Permits for calls of `getaddrinfo`; `None` if only a given name server is asked.
     pub system_permits: Option<Arc<Semaphore>>,
 }
@@ -54,7 +62,7 @@ impl Sources {
     pub fn system(limits: Limits) -> Self {
         let current = Current { system: Arc::new(read(limits)), stamps: stamps(), checked_at: Instant::now() };
         let system_permits = Some(Arc::new(Semaphore::new(SYSTEM_CALLS_MAX)));
-        Self { current: Mutex::new(current), limits, system_permits }
+        Self { current: Mutex::new(current), limits, answering: Default::default(), system_permits }
     }
 
     /// Uses one name server only.
@@ -67,7 +75,29 @@ impl Sources {
         let dns = resolver(config, ResolverOpts::default(), limits);
         let system = Arc::new(System { dns, hosts: Hosts::default(), has_other_sources: false });
         let current = Current { system, stamps: [None; 3], checked_at: Instant::now() };
-        Self { current: Mutex::new(current), limits, system_permits: None }
+        Self { current: Mutex::new(current), limits, answering: Default::default(), system_permits: None }
+    }
+
+    /// Whether the name servers answer at all, about any name. One question serves all that ask within a few seconds.
+    pub async fn name_servers_answer(&self) -> bool {
+        let mut known = self.answering.lock().await;
+        if let Some((at, answering)) = *known
+            && at.elapsed() < ANSWERING_FOR
+        {
+            return answering;
+        }
+        let answering = match &self.current().dns {
+            None => false,
+            Some(dns) => {
+                // `example` has no such names (RFC 2606), and the answer to a random one is in no cache. Names below
+                // `invalid` would be answered without asking anybody.
+                let name = format!("probe-{:08x}.example.", rand::random::<u32>());
+                let asked = tokio::time::timeout(PROBE_MAX, dns.lookup(name, RecordType::A)).await;
+                matches!(asked, Ok(Ok(_) | Err(NetError::Dns(_))))
+            }
+        };
+        *known = Some((Instant::now(), answering));
+        answering
     }
 
     /// Returns the current configuration, after reading it again if a file has changed.

@@ -21,6 +21,8 @@ pub fn client_asking(delivery: &optio_webhooks::config::DeliverySettings, server
 async fn names_with_dead_servers_do_not_delay_requests_to_others() {
     let server = NameServer::start(|name| match name {
         "healthy.example" | "new.example" => vec![Ipv4Addr::LOCALHOST],
+        // The name server lives; only those of the dead domains don't.
+        name if name.starts_with("probe-") => vec![Ipv4Addr::LOCALHOST],
         _ => vec![],
     })
     .await;
@@ -161,6 +163,17 @@ async fn an_egress_proxy_forwards_http_and_tunnels_https() {
     let refusing = Endpoint::answering("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n").await;
     let delivery = settings(|delivery| delivery.proxy = format!("http://me:hunter2@{}", refusing.address).into());
     let error = post(&self::client(&delivery), "https://outside.example/").await.unwrap_err();
-    assert!(error.code == FailureCode::Connect && error.detail.contains("407"), "{error:?}");
+    assert!(error.code == FailureCode::Egress && error.detail.contains("407"), "{error:?}");
     assert!(!error.detail.contains("hunter2"), "{error:?}");
+}
+
+#[tokio::test]
+async fn name_servers_that_answer_nothing_are_no_failure_of_the_endpoint() {
+    let server = NameServer::start(|_| vec![]).await;
+    let delivery = settings(|delivery| {
+        delivery.timeout = Duration::from_secs(6);
+        delivery.resolve_timeout = Duration::from_secs(1);
+    });
+    let error = post(&client_asking(&delivery, &server), "http://healthy.example/").await.unwrap_err();
+    assert!(error.code == FailureCode::Egress && error.detail.contains("name servers don't answer"), "{error:?}");
 }
