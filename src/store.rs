@@ -15,6 +15,7 @@ pub(crate) mod primary;
 pub(crate) mod reading;
 pub(crate) mod recoveries;
 pub(crate) mod replaced;
+pub(crate) mod replies;
 pub(crate) mod server;
 pub mod settled;
 pub(crate) mod snapshot;
@@ -67,6 +68,12 @@ impl Keys {
     #[must_use]
     pub fn webhooks_declared(&self) -> String {
         format!("{}webhooks:declared", self.prefix)
+    }
+
+    /// String: the answer to a request with an `Idempotency-Key`. `id` is the hash of the client and its key.
+    #[must_use]
+    pub fn reply(&self, id: &str) -> String {
+        format!("{}reply:{id}", self.prefix)
     }
 
     /// String that workers write regularly to test whether Redis accepts writes. It expires.

@@ -4,6 +4,7 @@ mod audit;
 mod dead_letters;
 mod deliveries;
 mod filters;
+mod idempotency;
 mod input;
 mod outgoing;
 mod status;
@@ -76,6 +77,7 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/openapi.json", get(async move || Json(document)))
         .route("/api/{*path}", axum::routing::any(unknown))
         .method_not_allowed_fallback(not_allowed)
+        .route_layer(middleware::from_fn_with_state(admin.clone(), idempotency::once))
         .route_layer(middleware::from_fn(known_parameters))
         .route_layer(middleware::from_fn_with_state(admin.clone(), entrance::require_token))
         .with_state(admin.clone())

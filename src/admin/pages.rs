@@ -1,6 +1,7 @@
 //! The pages for people. They are rendered by the server and work without JavaScript.
 
 mod audit;
+mod chart;
 mod dead_letters;
 mod deliveries;
 mod elements;

@@ -21,6 +21,7 @@ use crate::store::audit::AuditLog;
 use crate::store::connection::Connection;
 use crate::store::log::DeliveryLog;
 use crate::store::recoveries::Recoveries;
+use crate::store::replies::Replies;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
@@ -53,6 +54,7 @@ pub struct Admin {
     pub throttle: Throttle,
     pub sessions: Sessions,
     pub audit: AuditLog,
+    pub replies: Replies,
     /// Permits to read a page of dead letters.
     pub browsers: Arc<Semaphore>,
     /// Permits to follow a delivery log live.
@@ -91,6 +93,7 @@ impl Admin {
             throttle: Throttle::new(Instant::now()),
             sessions: Sessions::new(&redis, &keys, config.secrets.keyring()?, &config.admin),
             audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
+            replies: Replies::new(redis.clone(), keys.clone(), config.secrets.keyring()?),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),

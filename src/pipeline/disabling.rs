@@ -91,7 +91,7 @@ impl Disabling {
     /// Whether the log has a success since the first failure that was counted. People who see one there would not
     /// understand why the webhook is disabled.
     async fn has_success_since(&self, webhook: WebhookId, failure: Failure) -> redis::RedisResult<bool> {
-        let succeeded = Filter { success: Some(true), event: None };
+        let succeeded = Filter { success: Some(true), ..Filter::default() };
         let newest = self.log.page(webhook, succeeded, None, 1).await?.entries.into_iter().next();
         Ok(newest.is_some_and(|entry| entry.id.at_ms() >= failure.since_ms))
     }

@@ -5,11 +5,14 @@ use crate::store::connection::Connection;
 use super::{Keys, is_away};
 use crate::webhook::WebhookId;
 
-const HOUR_MS: i64 = 3_600_000;
+/// An hour, in milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
 /// The number of hours that a success rate covers: the current hour and the 23 before it.
-const HOURS: i64 = 24;
+pub const DAY: usize = 24;
+/// The number of hours that are kept: the current hour and those of 7 days before it.
+pub const WEEK: usize = 7 * DAY;
 /// The time for which the counts of an hour are kept, in seconds: one hour longer than they are read.
-pub const EXPIRE_S: i64 = (HOURS + 1) * 3_600;
+pub const EXPIRE_S: i64 = (WEEK as i64 + 1) * 3_600;
 
 /// The attempts of one webhook by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +31,17 @@ impl Counts {
     }
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            succeeded: self.succeeded.saturating_add(other.succeeded),
+            failed: self.failed.saturating_add(other.failed),
+        }
+    }
+}
+
 /// The key of the counts for the hour of `now_ms` (Unix milliseconds).
 #[must_use]
 pub fn key(keys: &Keys, now_ms: i64) -> String {
@@ -40,7 +54,51 @@ pub fn field(webhook: WebhookId, succeeded: bool) -> String {
     format!("{webhook}{}", if succeeded { '+' } else { '-' })
 }
 
-/// The attempts of `webhooks` in the last 24 hours, in the order of `webhooks`. Counts that cannot be read are 0.
+/// The attempts of `webhooks` in each of the last `hours` hours, the current one last, in the order of `webhooks`. Counts
+/// that cannot be read are 0.
+///
+/// # Errors
+/// Errors of Redis if it is unavailable.
+pub async fn by_hour(
+    connection: &mut Connection,
+    keys: &Keys,
+    webhooks: &[WebhookId],
+    hours: usize,
+    now_ms: i64,
+) -> redis::RedisResult<Vec<Vec<Counts>>> {
+    let mut all = vec![vec![Counts::default(); hours]; webhooks.len()];
+    if webhooks.is_empty() {
+        return Ok(all);
+    }
+    let fields: Vec<String> =
+        webhooks.iter().flat_map(|webhook| [true, false].map(|succeeded| field(*webhook, succeeded))).collect();
+    let mut pipe = redis::pipe();
+    for hour in (0..hours as i64).rev() {
+        pipe.cmd("HMGET").arg(keys.success(now_ms / HOUR_MS - hour)).arg(&fields);
+    }
+    // If the key of an hour is not a hash, only that hour is lost.
+    pipe.ignore_errors();
+    let answers: Vec<redis::RedisResult<Vec<Option<Vec<u8>>>>> = pipe.query_async(connection).await?;
+    for (hour, counts) in answers.into_iter().enumerate() {
+        let counts = match counts {
+            Ok(counts) => counts,
+            Err(error) if is_away(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the success counts of an hour cannot be read");
+                continue;
+            }
+        };
+        for (of_webhook, pair) in all.iter_mut().zip(counts.chunks(2)) {
+            let [succeeded, failed] = [0, 1].map(|at| pair.get(at).map_or(0, |count| number(count.as_deref())));
+            if let Some(counts) = of_webhook.get_mut(hour) {
+                *counts = Counts { succeeded, failed };
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The attempts of `webhooks` in the last 24 hours, in the order of `webhooks`.
 ///
 /// # Errors
 /// Errors of Redis if it is unavailable.
@@ -50,35 +108,8 @@ pub async fn of_last_day(
     webhooks: &[WebhookId],
     now_ms: i64,
 ) -> redis::RedisResult<Vec<Counts>> {
-    let mut days = vec![Counts::default(); webhooks.len()];
-    if webhooks.is_empty() {
-        return Ok(days);
-    }
-    let fields: Vec<String> =
-        webhooks.iter().flat_map(|webhook| [true, false].map(|succeeded| field(*webhook, succeeded))).collect();
-    let mut pipe = redis::pipe();
-    for hour in 0..HOURS {
-        pipe.cmd("HMGET").arg(keys.success(now_ms / HOUR_MS - hour)).arg(&fields);
-    }
-    // If the key of an hour is not a hash, only that hour is lost.
-    pipe.ignore_errors();
-    let hours: Vec<redis::RedisResult<Vec<Option<Vec<u8>>>>> = pipe.query_async(connection).await?;
-    for hour in hours {
-        let counts = match hour {
-            Ok(counts) => counts,
-            Err(error) if is_away(&error) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "the success counts of an hour cannot be read");
-                continue;
-            }
-        };
-        for (day, pair) in days.iter_mut().zip(counts.chunks(2)) {
-            let [succeeded, failed] = [0, 1].map(|at| pair.get(at).map_or(0, |count| number(count.as_deref())));
-            day.succeeded = day.succeeded.saturating_add(succeeded);
-            day.failed = day.failed.saturating_add(failed);
-        }
-    }
-    Ok(days)
+    let hours = by_hour(connection, keys, webhooks, DAY, now_ms).await?;
+    Ok(hours.into_iter().map(|hours| hours.into_iter().fold(Counts::default(), |sum, hour| sum + hour)).collect())
 }
 
 /// Parses a count. A value that is not a number from 0 to `u32::MAX` was not written by this program and counts as 0.

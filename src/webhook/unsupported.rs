@@ -88,8 +88,8 @@ mod tests {
         for any in ["", "{", "[]", "null", r#"{"events":"all"}"#, r#"{"events":[{"type":"task.failed"}]}"#, "{}"] {
             assert!(unsupported(any).may_want(EventType::TaskCompleted), "{any}");
         }
-        assert_eq!(unsupported(r#"{"format":"teams"}"#).shape, None);
-        assert!(!unsupported(r#"{"active":false,"format":"teams"}"#).may_want(EventType::TaskFailed));
+        assert_eq!(unsupported(r#"{"format":"newer"}"#).shape, None);
+        assert!(!unsupported(r#"{"active":false,"format":"newer"}"#).may_want(EventType::TaskFailed));
         assert!(unsupported(&format!(r#"{{"id":"{}"}}"#, "x".repeat(9_000))).problem.len() <= PROBLEM_MAX);
     }
 }

@@ -271,3 +271,93 @@ async fn put_adds_a_webhook_with_its_id_and_the_same_request_changes_nothing_mor
     assert_eq!(worker.call("PUT", "/api/webhooks/x", Some(json!({}))).await.0, 400);
     assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_with_an_idempotency_key_is_done_once() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let post = async |key: &str, path: &str, body: serde_json::Value| {
+        let request = crate::harness::worker::client().post(format!("{}{path}", worker.address()));
+        let answer = request
+            .bearer_auth(TOKEN)
+            .header("idempotency-key", key)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap();
+        let replayed = answer.headers().contains_key("idempotency-replayed");
+        (answer.status().as_u16(), replayed, answer.text().await.unwrap())
+    };
+    let draft = json!({ "url": world.receiver.url("/hook"), "events": ["task.failed"] });
+    let first = post("k1", "/api/webhooks", draft.clone()).await;
+    assert_eq!((first.0, first.1), (201, false));
+    let second = post("k1", "/api/webhooks", draft.clone()).await;
+    assert_eq!((second.0, second.1, &second.2), (201, true, &first.2));
+    let other = json!({ "url": world.receiver.url("/other"), "events": ["task.failed"] });
+    assert_eq!(post("k1", "/api/webhooks", other.clone()).await.0, 422);
+    assert_eq!(post("", "/api/webhooks", other.clone()).await.0, 400);
+    assert_eq!(post("k2", "/api/webhooks", json!({ "url": 1 })).await.0, 400);
+    assert_eq!(worker.call("GET", "/api/webhooks", None).await.1["webhooks"].as_array().unwrap().len(), 1);
+
+    // A generated secret is in the kept answer, and in no readable form in Redis.
+    let webhook: serde_json::Value = serde_json::from_str(&first.2).unwrap();
+    let path = format!("/api/webhooks/{}/rotate-secret", webhook["webhook"]["id"].as_str().unwrap());
+    let rotated = post("k3", &path, json!({})).await;
+    assert_eq!(post("k3", &path, json!({})).await.2, rotated.2);
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(format!("{}reply:*", world.keys().prefix()))
+        .query_async(&mut world.redis.clone())
+        .await
+        .unwrap();
+    assert_eq!(keys.len(), 3);
+    for key in keys {
+        let kept: String = redis::cmd("GET").arg(&key).query_async(&mut world.redis.clone()).await.unwrap();
+        let left: i64 = redis::cmd("TTL").arg(&key).query_async(&mut world.redis.clone()).await.unwrap();
+        assert!(!kept.contains("whsec_") && (1..=86_400).contains(&left), "{kept}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delivery_log_is_searched_by_task_delivery_status_and_time() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|request| Reply::status(if request.json()["taskId"] == "t1" { 201 } else { 200 }));
+    for task in ["t1", "t2", "t3"] {
+        let mut transition = World::transition(EventType::TaskFailed);
+        transition["taskId"] = json!(task);
+        world.write(task, Some(transition.to_string().as_bytes())).await;
+    }
+    let requests = world.receiver.arrived(3).await;
+    world.settled().await;
+    let found = async |query: &str| {
+        let (status, page) = worker.call("GET", &format!("/api/webhooks/{webhook}/deliveries?{query}"), None).await;
+        assert_eq!(status, 200, "{page}");
+        page["deliveries"].as_array().unwrap().len()
+    };
+    let delivery = requests[0].delivery();
+    for (query, count) in [
+        ("search=t2", 1),
+        ("search=t4", 0),
+        ("search=201", 1),
+        ("search=200", 2),
+        (&*format!("search={delivery}"), 1),
+        ("since=1h", 3),
+        ("until=1h", 0),
+        ("since=2020-01-01&search=t3&success=true", 1),
+    ] {
+        assert_eq!(found(query).await, count, "{query}");
+    }
+    let cookie = worker.sign_in(TOKEN).await;
+    let base = format!("/settings/webhooks/{webhook}");
+    let page = worker.page_as(&cookie, &format!("{base}/deliveries?search=t1&since=2h")).await.1;
+    assert!(page.contains("Delivered 201") && !page.contains("Delivered 200"), "{page}");
+    assert_eq!(worker.page_as(&cookie, &format!("{base}/deliveries?since=yesterday")).await.0, 400);
+
+    // The webhook's page opens with its attempts, as a chart and as a table, and the list has a small chart.
+    let page = worker.page_as(&cookie, &base).await.1;
+    assert!(page.contains("3 delivered, 0 failed (100 % delivered)") && page.contains("The last 7 days"), "{page}");
+    assert!(page.contains("<svg") && page.contains("As a table"));
+    assert!(worker.page_as(&cookie, "/settings/webhooks").await.1.contains("class=\"spark\""));
+}

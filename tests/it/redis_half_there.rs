@@ -226,7 +226,7 @@ async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
     };
     let formats: [fn(&mut Value); 2] = [
         |webhook| webhook["events"].as_array_mut().unwrap().push(json!("task.archived")),
-        |webhook| webhook["format"] = json!("teams"),
+        |webhook| webhook["format"] = json!("of a newer version"),
     ];
     for (round, change) in formats.into_iter().enumerate() {
         let delivered = round * 10;
@@ -262,7 +262,7 @@ async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
         .await;
     }
     world.settled().await;
-    rewrite(&world, newer, |webhook| webhook["format"] = json!("teams")).await;
+    rewrite(&world, newer, |webhook| webhook["format"] = json!("of a newer version")).await;
     readyz_shows(&worker, 200, &["can't be read"]).await;
     world.emit(EventType::TaskCompleted, 1).await;
     assert_eq!(worker.call("DELETE", &format!("/api/webhooks/{newer}"), None).await.0, 204);

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::input;
 use crate::admin::number::Count;
 use crate::admin::problem::{Error, Problem};
+use crate::admin::replays::moment;
 use crate::admin::state::Shared;
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
@@ -34,6 +35,12 @@ pub struct DeliveriesQuery {
     success: Option<bool>,
     /// Only attempts for this event type.
     event: Option<EventType>,
+    /// Only attempts of the task, event or delivery with this id, or whose answer has this status.
+    search: Option<String>,
+    /// Only attempts from this time on: `2026-11-24T10:00:00Z`, or how long ago: `2h`.
+    since: Option<String>,
+    /// Only attempts from before this time.
+    until: Option<String>,
 }
 
 /// A page of the log.
@@ -69,7 +76,13 @@ pub async fn list(
         .map(|before| before.parse().map_err(|_| Problem::field("before", "isn't the `next` of an earlier page")))
         .transpose()?;
     let webhook = admin.find(&id).await?;
-    let filter = Filter { success: query.success, event: query.event };
+    let filter = Filter {
+        success: query.success,
+        event: query.event,
+        search: query.search.filter(|text| !text.trim().is_empty()).map(|text| text.trim().to_owned()),
+        since_ms: moment("since", query.since.as_deref())?,
+        until_ms: moment("until", query.until.as_deref())?,
+    };
     let page = admin.log.page(webhook.id, filter, before, limit).await?;
     let deliveries = page.entries.iter().map(crate::store::log::LogEntry::shown).collect();
     Ok(Json(DeliveriesAnswer { deliveries, next: page.next.map(|next| next.to_string()) }).into_response())

@@ -11,6 +11,7 @@ use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::webhook::{Tab, head};
 use crate::admin::problem::{Problem, Refusal};
+use crate::admin::replays::moment;
 use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
 use crate::event::EventType;
@@ -26,6 +27,8 @@ const PAGE_LEN: usize = 50;
 pub struct LogQuery {
     success: String,
     event: String,
+    search: String,
+    since: String,
     before: String,
     after: String,
     /// What was just done. The page confirms it.
@@ -53,7 +56,9 @@ impl LogQuery {
                     .ok_or_else(|| Problem::field("event", format!("{name:?} isn't an event type")))?,
             ),
         };
-        Ok(Filter { success, event })
+        let since = Some(self.since.trim()).filter(|text| !text.is_empty());
+        let search = Some(self.search.trim().to_owned()).filter(|text| !text.is_empty());
+        Ok(Filter { success, event, search, since_ms: moment("since", since)?, until_ms: None })
     }
 
     /// The newest attempt that the page already shows.
@@ -71,7 +76,13 @@ impl LogQuery {
     /// The query that keeps the filter and sets the parameter `name` to an entry.
     fn url_query(&self, name: &str, entry: EntryId) -> String {
         let entry = entry.to_string();
-        let fields = [("success", &self.success), ("event", &self.event), (name, &entry)];
+        let fields = [
+            ("success", &self.success),
+            ("event", &self.event),
+            ("search", &self.search),
+            ("since", &self.since),
+            (name, &entry),
+        ];
         serde_html_form::to_string(fields).unwrap_or_default()
     }
 }
@@ -86,7 +97,7 @@ pub async fn list(
     let query: LogQuery = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
     let (filter, before) = (query.filter()?, query.before()?);
-    let page = admin.log.page(webhook.id, filter, before, PAGE_LEN).await?;
+    let page = admin.log.page(webhook.id, filter.clone(), before, PAGE_LEN).await?;
     let base = format!("/settings/webhooks/{}/deliveries", webhook.id);
     // Only the newest page gets new attempts.
     let newest = page.entries.first().map(|entry| entry.id).unwrap_or_default();
@@ -130,6 +141,14 @@ fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
                     @for event in EventType::ALL { (option(event.as_str(), event.as_str(), &query.event)) }
                 }
             }
+            div .field {
+                label for="search" { "Task, delivery or status" }
+                input #search name="search" maxlength="1024" value=(query.search);
+            }
+            div .field {
+                label for="since" { "Since" }
+                input #since name="since" maxlength="40" value=(query.since) placeholder="2h or 2026-11-24";
+            }
             button .quiet { "Filter" }
             @if is_older { a href="?" { "Newest" } } @else { span #live-state .hint aria-live="polite" {} }
         }
@@ -145,7 +164,7 @@ pub fn row(entry: &LogEntry<'_>) -> Markup {
             td data-label="Result" { (result(entry)) }
             td data-label="Event" { (logged.event.as_str()) }
             td data-label="Attempt" { (logged.attempt) @if logged.replays > 0 { span .hint { " of replay " (logged.replays) } } }
-            td data-label="Duration" { (logged.duration_ms) " ms" }
+            td data-label="Duration" { (duration(logged.duration_ms)) }
             td data-label="Time" { (time(&logged.delivered_at)) }
             td data-label="" { a href=(address) aria-label={ "Details of attempt " (logged.attempt) " at " (logged.delivered_at) } { "Details" } }
         }
@@ -184,7 +203,7 @@ pub async fn show(
             dt { "Delivery" } dd { code { (logged.delivery_id) } }
             dt { "Attempt" } dd { (logged.attempt) @if logged.replays > 0 { " of replay " (logged.replays) } }
             dt { "Time" } dd { (time(&logged.delivered_at)) }
-            dt { "Duration" } dd { (logged.duration_ms) " ms" }
+            dt { "Duration" } dd { (duration(logged.duration_ms)) }
             @if let Some(code) = logged.error { dt { "Error" } dd { code { (code.as_str()) } ": " (code.explanation()) } }
             @if let Some(detail) = &logged.error_detail { dt { "Why" } dd { (detail) } }
             @if let Some(next) = &logged.next_attempt_at { dt { "Next attempt" } dd { (time(next)) } }
@@ -227,4 +246,9 @@ pub async fn redeliver(
     let webhook = admin.find(&id).await?;
     admin.redeliver(&webhook, &entry, &who).await?;
     Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries?done=redelivered", webhook.id)))
+}
+
+/// A duration. The log has whole milliseconds.
+fn duration(ms: u64) -> String {
+    if ms == 0 { "under 1 ms".to_owned() } else { format!("{ms} ms") }
 }

@@ -89,7 +89,7 @@ impl Viewer {
             return Some(Vec::new());
         };
         self.seen = last;
-        let matching = entries.iter().filter(|entry| self.filter.accepts(&entry.logged));
+        let matching = entries.iter().filter(|entry| self.filter.accepts(entry));
         // The standard ends a field of an event at a line break, so the data must not contain one.
         let data = |html: String| html.replace(['\n', '\r'], " ");
         let event = |entry| Event::default().event("delivery").data(data(row(entry).into_string()));

@@ -1,5 +1,6 @@
 //! The status page: workers, endpoints, partitions.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,10 +15,12 @@ use crate::admin::state::Shared;
 use crate::admin::status::{EndpointStatus, PartitionStatus, Status};
 use crate::report::BreakerState;
 use crate::report::Stage;
+use crate::webhook::{Webhook, WebhookId};
 
 /// `GET /status`
 pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Session>) -> Result<Markup, Refusal> {
     let status = admin.status().await?;
+    let names = Names::of(&admin).await;
     let content = html! {
         h1 { "Status" }
         div #status data-refresh="5" {
@@ -27,12 +30,32 @@ pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Ses
                 p .flash.warn { "No worker is running, so nothing is delivered. Events wait in Kafka." }
             } @else { (workers(&status)) }
             h2 { "Endpoints" }
-            (endpoints(&status.endpoints))
+            (endpoints(&status.endpoints, &names))
             h2 { "Partitions" }
-            (partitions(&status.partitions))
+            (topics(&status.partitions, &names))
         }
     };
     Ok(layout("Status", Some(&session), Some(NavItem::Status), &content))
+}
+
+/// How people call the webhooks: by their descriptions, or by their URLs.
+struct Names(HashMap<WebhookId, String>);
+
+impl Names {
+    /// The names of all webhooks. The page shows ids instead if they can't be read.
+    async fn of(admin: &Shared) -> Self {
+        let webhooks = admin.store.listing().await.map(|listing| listing.webhooks).unwrap_or_default();
+        let name = |webhook: &Webhook| webhook.description.clone().unwrap_or_else(|| webhook.url.to_string());
+        Self(webhooks.iter().map(|webhook| (webhook.id, name(webhook))).collect())
+    }
+
+    fn link(&self, webhook: WebhookId) -> Markup {
+        html! {
+            a .url href={ "/settings/webhooks/" (webhook) "/deliveries" } title=(webhook) {
+                @match self.0.get(&webhook) { Some(name) => (name), None => code { (webhook) } }
+            }
+        }
+    }
 }
 
 fn summary(status: &Status) -> Markup {
@@ -70,24 +93,24 @@ fn workers(status: &Status) -> Markup {
     }
 }
 
-fn endpoints(endpoints: &[EndpointStatus]) -> Markup {
+fn endpoints(endpoints: &[EndpointStatus], names: &Names) -> Markup {
     html! {
         @if endpoints.is_empty() { p .empty { "No endpoint is busy or backing off." } } @else {
             div .scroll tabindex="0" role="region" aria-label="Endpoints" {
                 table {
                     thead { tr { th scope="col" { "Webhook" } th scope="col" { "State" } th scope="col" { "In flight" } th scope="col" { "Waiting" } th scope="col" { "Seen by" } } }
-                    tbody { @for one in endpoints { (endpoint(one)) } }
+                    tbody { @for one in endpoints { (endpoint(one, names)) } }
                 }
             }
         }
     }
 }
 
-fn endpoint(one: &EndpointStatus) -> Markup {
+fn endpoint(one: &EndpointStatus, names: &Names) -> Markup {
     let EndpointStatus { worker, endpoint } = one;
     html! {
         tr {
-            td data-label="Webhook" { a href={ "/settings/webhooks/" (endpoint.webhook_id) "/deliveries" } { code { (endpoint.webhook_id) } } }
+            td data-label="Webhook" { (names.link(endpoint.webhook_id)) }
             td data-label="State" {
                 @match endpoint.breaker {
                     BreakerState::Open => span .badge.bad { "Backing off" },
@@ -103,9 +126,31 @@ fn endpoint(one: &EndpointStatus) -> Markup {
     }
 }
 
-fn partitions(partitions: &[PartitionStatus]) -> Markup {
+/// One line for each topic, which opens to its partitions.
+fn topics(partitions: &[PartitionStatus], names: &Names) -> Markup {
     html! {
-        div .scroll tabindex="0" role="region" aria-label="Partitions" {
+        @for topic in partitions.chunk_by(|one, next| one.topic == next.topic) {
+            @let name = topic.first().map_or("", |one| one.topic.as_str());
+            @let lag: i64 = topic.iter().map(|one| one.lag).sum();
+            @let blocked = topic.iter().filter(|one| one.holding.is_some()).count();
+            @let unread = topic.iter().filter(|one| one.worker.is_none()).count();
+            details .card id={ "topic-" (name) } open[unread > 0] {
+                summary {
+                    (name) " " span .hint {
+                        (topic.len()) (if topic.len() == 1 { " partition" } else { " partitions" }) ", " (lag) " not settled"
+                        @if blocked > 0 { ", " (blocked) " blocked" }
+                    }
+                    @if unread > 0 { " " span .badge.warn { (unread) " read by nobody" } }
+                }
+                (self::partitions(topic, names))
+            }
+        }
+    }
+}
+
+fn partitions(partitions: &[PartitionStatus], names: &Names) -> Markup {
+    html! {
+        div .scroll tabindex="0" role="region" aria-label={ "Partitions of " (partitions.first().map_or("", |one| one.topic.as_str())) } {
             table {
                 thead { tr { th scope="col" { "Partition" } th scope="col" { "Lag" } th scope="col" { "Committed" } th scope="col" { "Blocked by" } th scope="col" { "Read by" } } }
                 tbody {
@@ -114,7 +159,7 @@ fn partitions(partitions: &[PartitionStatus]) -> Markup {
                             td data-label="Partition" { (one.topic) " / " (one.partition) @if one.paused { " " span .badge.warn { "Paused" } } }
                             td data-label="Lag" { (one.lag) }
                             td data-label="Committed" { @match one.committed { Some(offset) => (offset), None => "–" } }
-                            td data-label="Blocked by" { (blocked_by(one)) }
+                            td data-label="Blocked by" { (blocked_by(one, names)) }
                             td data-label="Read by" { @match &one.worker { Some(worker) => (worker), None => span .badge.warn { "nobody" } } }
                         }
                     }
@@ -124,7 +169,7 @@ fn partitions(partitions: &[PartitionStatus]) -> Markup {
     }
 }
 
-fn blocked_by(one: &PartitionStatus) -> Markup {
+fn blocked_by(one: &PartitionStatus, names: &Names) -> Markup {
     html! {
         @match &one.holding {
             None => span .hint { "nothing" },
@@ -136,7 +181,7 @@ fn blocked_by(one: &PartitionStatus) -> Markup {
                     Stage::Sending => "being sent",
                     Stage::Settling => "being settled",
                 })
-                @if let Some(webhook) = holding.webhook_id { ", " a href={ "/settings/webhooks/" (webhook) "/deliveries" } { code { (webhook) } } }
+                @if let Some(webhook) = holding.webhook_id { ", " (names.link(webhook)) }
             }
         }
     }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::chart;
 use super::elements::{csrf, only_reads, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
@@ -88,7 +89,8 @@ pub async fn show(
 ) -> Result<Markup, Refusal> {
     let WebhookQuery { done } = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
-    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref())))
+    let charts = chart::of_webhook(&admin, &webhook).await;
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref()), &charts))
 }
 
 /// `POST /settings/webhooks/{id}`
@@ -113,7 +115,7 @@ pub async fn change(
             Ok(back(&webhook, if unresolved.is_some() { "changed-unresolved" } else { "changed" }))
         }
         Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
-            let page = page(&session, &webhook, &entered, Some(&problem), &Markup::default());
+            let page = page(&session, &webhook, &entered, Some(&problem), &Markup::default(), &Markup::default());
             Ok((problem.status, page).into_response())
         }
         Err(problem) => Err(problem.into()),
@@ -160,7 +162,7 @@ pub async fn rotate(
             div .row { code #new-secret { (secret.expose()) } button .quiet type="button" data-copy="new-secret" { "Copy" } }
         }
     };
-    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &message).into_response())
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &message, &Markup::default()).into_response())
 }
 
 /// `POST /settings/webhooks/{id}/test`
@@ -186,10 +188,12 @@ fn page(
     entered: &Entered,
     problem: Option<&Problem>,
     message: &Markup,
+    charts: &Markup,
 ) -> Markup {
     let content = html! {
         (message)
         (head(webhook, Tab::Settings))
+        (charts)
         @if session.may_change() {
             (forms(session, webhook, entered, problem))
         } @else {

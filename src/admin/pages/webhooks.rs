@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::chart::spark;
 use super::elements::{csrf, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
@@ -48,7 +49,7 @@ pub async fn list(
     let page_number = query.page.and_then(|page| usize::try_from(page.get()).ok()).unwrap_or(0).min(last_page);
     let page: Vec<&Webhook> = webhooks.iter().skip(page_number * PAGE_LEN).take(PAGE_LEN).collect();
     let ids: Vec<_> = page.iter().map(|webhook| webhook.id).collect();
-    let counts = success::of_last_day(&mut admin.redis.clone(), &admin.keys, &ids, now_ms()).await?;
+    let hours = success::by_hour(&mut admin.redis.clone(), &admin.keys, &ids, success::DAY, now_ms()).await?;
     let content = html! {
         (flash(query.done.as_deref()))
         div .row {
@@ -66,7 +67,7 @@ pub async fn list(
             div .scroll tabindex="0" role="region" aria-label="Webhooks" {
                 table {
                     thead { tr { th scope="col" { "URL" } th scope="col" { "Events" } th scope="col" { "Status" } th scope="col" { "Success, 24 h" } th scope="col" { "Created" } } }
-                    tbody { @for (webhook, counts) in page.iter().zip(&counts) { (row(webhook, *counts)) } }
+                    tbody { @for (webhook, hours) in page.iter().zip(&hours) { (row(webhook, hours)) } }
                 }
             }
             (pager(page_number, webhooks.len()))
@@ -75,7 +76,8 @@ pub async fn list(
     Ok(layout("Webhooks", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
-fn row(webhook: &Webhook, counts: Counts) -> Markup {
+fn row(webhook: &Webhook, hours: &[Counts]) -> Markup {
+    let counts = hours.iter().fold(Counts::default(), |sum, hour| sum + *hour);
     let path = format!("/settings/webhooks/{}", webhook.id);
     html! {
         tr {
@@ -87,7 +89,7 @@ fn row(webhook: &Webhook, counts: Counts) -> Markup {
             td data-label="Status" { (state(webhook)) }
             td data-label="Success, 24 h" {
                 @match counts.percent() {
-                    Some(percent) => { (percent) " %" span .hint { " of " (counts.succeeded + counts.failed) } }
+                    Some(percent) => { (spark(hours)) " " (percent) " %" span .hint { " of " (counts.succeeded + counts.failed) } }
                     None => { span .hint { "no attempts" } }
                 }
             }

@@ -14,21 +14,40 @@ use crate::webhook::WebhookId;
 const CHUNK: usize = 200;
 
 /// A filter for log entries. The default accepts all of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// If set, only attempts that succeeded (true) or failed (false).
     pub success: Option<bool>,
     /// If set, only attempts for events of this type.
     pub event: Option<EventType>,
+    /// If set, only attempts whose task, event or delivery has this id, or whose answer has this status.
+    pub search: Option<String>,
+    /// If set, only attempts that ended at or after this time, in Unix milliseconds.
+    pub since_ms: Option<i64>,
+    /// If set, only attempts that ended before this time, in Unix milliseconds.
+    pub until_ms: Option<i64>,
 }
 
 impl Filter {
     /// Whether the filter accepts an attempt.
     #[must_use]
-    pub fn accepts(self, logged: &Logged<'_>) -> bool {
+    pub fn accepts(&self, entry: &LogEntry<'_>) -> bool {
+        let logged = &entry.logged;
+        let at_ms = entry.id.at_ms();
         self.success.is_none_or(|success| success == logged.success)
             && self.event.is_none_or(|event| event == logged.event)
+            && self.since_ms.is_none_or(|since| at_ms >= since)
+            && self.until_ms.is_none_or(|until| at_ms < until)
+            && self.search.as_deref().is_none_or(|text| is_found(text, logged))
     }
+}
+
+/// Whether `text` names the task, the event, the delivery or the status of an attempt.
+fn is_found(text: &str, logged: &Logged<'_>) -> bool {
+    text == logged.task_id
+        || text == logged.event_id
+        || text.parse::<DeliveryId>().is_ok_and(|id| id == logged.delivery_id)
+        || text.parse::<u16>().is_ok_and(|status| Some(status) == logged.status_code)
 }
 
 /// A page of log entries.
@@ -89,7 +108,10 @@ impl DeliveryLog {
                 // Skip entries that cannot be read, because another version may have written them.
                 end = stream_id.id.parse().ok().or(end);
                 let Some(entry) = read(webhook, &stream_id) else { continue };
-                if !filter.accepts(&entry.logged) {
+                if filter.since_ms.is_some_and(|since| entry.id.at_ms() < since) {
+                    return Ok(page);
+                }
+                if !filter.accepts(&entry) {
                     continue;
                 }
                 if page.entries.len() == limit {

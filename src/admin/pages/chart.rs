@@ -1,0 +1,150 @@
+//! Charts of attempts by outcome, drawn as SVG on the server. Each has the same figures as a table.
+
+use maud::{Markup, html};
+
+use super::elements::time;
+use crate::admin::state::Shared;
+use crate::clock::{now_ms, rfc3339};
+use crate::store::success::{self, Counts, HOUR_MS};
+use crate::webhook::Webhook;
+
+/// The size of a chart, in the units of its view box.
+const WIDTH: usize = 720;
+const HEIGHT: usize = 120;
+/// The size of the chart in a row of a list.
+const SPARK_WIDTH: usize = 96;
+const SPARK_HEIGHT: usize = 20;
+
+/// The attempts of one bar.
+struct Bar {
+    /// The beginning of its time, in Unix milliseconds.
+    from_ms: i64,
+    counts: Counts,
+}
+
+/// The charts of a webhook's attempts. There are none if Redis doesn't answer.
+pub async fn of_webhook(admin: &Shared, webhook: &Webhook) -> Markup {
+    let now = now_ms();
+    let hours = success::by_hour(&mut admin.redis.clone(), &admin.keys, &[webhook.id], success::WEEK, now).await;
+    hours.ok().and_then(|hours| hours.into_iter().next()).map_or_else(Markup::default, |hours| activity(&hours, now))
+}
+
+/// The attempts of the last 24 hours by the hour, and of the last 7 days by 6 hours. `hours` has the attempts of each
+/// hour, the newest last.
+fn activity(hours: &[Counts], now_ms: i64) -> Markup {
+    let day = &hours[hours.len().saturating_sub(24)..];
+    html! {
+        section .card #activity {
+            h2 { "Attempts" }
+            (chart("The last 24 hours", &bars(day, 1, now_ms)))
+            (chart("The last 7 days", &bars(hours, 6, now_ms)))
+        }
+    }
+}
+
+/// A small chart without figures, for a row that has them as text.
+pub fn spark(hours: &[Counts]) -> Markup {
+    html! {
+        svg .spark viewBox={ "0 0 " (SPARK_WIDTH) " " (SPARK_HEIGHT) } width=(SPARK_WIDTH) height=(SPARK_HEIGHT) aria-hidden="true" {
+            (rects(&bars(hours, 1, 0), SPARK_WIDTH, SPARK_HEIGHT))
+        }
+    }
+}
+
+/// Puts the hours together, `each` in a bar. The newest hour is not over yet.
+fn bars(hours: &[Counts], each: usize, now_ms: i64) -> Vec<Bar> {
+    let first_hour = now_ms / HOUR_MS + 1 - hours.len() as i64;
+    let bar = |(number, hours): (usize, &[Counts])| Bar {
+        from_ms: (first_hour + (number * each) as i64) * HOUR_MS,
+        counts: hours.iter().fold(Counts::default(), |sum, hour| sum + *hour),
+    };
+    hours.chunks(each).enumerate().map(bar).collect()
+}
+
+fn chart(title: &str, bars: &[Bar]) -> Markup {
+    let sum = bars.iter().fold(Counts::default(), |sum, bar| sum + bar.counts);
+    let summary = match sum.percent() {
+        None => "no attempts".to_owned(),
+        Some(percent) => format!("{} delivered, {} failed ({percent} % delivered)", sum.succeeded, sum.failed),
+    };
+    html! {
+        figure .chart {
+            figcaption { strong { (title) } " " span .hint { (summary) } }
+            @if sum != Counts::default() {
+                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (title) ": " (summary) } preserveAspectRatio="none" {
+                    (rects(bars, WIDTH, HEIGHT))
+                }
+                details {
+                    summary { "As a table" }
+                    div .scroll tabindex="0" role="region" aria-label=(title) {
+                        table {
+                            thead { tr { th scope="col" { "From" } th scope="col" { "Delivered" } th scope="col" { "Failed" } } }
+                            tbody {
+                                @for bar in bars.iter().rev().filter(|bar| bar.counts != Counts::default()) {
+                                    tr {
+                                        td data-label="From" { (time(&rfc3339(bar.from_ms))) }
+                                        td data-label="Delivered" { (bar.counts.succeeded) }
+                                        td data-label="Failed" { (bar.counts.failed) }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The bars, each with its failures on top of its deliveries. A bar that has any attempts can be seen.
+fn rects(bars: &[Bar], width: usize, height: usize) -> Markup {
+    let total = |counts: Counts| counts.succeeded.saturating_add(counts.failed);
+    let highest = bars.iter().map(|bar| total(bar.counts)).max().unwrap_or_default().max(1);
+    let scaled = |count: u64| match count {
+        0 => 0.0,
+        count => (count as f64 / highest as f64 * height as f64).max(1.0),
+    };
+    let each = width as f64 / bars.len().max(1) as f64;
+    let gap = (each * 0.15).min(3.0);
+    html! {
+        @for (number, bar) in bars.iter().enumerate() {
+            @let (delivered, failed) = (scaled(bar.counts.succeeded), scaled(bar.counts.failed));
+            @let x = format!("{:.1}", number as f64 * each + gap / 2.0);
+            @let bar_width = format!("{:.1}", each - gap);
+            @if delivered > 0.0 {
+                rect .delivered x=(x) y=(format!("{:.1}", height as f64 - delivered)) width=(bar_width) height=(format!("{delivered:.1}")) {}
+            }
+            @if failed > 0.0 {
+                rect .failed x=(x) y=(format!("{:.1}", (height as f64 - delivered - failed).max(0.0))) width=(bar_width) height=(format!("{failed:.1}")) {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hours_of_a_week_become_bars_that_fit_the_chart() {
+        let mut hours = vec![Counts::default(); 168];
+        hours[167] = Counts { succeeded: 90, failed: 10 };
+        hours[0] = Counts { succeeded: 0, failed: 1 };
+        let now_ms = 1_000 * HOUR_MS + 5;
+        let week = bars(&hours, 6, now_ms);
+        assert_eq!((week.len(), week[0].from_ms, week[27].from_ms), (28, 833 * HOUR_MS, 995 * HOUR_MS));
+        assert_eq!((week[27].counts, week[0].counts.failed), (hours[167], 1));
+        let shown = activity(&hours, now_ms).into_string();
+        assert!(
+            shown.contains("90 delivered, 10 failed (90 % delivered)") && shown.contains("90 delivered, 11 failed")
+        );
+        assert!(shown.contains(r#"height="108.0""#) && shown.contains(r#"height="12.0""#), "{shown}");
+        assert!(shown.contains(r#"height="1.2""#), "a bar with one attempt can be seen: {shown}");
+    }
+
+    #[test]
+    fn a_webhook_without_attempts_has_no_chart() {
+        let shown = activity(&[Counts::default(); 168], 0).into_string();
+        assert!(shown.contains("no attempts") && !shown.contains("<svg"));
+    }
+}
