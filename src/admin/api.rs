@@ -7,6 +7,7 @@ mod filters;
 mod idempotency;
 mod input;
 mod outgoing;
+mod paging;
 mod status;
 mod webhooks;
 
@@ -84,7 +85,8 @@ pub fn routes(admin: &Shared) -> Router {
 }
 
 /// The calls that take query parameters. They check their parameters themselves.
-const WITH_PARAMETERS: [&str; 3] = ["/api/webhooks/{id}/deliveries", "/api/dead-letters", "/api/audit"];
+const WITH_PARAMETERS: [&str; 4] =
+    ["/api/webhooks", "/api/webhooks/{id}/deliveries", "/api/dead-letters", "/api/audit"];
 
 /// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the
 /// whole list for the matching part.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod chart;
+mod curl;
 mod dead_letters;
 mod deliveries;
 mod elements;

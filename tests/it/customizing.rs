@@ -355,9 +355,38 @@ async fn the_delivery_log_is_searched_by_task_delivery_status_and_time() {
     assert!(page.contains("Delivered 201") && !page.contains("Delivered 200"), "{page}");
     assert_eq!(worker.page_as(&cookie, &format!("{base}/deliveries?since=yesterday")).await.0, 400);
 
+    let entry = worker.call("GET", &format!("/api{}/deliveries?search=t1", &base[9..]), None).await.1;
+    let entry = entry["deliveries"][0]["id"].as_str().unwrap().to_owned();
+    let page = worker.page_as(&cookie, &format!("{base}/deliveries/{entry}")).await.1;
+    assert!(page.contains("curl -X POST") && page.contains("--data-raw") && page.contains("?search=t1"), "{page}");
+
     // The webhook's page opens with its attempts, as a chart and as a table, and the list has a small chart.
     let page = worker.page_as(&cookie, &base).await.1;
     assert!(page.contains("3 delivered, 0 failed (100 % delivered)") && page.contains("The last 7 days"), "{page}");
     assert!(page.contains("<svg") && page.contains("As a table"));
     assert!(worker.page_as(&cookie, "/settings/webhooks").await.1.contains("class=\"spark\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_webhooks_comes_in_pages_if_asked_for() {
+    let world = World::new().await;
+    let worker = world.worker().await;
+    for number in 0..5 {
+        world.webhook(&format!("/{number}"), &[EventType::TaskFailed]).await;
+    }
+    let mut seen = Vec::new();
+    let mut query = "limit=2".to_owned();
+    loop {
+        let (status, page) = worker.call("GET", &format!("/api/webhooks?{query}"), None).await;
+        assert_eq!(status, 200, "{page}");
+        seen.extend(page["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["id"].clone()));
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("limit=2&after={next}");
+    }
+    let all = worker.call("GET", "/api/webhooks", None).await.1;
+    let ids: Vec<_> = all["webhooks"].as_array().unwrap().iter().map(|webhook| webhook["id"].clone()).collect();
+    assert_eq!((seen, ids.len()), (ids.clone(), 5));
+    for bad in ["limit=0", "limit=x", "after=x", "page=2", "after=01a21cda-f840-77ff-b07d-167755a3ce9f"] {
+        assert_eq!(worker.call("GET", &format!("/api/webhooks?{bad}"), None).await.0, 400, "{bad}");
+    }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::input;
+use super::paging::WebhooksQuery;
 use crate::admin::actions::{OVERLAP_DEFAULT, Rotation, Saved};
 use crate::admin::problem::{Error, Problem};
 use crate::admin::state::Shared;
@@ -22,11 +23,14 @@ use crate::store::log;
 use crate::webhook::draft::Draft;
 use crate::webhook::{Webhook, WebhookId, WebhookView};
 
-/// All webhooks.
+/// Webhooks.
 #[derive(Serialize, ToSchema)]
 pub struct Webhooks {
     /// The webhooks, oldest first.
     webhooks: Vec<WebhookView>,
+    /// The value of `after` for the next page. Left out on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<WebhookId>,
     /// The webhooks that this version can't read. Events for them wait. Left out if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<Unreadable>,
@@ -104,18 +108,23 @@ pub struct Rotate {
     overlap: Option<String>,
 }
 
-/// All webhooks, oldest first.
+/// All webhooks, oldest first, or a page of them.
 #[utoipa::path(get,
-    operation_id = "listWebhooks", path = "/api/webhooks", tag = "webhooks", responses((status = 200, body = Webhooks), (status = 401, body = Error)))]
-pub async fn list(State(admin): State<Shared>) -> Result<Json<Webhooks>, Problem> {
+    operation_id = "listWebhooks", path = "/api/webhooks", tag = "webhooks", params(WebhooksQuery),
+    responses((status = 200, body = Webhooks), (status = 400, body = Error), (status = 401, body = Error)))]
+pub async fn list(
+    State(admin): State<Shared>,
+    input::Query(query): input::Query<WebhooksQuery>,
+) -> Result<Json<Webhooks>, Problem> {
     let all = admin.store.listing().await?;
     let unreadable = all
         .unsupported
         .into_iter()
         .map(|unsupported| Unreadable { id: unsupported.id, problem: unsupported.problem })
         .collect();
-    let webhooks = all.webhooks.iter().map(Webhook::shown).collect();
-    Ok(Json(Webhooks { webhooks, unreadable, warning: admin.webhooks_warning() }))
+    let (page, next) = query.page(&all.webhooks)?;
+    let webhooks = page.iter().map(Webhook::shown).collect();
+    Ok(Json(Webhooks { webhooks, next, unreadable, warning: admin.webhooks_warning() }))
 }
 
 /// Adds a webhook. It gets every event from now on.

@@ -74,6 +74,7 @@ fn chart(title: &str, bars: &[Bar]) -> Markup {
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (title) ": " (summary) } preserveAspectRatio="none" {
                     (rects(bars, WIDTH, HEIGHT))
                 }
+                div .axis .hint aria-hidden="true" { span { (time(&rfc3339(bars[0].from_ms))) } span { "now" } }
                 details {
                     summary { "As a table" }
                     div .scroll tabindex="0" role="region" aria-label=(title) {

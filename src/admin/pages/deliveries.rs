@@ -6,6 +6,7 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::curl;
 use super::elements::{csrf, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
@@ -120,7 +121,7 @@ pub async fn list(
         @if let Some(next) = page.next {
             nav .pager aria-label="Pages" { a href={ (base) "?" (query.url_query("before", next)) } rel="next" { "Older" } }
         }
-        p .hint { "The newest " (admin.config.log.entries_max) " attempts of the last " (humantime::format_duration(admin.config.log.age_max)) " are kept." }
+        p .hint { "The newest " (admin.config.log.entries_max) " attempts of the last " (spaced(admin.config.log.age_max)) " are kept." }
     };
     Ok(layout("Deliveries", Some(&session), Some(NavItem::Webhooks), &content))
 }
@@ -142,8 +143,8 @@ fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
                 }
             }
             div .field {
-                label for="search" { "Task, delivery or status" }
-                input #search name="search" maxlength="1024" value=(query.search);
+                label for="search" { "Search" }
+                input #search name="search" maxlength="1024" value=(query.search) placeholder="task, delivery or status";
             }
             div .field {
                 label for="since" { "Since" }
@@ -200,7 +201,8 @@ pub async fn show(
         nav .crumbs aria-label="Breadcrumb" { a href="/settings/webhooks" { "Webhooks" } " / " a href=(base) { "Deliveries" } }
         div .row { h1 { (logged.event.as_str()) } (result(&entry)) }
         dl .facts {
-            dt { "Delivery" } dd { code { (logged.delivery_id) } }
+            dt { "Delivery" } dd { code { (logged.delivery_id) } " " a href={ (base) "?search=" (logged.delivery_id) } { "all attempts" } }
+            dt { "Task" } dd { code { (logged.task_id) } " " a href={ (base) "?" (search(&logged.task_id)) } { "all of this task" } }
             dt { "Attempt" } dd { (logged.attempt) @if logged.replays > 0 { " of replay " (logged.replays) } }
             dt { "Time" } dd { (time(&logged.delivered_at)) }
             dt { "Duration" } dd { (duration(logged.duration_ms)) }
@@ -217,6 +219,13 @@ pub async fn show(
         p .hint { "POST " span .url { (webhook.url) } }
         @if logged.not_sent { p { "The attempt ended before the request was sent." } }
         @else { details open { summary { "Headers" } pre tabindex="0" { code { @for (name, value) in logged.request_headers() { (name) ": " (value) "\n" } } } } }
+        @if !logged.not_sent {
+            details {
+                summary { "As a curl command" }
+                div .row { button .quiet type="button" data-copy="curl" { "Copy" } }
+                pre tabindex="0" { code #curl { (curl::command(webhook.url.as_str(), logged, &entry.payload)) } }
+            }
+        }
         details open { summary { "Payload" } pre tabindex="0" { code { (pretty(&entry.payload)) } } }
         h2 { "Response" }
         @match logged.status_code {
@@ -246,6 +255,24 @@ pub async fn redeliver(
     let webhook = admin.find(&id).await?;
     admin.redeliver(&webhook, &entry, &who).await?;
     Ok(Redirect::to(&format!("/settings/webhooks/{}/deliveries?done=redelivered", webhook.id)))
+}
+
+/// A time in words, such as `3 days`.
+fn spaced(time: std::time::Duration) -> String {
+    let text = humantime::format_duration(time).to_string();
+    let mut spaced = String::with_capacity(text.len() + 4);
+    for (before, c) in std::iter::once(' ').chain(text.chars()).zip(text.chars()) {
+        if before.is_ascii_digit() && c.is_ascii_alphabetic() {
+            spaced.push(' ');
+        }
+        spaced.push(c);
+    }
+    spaced
+}
+
+/// The query that finds a task in the log.
+fn search(task: &str) -> String {
+    serde_html_form::to_string([("search", task)]).unwrap_or_default()
 }
 
 /// A duration. The log has whole milliseconds.

@@ -89,7 +89,7 @@ fn row(webhook: &Webhook, hours: &[Counts]) -> Markup {
             td data-label="Status" { (state(webhook)) }
             td data-label="Success, 24 h" {
                 @match counts.percent() {
-                    Some(percent) => { (spark(hours)) " " (percent) " %" span .hint { " of " (counts.succeeded + counts.failed) } }
+                    Some(percent) => { div { (spark(hours)) } (percent) " %" span .hint { " of " (counts.succeeded + counts.failed) } }
                     None => { span .hint { "no attempts" } }
                 }
             }
