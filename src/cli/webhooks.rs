@@ -108,7 +108,7 @@ pub struct Add {
     #[arg(long)]
     signing: Option<Signing>,
     /// Which events of its types the webhook gets, as JSON or @FILE, such as
-    /// '{"field": "task.repoUrl", "glob": "https://github.com/acme/*"}'.
+    /// '{"field": "task.repoUrl", "glob": "*/acme/*"}'.
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
     /// A description of the webhook.
