@@ -133,8 +133,9 @@ fn to_stderr(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Ends the process without the exit handlers of its C libraries. OpenSSL's handler frees what threads of librdkafka
-/// may still use, and `webhooks add` once ended with "double free or corruption" after its work was done.
+/// Ends the process without the exit handlers of its C libraries. `webhooks add` once ended with "double free or
+/// corruption" after its work was done. The cause was not found; threads of librdkafka that still run while an exit
+/// handler frees memory would explain it, and without the handlers that can't happen.
 pub fn leave(code: i32) -> ! {
     use std::io::Write as _;
 
