@@ -18,7 +18,7 @@ mod state;
 pub(crate) mod status;
 mod throttle;
 mod tokens;
-mod unreadable;
+pub(crate) mod unreadable;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use crate::webhook::{BadWebhook, WebhookId};
 /// A status, and a sentence that says what is wrong and what is allowed. It becomes an answer of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// 400, 401, 403, 404, 405, 409, 413, 421, 429 or 503.
+    /// 400, 401, 403, 404, 405, 409, 413, 421, 422, 429 or 503.
     pub status: StatusCode,
     /// A sentence for people, without secrets.
     pub sentence: String,

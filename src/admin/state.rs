@@ -93,7 +93,7 @@ impl Admin {
             throttle: Throttle::new(Instant::now()),
             sessions: Sessions::new(&redis, &keys, config.secrets.keyring()?, &config.admin),
             audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
-            replies: Replies::new(redis.clone(), keys.clone(), config.secrets.keyring()?),
+            replies: Replies::new(redis.clone(), keys.clone(), config.secrets.keyring()?, config.delivery.timeout),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),

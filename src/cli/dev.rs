@@ -1,5 +1,6 @@
 //! `dev`: runs the whole system on this machine, and shows a few deliveries from start to end.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,17 +89,11 @@ fn create_topics(broker: &MockCluster<'_, DefaultProducerContext>, config: &Conf
     Ok(())
 }
 
-/// A path as a shell takes it.
-fn quoted(path: &std::path::Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 /// What to try in another terminal.
 fn next_steps(config: &Config, receiver: &Receiver, page: std::net::SocketAddr) -> String {
     // The program need not be in the PATH, so the commands name it as it was started.
-    let program = std::env::current_exe().map_or_else(|_| "optio-webhooks".to_owned(), |path| quoted(&path));
+    let path = std::env::current_exe().ok().and_then(|path| shlex::try_quote(path.to_str()?).ok().map(Cow::into_owned));
+    let program = path.unwrap_or_else(|| "optio-webhooks".to_owned());
     format!(
         "
 It stays up until Ctrl-C. In another terminal:

@@ -5,7 +5,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, StatusCode};
 use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -177,8 +177,14 @@ impl Client {
                 Carrier::Http1(_) => self.0.route.http1_form(&target),
                 Carrier::Http2(_) => Form::Http2,
             };
+            let is_to_proxy = matches!(form, Form::Http1ToProxy(_));
             let request = target.request(form, headers(), body.clone())?;
             let failure = match exchange(pooled, request, deadline).await {
+                // Only a proxy answers so (RFC 9110 section 15.5.8), and the endpoint never saw the request.
+                Ok(answer) if is_to_proxy && answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    let reason = "the egress proxy rejected the credentials, or needs some (status 407)";
+                    return Err(SendError::new(FailureCode::Egress, "sending the request", reason));
+                }
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };

@@ -135,7 +135,13 @@ impl Names {
         let result = tokio::time::timeout(timeout, Lookup::new(&self.0.sources, &host).run()).await;
         let result = match result.unwrap_or(Err(Unresolved::NoAnswer)) {
             // It matters whose failure it is: only that of the domain is one of the endpoint.
-            Err(Unresolved::NoAnswer) if self.0.sources.name_servers_answer().await => Err(Unresolved::DomainSilent),
+            Err(why @ (Unresolved::NoAnswer | Unresolved::Failed(_))) => {
+                match (self.0.sources.name_servers_answer().await, why) {
+                    (false, _) => Err(Unresolved::NoAnswer),
+                    (true, Unresolved::NoAnswer) => Err(Unresolved::DomainSilent),
+                    (true, why) => Err(why),
+                }
+            }
             result => result,
         };
         let now = Instant::now();

@@ -64,8 +64,8 @@ impl Route {
         let (stream, peer) = dialled.map_err(|error| of_proxy(&error))?;
         if proxy.is_tls {
             let (name, peer_name) = (proxy.host.to_string(), format!("the egress proxy {peer}"));
-            let shaken = self.tls.to_proxy(stream, &name, &peer_name, deadline).await;
-            let stream = shaken.map_err(|error| of_proxy(&error))?;
+            let attempted = self.tls.to_proxy(stream, &name, &peer_name, deadline).await;
+            let stream = attempted.map_err(|error| of_proxy(&error))?;
             self.connect_through(proxy, target, stream, peer, deadline).await
         } else {
             self.connect_through(proxy, target, stream, peer, deadline).await

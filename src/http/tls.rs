@@ -30,6 +30,8 @@ const YEAR_9999_S: u64 = 253_402_300_799;
 pub struct Tls {
     to_endpoints: TlsConnector,
     to_proxy: TlsConnector,
+    /// Whether any authority is trusted. Without one, it is not the endpoint's fault that its certificate isn't.
+    trusts_any: bool,
 }
 
 impl Tls {
@@ -38,6 +40,7 @@ impl Tls {
     /// # Errors
     /// Fails if the crypto provider lacks what TLS 1.2 and 1.3 need.
     pub fn new(roots: RootCertStore, identity: Option<Arc<CertifiedKey>>) -> Result<Self, rustls::Error> {
+        let trusts_any = !roots.is_empty();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -49,7 +52,7 @@ impl Tls {
             config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
         }
         config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
-        Ok(Self { to_endpoints: TlsConnector::from(Arc::new(config)), to_proxy })
+        Ok(Self { to_endpoints: TlsConnector::from(Arc::new(config)), to_proxy, trusts_any })
     }
 
     /// Does the handshake with the endpoint `host` over `stream`. The returned flag says whether the endpoint chose
@@ -64,7 +67,9 @@ impl Tls {
         peer: &str,
         deadline: Instant,
     ) -> Result<(TlsStream<S>, bool), SendError> {
-        let stream = handshake(&self.to_endpoints, stream, host, peer, deadline).await?;
+        let attempted = handshake(&self.to_endpoints, stream, host, peer, deadline).await;
+        let stream =
+            attempted.map_err(|refused| if self.trusts_any { refused.error } else { refused.without_authorities() })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
         Ok((stream, is_h2))
     }
@@ -80,7 +85,25 @@ impl Tls {
         peer: &str,
         deadline: Instant,
     ) -> Result<TlsStream<S>, SendError> {
-        handshake(&self.to_proxy, stream, host, peer, deadline).await
+        handshake(&self.to_proxy, stream, host, peer, deadline).await.map_err(|refused| refused.error)
+    }
+}
+
+/// A handshake that failed.
+struct Refused {
+    error: SendError,
+    /// Whether it failed because of the peer's certificate.
+    is_of_certificate: bool,
+}
+
+impl Refused {
+    /// The failure in a process that trusts no authority. Every certificate fails there, whatever the endpoint does.
+    fn without_authorities(self) -> SendError {
+        if !self.is_of_certificate {
+            return self.error;
+        }
+        let reason = "no certificate authority is trusted here: install ca-certificates, or set delivery.ca_file";
+        SendError::new(FailureCode::Egress, "checking the endpoint's certificate", reason)
     }
 }
 
@@ -90,20 +113,25 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     host: &str,
     peer: &str,
     deadline: Instant,
-) -> Result<TlsStream<S>, SendError> {
+) -> Result<TlsStream<S>, Refused> {
     let step = format_args!("TLS handshake with {peer}").to_string();
+    let refused = |error| Refused { error, is_of_certificate: false };
     // A host may end with the dot of the DNS root; certificates never have it. An IPv6 host has brackets in a URL.
     let name = host.strip_suffix('.').unwrap_or(host).trim_start_matches('[').trim_end_matches(']');
     let Ok(name) = ServerName::try_from(name.to_owned()) else {
-        return Err(SendError::new(FailureCode::Tls, step, "no certificate can be valid for this host's name"));
+        let reason = "no certificate can be valid for this host's name";
+        return Err(refused(SendError::new(FailureCode::Tls, step, reason)));
     };
     match timeout_at(deadline, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            Err(SendError::new(FailureCode::Tls, step, tls.map_or_else(|| explain_io(&error), explanation)))
+            Err(Refused {
+                is_of_certificate: matches!(tls, Some(rustls::Error::InvalidCertificate(_))),
+                error: SendError::new(FailureCode::Tls, step, tls.map_or_else(|| explain_io(&error), explanation)),
+            })
         }
-        Err(_) => Err(SendError::timeout(step)),
+        Err(_) => Err(refused(SendError::timeout(step))),
     }
 }
 

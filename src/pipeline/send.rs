@@ -126,7 +126,9 @@ fn proofs(
 
 /// All headers of the request (`docs/reference.md`, section "Request headers").
 fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, HeaderValue)]) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(10);
+    let mut headers = HeaderMap::with_capacity(10 + webhook.headers.len());
+    // The headers of the owner come first, so that none of them can replace one of ours, whatever Redis holds.
+    headers.extend(webhook.headers.iter().filter_map(CustomHeader::parts));
     let mut put = |name: &'static str, value: HeaderValue| headers.insert(HeaderName::from_static(name), value);
     let id = delivery_id(delivery);
     put("x-optio-event", HeaderValue::from_static(delivery.event_type.as_str()));
@@ -138,7 +140,6 @@ fn headers(webhook: &Webhook, delivery: &Delivery, proofs: &[(&'static str, Head
     for (name, value) in proofs {
         put(name, value.clone());
     }
-    headers.extend(webhook.headers.iter().filter_map(CustomHeader::parts));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(webhook.format.content_type()));
     headers
 }

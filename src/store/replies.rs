@@ -13,8 +13,9 @@ use crate::secret::keyring::{Keyring, Sealed};
 
 /// How long an answer is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(86_400);
-/// How long a request may take. After a crash of the server, the key can be used again after this time.
-const PENDING_FOR: Duration = Duration::from_secs(120);
+/// How long a request may take in addition to `delivery.timeout`, which a test event may take. After a crash of the
+/// server, the key can be used again after this time.
+const PENDING_MARGIN: Duration = Duration::from_secs(120);
 /// The place that a sealed answer is bound to.
 const PLACE: &str = "idempotency-key";
 
@@ -58,13 +59,14 @@ pub struct Replies {
     connection: Connection,
     keys: Keys,
     keyring: Keyring,
+    pending_for: Duration,
 }
 
 impl Replies {
-    /// Keeps answers with `connection`, sealed with `keyring`.
+    /// Keeps answers with `connection`, sealed with `keyring`. A test event takes at most `delivery_timeout`.
     #[must_use]
-    pub fn new(connection: Connection, keys: Keys, keyring: Keyring) -> Self {
-        Self { connection, keys, keyring }
+    pub fn new(connection: Connection, keys: Keys, keyring: Keyring, delivery_timeout: Duration) -> Self {
+        Self { connection, keys, keyring, pending_for: PENDING_MARGIN + delivery_timeout }
     }
 
     /// Claims `id`, which stands for a client and its key, for a request with this fingerprint.
@@ -76,7 +78,7 @@ impl Replies {
         let key = self.keys.reply(id);
         let connection = &mut self.connection.clone();
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg(json(&pending)).arg("NX").arg("PX").arg(PENDING_FOR.as_millis() as u64);
+        set.arg(&key).arg(json(&pending)).arg("NX").arg("PX").arg(self.pending_for.as_millis() as u64);
         let is_new: bool = set.query_async::<Option<String>>(connection).await?.is_some();
         if is_new {
             return Ok(Known::New);

@@ -42,6 +42,12 @@ impl std::ops::Add for Counts {
     }
 }
 
+impl<'a> std::iter::Sum<&'a Self> for Counts {
+    fn sum<I: Iterator<Item = &'a Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, one| sum + *one)
+    }
+}
+
 /// The key of the counts for the hour of `now_ms` (Unix milliseconds).
 #[must_use]
 pub fn key(keys: &Keys, now_ms: i64) -> String {
@@ -96,20 +102,6 @@ pub async fn by_hour(
         }
     }
     Ok(all)
-}
-
-/// The attempts of `webhooks` in the last 24 hours, in the order of `webhooks`.
-///
-/// # Errors
-/// Errors of Redis if it is unavailable.
-pub async fn of_last_day(
-    connection: &mut Connection,
-    keys: &Keys,
-    webhooks: &[WebhookId],
-    now_ms: i64,
-) -> redis::RedisResult<Vec<Counts>> {
-    let hours = by_hour(connection, keys, webhooks, DAY, now_ms).await?;
-    Ok(hours.into_iter().map(|hours| hours.into_iter().fold(Counts::default(), |sum, hour| sum + hour)).collect())
 }
 
 /// Parses a count. A value that is not a number from 0 to `u32::MAX` was not written by this program and counts as 0.

@@ -8,6 +8,8 @@ mod resealing;
 mod scripts;
 mod summary;
 
+use std::collections::HashMap;
+
 use redis::{AsyncCommands as _, RedisResult, Script};
 
 use super::audit::{Action, AuditLog, Author};
@@ -232,6 +234,26 @@ impl WebhookStore {
         let (peek, listing) = self.read().await?;
         let version = if let Version::Number(version) = peek.version { version } else { 0 };
         Ok((version, listing.webhooks))
+    }
+
+    /// How people call these webhooks: by their descriptions, or by their URLs. Those that are gone or that this version
+    /// cannot read are left out. No secret is opened.
+    ///
+    /// # Errors
+    /// Errors of Redis.
+    pub async fn names(&self, ids: impl IntoIterator<Item = WebhookId>) -> RedisResult<HashMap<WebhookId, String>> {
+        let ids: Vec<WebhookId> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut get = redis::cmd("HMGET");
+        get.arg(self.keys.webhooks()).arg(ids.iter().map(WebhookId::to_string).collect::<Vec<_>>());
+        let found: Vec<Option<Vec<u8>>> = get.query_async(&mut self.connection.clone()).await?;
+        let name = |(id, json): (WebhookId, Option<Vec<u8>>)| {
+            let StoredWebhook { description, url, .. } = parsed(id, &json?).ok()?;
+            Some((id, description.unwrap_or_else(|| url.to_string())))
+        };
+        Ok(ids.into_iter().zip(found).filter_map(name).collect())
     }
 
     /// All webhooks, including those that this version cannot read.

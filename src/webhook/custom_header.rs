@@ -16,7 +16,8 @@ const VALUE_MAX: usize = 4_096;
 const TOTAL_MAX: usize = 7_168;
 
 /// Headers that the program or the connection sets itself.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 18] = [
+    "accept",
     "accept-encoding",
     "connection",
     "content-encoding",
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn reserved_names_and_wrong_names_and_values_are_refused_by_name() {
-        for name in ["Host", "content-LENGTH", "X-Optio-Signature", "webhook-id", "Proxy-Authorization", "TE"] {
+        for name in ["Host", "Accept", "content-LENGTH", "X-Optio-Signature", "webhook-id", "Proxy-Authorization", "TE"] {
             assert!(problem(&[draft(name, "x")]).contains(&format!("{name} is reserved")), "{name}");
         }
         for name in ["", "a b", "a:b", "ä", "a\r\nb", &"n".repeat(257)] {

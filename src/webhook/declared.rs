@@ -91,7 +91,7 @@ impl Declared {
             headers: webhook.headers.iter().map(|header| (header.name.clone(), stored())).collect(),
             filter: webhook.filter.as_ref().map(|filter| filter.json().clone()),
             description: webhook.description.clone(),
-            // One that was disabled automatically is declared active, so that a repair is the only thing it takes.
+            // One that was disabled automatically has no `active` in the file, so that applying the file leaves it as it is.
             active: (!webhook.active && webhook.disabled_reason.is_none()).then_some(false),
             format: Some(webhook.format).filter(|format| *format != PayloadFormat::preset(&webhook.url)),
             rate_per_second: webhook.rate_per_second.map(std::num::NonZeroU32::get),

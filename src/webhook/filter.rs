@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn a_glob_matches_no_value_that_is_longer_than_it_may_look_at() {
+        for (length, expected) in [(1_024, true), (1_025, false)] {
+            let mut event = event();
+            event.body = json!({ "task": { "title": "a".repeat(length) } }).to_string().into();
+            let filter = Filter::read(json!({ "field": "task.title", "glob": "a*a" })).unwrap();
+            assert_eq!(filter.matches(&Fields::of(&event)), expected, "{length}");
+        }
+    }
+
+    #[test]
     fn groups_combine_conditions() {
         let (yes, no) = (json!({ "field": "taskId", "equals": "t1" }), json!({ "field": "taskId", "equals": "t2" }));
         assert!(matches(json!({ "all": [yes, { "any": [no, yes] }] })));

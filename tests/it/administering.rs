@@ -6,7 +6,6 @@ use axum::body::Body;
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::signature::SigningSecret;
-use optio_webhooks::store::success;
 use optio_webhooks::webhook::WebhookId;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -424,7 +423,7 @@ async fn the_success_rate_of_the_last_day_is_counted() {
     world.receiver.arrived(10).await;
     world.settled().await;
     let webhooks = [webhook, WebhookId(uuid::Uuid::nil())];
-    let counts = success::of_last_day(&mut world.redis.clone(), &world.keys(), &webhooks, now_ms()).await.unwrap();
+    let counts = world.of_last_day(&webhooks).await;
     assert_eq!((counts[0].succeeded, counts[0].failed, counts[0].percent()), (5, 5, Some(50)));
     assert_eq!(counts[1].percent(), None);
 }

@@ -9,7 +9,6 @@ use optio_webhooks::event::EventType;
 use optio_webhooks::store::connection;
 use optio_webhooks::store::marks::NewEntry;
 use optio_webhooks::store::settled::{Batch, Line, Recorder};
-use optio_webhooks::store::success;
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::producer::FutureRecord;
@@ -372,7 +371,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     let mut redis = world.redis.clone();
     let entries: u64 = redis::cmd("XLEN").arg(keys.log(webhook)).query_async(&mut redis).await.unwrap();
     assert_eq!(entries, 10);
-    let counts = success::of_last_day(&mut redis, &keys, &[webhook], now_ms()).await.unwrap();
+    let counts = world.of_last_day(&[webhook]).await;
     assert_eq!((counts[0].succeeded, counts[0].failed), (5, 5));
 }
 
@@ -397,7 +396,7 @@ async fn a_key_of_the_wrong_type_costs_only_its_own_data() {
     world.settled().await;
     assert_eq!(world.logged(right).await.len(), 10);
     readyz_shows(&worker, 200, &["warning", &log, &marks, "WRONGTYPE"]).await;
-    let counts = success::of_last_day(&mut world.redis.clone(), &keys, &[wrong, right], now_ms()).await.unwrap();
+    let counts = world.of_last_day(&[wrong, right]).await;
     assert_eq!(counts.iter().map(|counts| counts.succeeded).collect::<Vec<_>>(), [10, 10]);
     assert_eq!(worker.call("GET", &format!("/api/webhooks/{wrong}/deliveries"), None).await.0, 200);
     redis_command(&world, &["DEL", &log, &marks]).await;

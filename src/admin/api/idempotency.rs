@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::admin::problem::Problem;
@@ -19,8 +20,8 @@ use crate::store::replies::{Answer, Known};
 const KEY: &str = "idempotency-key";
 /// The longest key, in bytes.
 const KEY_MAX: usize = 255;
-/// The largest body of a request and of an answer that is kept, in bytes.
-const BODY_MAX: usize = 4 << 20;
+/// The largest answer that is kept, in bytes.
+const ANSWER_MAX: usize = 4 << 20;
 /// The header of an answer that was given before.
 const REPLAYED: &str = "idempotency-replayed";
 
@@ -41,7 +42,7 @@ pub async fn once(
     };
     let id = hex(&[who.name.as_deref().unwrap_or_default().as_bytes(), key.as_bytes()]);
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BODY_MAX).await else { return Problem::too_large().into_response() };
+    let Ok(body) = to_bytes(body, admin.config.admin.body_max).await else { return Problem::too_large().into_response() };
     let fingerprint = hex(&[parts.uri.path().as_bytes(), &body]);
     match admin.replies.claim(&id, &fingerprint).await {
         Ok(Known::New) => {}
@@ -73,7 +74,7 @@ impl Admin {
     /// Keeps the answer of a request that was done or refused for good, and releases the key of any other.
     async fn keep_answer(&self, id: &str, fingerprint: &str, answer: Response) -> Response {
         let (parts, body) = answer.into_parts();
-        let Ok(body) = to_bytes(body, BODY_MAX).await else {
+        let Ok(body) = to_bytes(body, ANSWER_MAX).await else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer is too large").into_response();
         };
         let is_final = !parts.status.is_server_error() && parts.status != StatusCode::TOO_MANY_REQUESTS;
@@ -97,6 +98,25 @@ fn replayed(answer: &Answer) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
+}
+
+/// Adds the header and its answers to the description of every POST.
+pub fn describe(document: &mut Value) {
+    let Some(paths) = document["paths"].as_object_mut() else { return };
+    for post in paths.values_mut().filter_map(|path| path.get_mut("post")) {
+        let text = format!("A key of your choice, 1 to {KEY_MAX} ASCII characters such as a UUID. The same request with the same key is done once and gets the same answer for 24 hours.");
+        let header = json!({ "name": "Idempotency-Key", "in": "header", "required": false, "description": text,
+            "schema": { "type": "string", "minLength": 1, "maxLength": KEY_MAX } });
+        match post["parameters"].as_array_mut() {
+            Some(parameters) => parameters.push(header),
+            None => post["parameters"] = json!([header]),
+        }
+        let error = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } });
+        post["responses"]["422"] = json!({ "description": "the key was used for another request", "content": error });
+        if post["responses"].get("409").is_none() {
+            post["responses"]["409"] = json!({ "description": "the same request is under way", "content": error });
+        }
+    }
 }
 
 /// The hash of some texts, each with its length before it.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::idempotency;
 use crate::event::EventType;
 
 /// Adds the `webhooks` section to a description, and the schemas that it refers to.
@@ -12,6 +13,7 @@ pub fn describe(mut document: Value) -> Value {
     for (name, schema) in schemas() {
         document["components"]["schemas"][name] = schema;
     }
+    idempotency::describe(&mut document);
     document
 }
 

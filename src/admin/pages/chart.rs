@@ -56,13 +56,13 @@ fn bars(hours: &[Counts], each: usize, now_ms: i64) -> Vec<Bar> {
     let first_hour = now_ms / HOUR_MS + 1 - hours.len() as i64;
     let bar = |(number, hours): (usize, &[Counts])| Bar {
         from_ms: (first_hour + (number * each) as i64) * HOUR_MS,
-        counts: hours.iter().fold(Counts::default(), |sum, hour| sum + *hour),
+        counts: hours.iter().sum(),
     };
     hours.chunks(each).enumerate().map(bar).collect()
 }
 
 fn chart(title: &str, bars: &[Bar]) -> Markup {
-    let sum = bars.iter().fold(Counts::default(), |sum, bar| sum + bar.counts);
+    let sum: Counts = bars.iter().map(|bar| &bar.counts).sum();
     let summary = match sum.percent() {
         None => "no attempts".to_owned(),
         Some(percent) => format!("{} delivered, {} failed ({percent} % delivered)", sum.succeeded, sum.failed),

@@ -1,6 +1,6 @@
 //! The status page: workers, endpoints, partitions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use axum::Extension;
@@ -15,12 +15,12 @@ use crate::admin::state::Shared;
 use crate::admin::status::{EndpointStatus, PartitionStatus, Status};
 use crate::report::BreakerState;
 use crate::report::Stage;
-use crate::webhook::{Webhook, WebhookId};
+use crate::webhook::WebhookId;
 
 /// `GET /status`
 pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Session>) -> Result<Markup, Refusal> {
     let status = admin.status().await?;
-    let names = Names::of(&admin).await;
+    let names = Names::of(&admin, &status).await;
     let content = html! {
         h1 { "Status" }
         div #status data-refresh="5" {
@@ -42,11 +42,12 @@ pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Ses
 struct Names(HashMap<WebhookId, String>);
 
 impl Names {
-    /// The names of all webhooks. The page shows ids instead if they can't be read.
-    async fn of(admin: &Shared) -> Self {
-        let webhooks = admin.store.listing().await.map(|listing| listing.webhooks).unwrap_or_default();
-        let name = |webhook: &Webhook| webhook.description.clone().unwrap_or_else(|| webhook.url.to_string());
-        Self(webhooks.iter().map(|webhook| (webhook.id, name(webhook))).collect())
+    /// The names of the webhooks that `status` has. The page shows the id of one that can't be read.
+    async fn of(admin: &Shared, status: &Status) -> Self {
+        let endpoints = status.endpoints.iter().map(|one| one.endpoint.webhook_id);
+        let holding = status.partitions.iter().filter_map(|one| one.holding.as_ref()?.webhook_id);
+        let ids: HashSet<WebhookId> = endpoints.chain(holding).collect();
+        Self(admin.store.names(ids).await.unwrap_or_default())
     }
 
     fn link(&self, webhook: WebhookId) -> Markup {

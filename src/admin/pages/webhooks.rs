@@ -77,7 +77,7 @@ pub async fn list(
 }
 
 fn row(webhook: &Webhook, hours: &[Counts]) -> Markup {
-    let counts = hours.iter().fold(Counts::default(), |sum, hour| sum + *hour);
+    let counts: Counts = hours.iter().sum();
     let path = format!("/settings/webhooks/{}", webhook.id);
     html! {
         tr {

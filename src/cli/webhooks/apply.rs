@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::secret::warn_of_weak_secret;
+use crate::admin::unreadable::without_values;
 use crate::cli::output::warn;
 use crate::cli::{Failure, emit, say, secret_input};
 use crate::clock::now_ms;
@@ -98,6 +100,7 @@ impl Apply {
                     say(&format!("add     {}  {}", webhook.id, webhook.url));
                     if !self.dry_run {
                         adding.put(webhook).await?;
+                        warn_of_weak_secret(webhook);
                     }
                 }
                 Step::Change(resolved, webhook, fields) => {
@@ -143,7 +146,7 @@ async fn change(store: &WebhookStore, resolved: &Resolved) -> Result<(), Failure
 fn read(path: &Path) -> Result<Vec<(String, Resolved)>, Failure> {
     let text = emit::read_input(path)?;
     let file: DeclaredFile = serde_saphyr::from_str(&text).map_err(|error| {
-        Failure::Usage(format!("{} can't be read: {}", path.display(), first_line(&error.to_string())))
+        Failure::Usage(format!("{} can't be read: {}", path.display(), without_values(first_line(&error.to_string()))))
     })?;
     let variable = |name: &str| {
         let secret = secret_input::from_variable(name).map_err(|failure| failure.to_string())?;

@@ -9,6 +9,9 @@ use super::fields::{FIELDS, Fields};
 const VALUES_MAX: usize = 100;
 /// The longest text in a condition, in bytes.
 const TEXT_MAX: usize = 1_024;
+/// The longest value that a glob can match, in bytes. Matching takes up to its length times that of the pattern, and
+/// every filter of an event is evaluated before any of its deliveries.
+const GLOBBED_MAX: usize = 1_024;
 
 /// A condition: a field, and what its value must be.
 #[derive(Debug, Clone)]
@@ -68,7 +71,8 @@ impl Condition {
             (Test::Exists(expected), value) => value.is_some() == *expected,
             (_, None) => false,
             (Test::OneOf(allowed), Some(value)) => allowed.iter().any(|allowed| is_same(allowed, value)),
-            (Test::Glob(glob), Some(Value::String(text))) => glob.matches(text),
+            (Test::Glob(glob), Some(Value::String(text))) => text.len() <= GLOBBED_MAX && glob.matches(text),
+            // The others are numbers, true and false, which are short.
             (Test::Glob(glob), Some(value)) => glob.matches(&value.to_string()),
             (Test::Number(comparison, limit), Some(value)) => {
                 number(value).is_some_and(|value| comparison.holds(value, *limit))

@@ -9,6 +9,7 @@ use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients, headers};
 use optio_webhooks::secret::keyring::Keyring;
 use optio_webhooks::signature::SigningSecret;
+use optio_webhooks::store::success::{self, Counts};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
 use optio_webhooks::topics::Names;
@@ -287,6 +288,13 @@ impl World {
             });
             ends.sum()
         })
+    }
+
+    /// The attempts of webhooks in the last 24 hours.
+    pub async fn of_last_day(&self, webhooks: &[WebhookId]) -> Vec<Counts> {
+        let (redis, keys) = (&mut self.redis.clone(), self.keys());
+        let hours = success::by_hour(redis, &keys, webhooks, success::DAY, now_ms()).await.unwrap();
+        hours.iter().map(|hours| hours.iter().sum()).collect()
     }
 
     /// The entries of a webhook's delivery log, oldest first.

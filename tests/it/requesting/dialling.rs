@@ -165,6 +165,35 @@ async fn an_egress_proxy_forwards_http_and_tunnels_https() {
     let error = post(&self::client(&delivery), "https://outside.example/").await.unwrap_err();
     assert!(error.code == FailureCode::Egress && error.detail.contains("407"), "{error:?}");
     assert!(!error.detail.contains("hunter2"), "{error:?}");
+    let error = post(&self::client(&delivery), "http://outside.example/").await.unwrap_err();
+    assert!(error.code == FailureCode::Egress && error.detail.contains("407"), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_is_missing_on_our_own_side_is_no_failure_of_the_endpoint() {
+    // No authority is trusted, so no certificate can be.
+    let certificate = certificate(Flaw::None);
+    let tls = acceptor(certificate.config, "http/1.1");
+    let endpoint = Endpoint::start(move |stream, _| {
+        let tls = tls.clone();
+        async move {
+            let _ = tls.accept(stream).await;
+        }
+    })
+    .await;
+    let server = NameServer::start(|_| vec![Ipv4Addr::LOCALHOST]).await;
+    let client = client_asking(&settings(|_| {}), &server);
+    let error = post(&client, &format!("https://localhost.example:{}/", endpoint.address.port())).await.unwrap_err();
+    assert!(error.code == FailureCode::Egress && error.detail.contains("ca-certificates"), "{error:?}");
+
+    // Nothing listens where the name server should be.
+    let gone = server.address;
+    drop(server);
+    let delivery = settings(|delivery| delivery.resolve_timeout = Duration::from_secs(1));
+    let names = Names::asking(gone, limits(&delivery));
+    let client = Client::with(&delivery, rustls::RootCertStore::empty(), names).unwrap();
+    let error = post(&client, "http://healthy.example/").await.unwrap_err();
+    assert_eq!(error.code, FailureCode::Egress, "{error:?}");
 }
 
 #[tokio::test]
