@@ -2,6 +2,7 @@
 
 mod actions;
 mod api;
+mod base_path;
 mod client;
 mod connections;
 mod document;
@@ -64,7 +65,8 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     if let Some(admin) = &admin {
         let guarded = api::routes(admin).merge(pages::routes(admin));
         // Probes call /healthz, /readyz and /metrics by the address of a container, so those take any host.
-        routes = routes.merge(guarded.layer(middleware::from_fn_with_state(admin.clone(), hosts::check)));
+        let guarded = guarded.layer(middleware::from_fn_with_state(admin.clone(), hosts::check));
+        routes = routes.merge(base_path::below(&config.admin.base_path, guarded));
     }
     let routes = routes.layer(DefaultBodyLimit::max(config.admin.body_max)).layer(middleware::map_response(harden));
     let address = listener.local_addr()?;

@@ -143,6 +143,10 @@ pub struct Webhooks {
     pub staleness_max: Duration,
     #[serde(with = "humantime_serde")]
     pub disable_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub failing_after: Duration,
+    #[serde(with = "humantime_serde")]
+    pub notice_interval: Duration,
     pub public_url: String,
 }
 

@@ -18,6 +18,7 @@ pub mod http;
 pub mod kafka;
 mod metrics;
 mod offsets;
+mod operational;
 mod payload;
 mod pipeline;
 pub mod position;

@@ -11,6 +11,7 @@ pub(crate) mod lease;
 pub mod log;
 pub(crate) mod loss;
 pub mod marks;
+pub(crate) mod notices;
 pub(crate) mod primary;
 pub(crate) mod reading;
 pub(crate) mod recoveries;
@@ -92,6 +93,25 @@ impl Keys {
     #[must_use]
     pub fn failing(&self) -> String {
         format!("{}failing", self.prefix)
+    }
+
+    /// Hash: webhook id → the number of its dead letters that no operational event told of yet, and, with `:since` after
+    /// the id, when the first of them died.
+    #[must_use]
+    pub fn died(&self) -> String {
+        format!("{}died", self.prefix)
+    }
+
+    /// Hash: webhook id → what operational events told of it, as JSON.
+    #[must_use]
+    pub fn notices(&self) -> String {
+        format!("{}notices", self.prefix)
+    }
+
+    /// The lease of the worker that writes operational events.
+    #[must_use]
+    pub fn notices_lease(&self) -> String {
+        format!("{}notices:lease", self.prefix)
     }
 
     /// Sorted set: webhook id, scored by the time until which its endpoint is backing off, in Unix milliseconds.

@@ -8,8 +8,9 @@ use uuid::Uuid;
 use crate::clock::{self, now_ms};
 use crate::config::{self, Config, DeliverySettings};
 use crate::delivery::{Attempt, Delivery, FirstRead};
-use crate::event::{Decoded, EventType, Limits, decode, sample};
+use crate::event::{Decoded, Event, EventType, Limits, decode, sample};
 use crate::http::client::Client;
+use crate::operational;
 use crate::payload::Bodies;
 use crate::pipeline::send;
 use crate::position::{RecordPosition, TimestampMs};
@@ -87,6 +88,7 @@ pub struct Trials {
     delivery: DeliverySettings,
     log: config::Log,
     public_url: String,
+    admin_url: String,
     sending: Mutex<HashSet<WebhookId>>,
 }
 
@@ -101,6 +103,7 @@ impl Trials {
             delivery: config.delivery.clone(),
             log: config.log.clone(),
             public_url: config.webhooks.public_url.clone(),
+            admin_url: config.admin.public_url.clone(),
             sending: Mutex::default(),
         }
     }
@@ -116,7 +119,7 @@ impl Trials {
         let _sending = self.begin(webhook.id)?;
         let mut redis = self.redis.clone();
         self.count(&mut redis, webhook).await?;
-        let delivery = sample_delivery(webhook, event, &self.public_url);
+        let delivery = self.sample_delivery(webhook, event);
         let attempt = send::attempt(&self.client, webhook, &delivery, None, &self.delivery).await;
         let meta = Logged::new(&delivery, &attempt, None).to_json();
         let mut pipe = redis::pipe();
@@ -163,6 +166,18 @@ impl Trials {
         Err(Untried::TooMany { to, max, setting, wait_s: clock::whole_seconds(wait) })
     }
 
+    fn sample_delivery(&self, webhook: &Webhook, event_type: EventType) -> Delivery {
+        let now = now_ms();
+        let event = match event_type.is_operational() {
+            true => operational::sample(event_type, webhook, &self.admin_url, now),
+            false => sample_event(event_type, now),
+        };
+        let body = Bodies::new(&self.public_url).of(&event, webhook.format, &webhook.url);
+        let source = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
+        let read = FirstRead { source, first_seen_at_ms: now, replays: 0, traceparent: None };
+        Delivery::first(&event, webhook.id, body, read)
+    }
+
     fn sending(&self) -> MutexGuard<'_, HashSet<WebhookId>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,15 +195,11 @@ impl Drop for Sending<'_> {
     }
 }
 
-fn sample_delivery(webhook: &Webhook, event_type: EventType, public_url: &str) -> Delivery {
-    let now = now_ms();
+fn sample_event(event_type: EventType, now: i64) -> Event {
     let value = sample::transition(event_type, Uuid::now_v7(), "A test delivery from Optio", now).to_string();
     let at = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
     let Ok(Decoded::Event(event)) = decode(Some(value.as_bytes()), &at, TimestampMs(now), Limits::NONE) else {
         unreachable!("samples are read by a test")
     };
-    let body = Bodies::new(public_url).of(&event, webhook.format, &webhook.url);
-    let source = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
-    let read = FirstRead { source, first_seen_at_ms: now, replays: 0, traceparent: None };
-    Delivery::first(&event, webhook.id, body, read)
+    event
 }

@@ -2,6 +2,7 @@
 
 pub mod gauges;
 pub mod heartbeat;
+pub mod notifier;
 pub mod readiness;
 
 use std::sync::Arc;
@@ -117,6 +118,7 @@ impl Worker {
         };
         let reports = Reports::new(redis.clone(), &keys);
         let name = format!("{} {}", hostname(), std::process::id());
+        ends.keep(notifier::Notifier::new(config, &redis, &name)?.run(conditions.clone()));
         ends.keep(heartbeat::keep(
             pipeline.dispatcher,
             pipeline.assigned,

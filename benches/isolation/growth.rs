@@ -31,9 +31,9 @@ async fn run(webhooks: usize) -> f64 {
     let at = receiver::free_address();
     let _receiver = Process::role("receiver", &[at.to_string()]);
     // The webhooks are spread over the event types, so an event matches a fifth of them.
-    let share = webhooks.div_ceil(EventType::ALL.len());
+    let share = webhooks.div_ceil(EventType::TASKS.len());
     let paths: Vec<String> = (0..share).map(|number| format!("/growth/{number}")).collect();
-    for event in EventType::ALL.into_iter().take(webhooks) {
+    for event in EventType::TASKS.into_iter().take(webhooks) {
         world.webhooks(at, &paths, &[event]).await;
     }
     let mut worker = world.worker();

@@ -36,7 +36,7 @@ fn check(event: &Event, source: RecordPosition) {
     let distinct: HashSet<_> = event.not_understood.iter().collect();
     assert!(distinct.len() == event.not_understood.len());
     assert!(event.not_understood.iter().all(|field| OPTIONAL_FIELDS.contains(field)));
-    assert!(EventType::ALL.contains(&event.event_type));
+    assert!(EventType::TASKS.contains(&event.event_type));
     let read = FirstRead { source, first_seen_at_ms: 5, replays: 0, traceparent: None };
     let delivery = Delivery::first(event, WebhookId(uuid::Uuid::nil()), event.body.clone(), read);
     let headers = record::headers(&delivery, Some(7), LastError::default());

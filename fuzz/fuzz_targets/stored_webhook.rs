@@ -54,7 +54,7 @@ fn check_unsupported(json: &[u8], error: &serde_json::Error) {
     {
         assert!(!read.problem.contains(secret), "a problem repeats no secret");
     }
-    for event in EventType::ALL {
+    for event in EventType::TASKS {
         assert!(read.active || !read.may_want(event), "an inactive webhook wants nothing");
     }
 }

@@ -14,6 +14,7 @@ mod removal;
 mod sign_in;
 mod snippets;
 mod status;
+mod trouble;
 mod webhook;
 mod webhook_form;
 mod webhooks;

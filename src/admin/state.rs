@@ -22,6 +22,7 @@ use crate::store::connection::Connection;
 use crate::store::log::DeliveryLog;
 use crate::store::recoveries::Recoveries;
 use crate::store::replies::Replies;
+use crate::store::notices::Notices;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
@@ -55,6 +56,7 @@ pub struct Admin {
     pub sessions: Sessions,
     pub audit: AuditLog,
     pub replies: Replies,
+    pub notices: Notices,
     /// Permits to read a page of dead letters.
     pub browsers: Arc<Semaphore>,
     /// Permits to follow a delivery log live.
@@ -94,6 +96,7 @@ impl Admin {
             sessions: Sessions::new(&redis, &keys, config.secrets.keyring()?, &config.admin),
             audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
             replies: Replies::new(redis.clone(), keys.clone(), config.secrets.keyring()?, config.delivery.timeout),
+            notices: Notices::new(redis.clone(), keys.clone()),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::TypedValueParser as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use serde_json::{Deserializer, Value};
@@ -31,7 +32,7 @@ use crate::position::{RecordPosition, TimestampMs};
   optio-webhooks emit --schema > task-event.schema.json")]
 pub struct Emit {
     /// Write a sample transition that leads to this event.
-    #[arg(long, required_unless_present_any = ["file", "validate", "schema"], conflicts_with = "file")]
+    #[arg(long, required_unless_present_any = ["file", "validate", "schema"], conflicts_with = "file", value_parser = of_task())]
     event: Option<EventType>,
     /// The id of the task; a new one by default.
     #[arg(long, requires = "event")]
@@ -61,6 +62,12 @@ pub struct Emit {
 const ACKNOWLEDGE_MAX_MS: &str = "15000";
 /// The number of records that are sent before the first acknowledgement is awaited.
 const WINDOW: usize = 1_000;
+
+/// Reads an event type of tasks. Workers make the operational events themselves.
+fn of_task() -> impl clap::builder::TypedValueParser<Value = EventType> {
+    let names = clap::builder::PossibleValuesParser::new(EventType::TASKS.map(EventType::as_str));
+    names.map(|name| EventType::named(&name).expect("it is one of the names"))
+}
 
 impl Emit {
     /// Writes all transitions.

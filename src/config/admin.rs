@@ -15,6 +15,8 @@ use crate::secret::Secret;
 pub struct Admin {
     pub listen: SocketAddr,
     pub hosts: Vec<String>,
+    pub base_path: String,
+    pub public_url: String,
     pub trusted_proxies: Vec<IpNet>,
     #[serde(serialize_with = "masked::secret")]
     pub token: Secret,

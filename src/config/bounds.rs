@@ -105,6 +105,8 @@ pub const BOUNDS: &[Bound] = &[
     time("traces.timeout", |c| c.traces.timeout, "100ms", "60s"),
     time("webhooks.staleness_max", |c| c.webhooks.staleness_max, "100ms", "60s"),
     time("webhooks.disable_after", |c| c.webhooks.disable_after, "1s", "365days"),
+    time("webhooks.failing_after", |c| c.webhooks.failing_after, "1s", "30days"),
+    time("webhooks.notice_interval", |c| c.webhooks.notice_interval, "1s", "30days"),
     time("delivery.timeout", |c| c.delivery.timeout, "10ms", "5m"),
     count("delivery.attempts_max", |c| c.delivery.attempts_max.into(), 1, 50),
     time("delivery.age_max", |c| c.delivery.age_max, "1s", "30days"),

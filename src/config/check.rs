@@ -39,6 +39,19 @@ impl Config {
             format!("{:?}", masked_url(public_url)),
             "empty, or the http or https address of Optio's web app without a user name, a query or a fragment",
         );
+        let public_url = &self.admin.public_url;
+        require(
+            public_url.is_empty() || is_web_app(public_url),
+            "admin.public_url",
+            format!("{:?}", masked_url(public_url)),
+            "empty, or the http or https address of the settings page without a user name, a query or a fragment",
+        );
+        require(
+            is_base_path(&self.admin.base_path),
+            "admin.base_path",
+            format!("{:?}", self.admin.base_path),
+            "empty, or a path such as /webhooks: parts of letters, digits, '-', '_', '.' and '~', each after a '/'",
+        );
         let kafka = &self.kafka;
         require(
             !kafka.brokers.trim().is_empty() && !kafka.brokers.contains('@'),
@@ -192,6 +205,14 @@ fn is_proxy_url(url: &str) -> bool {
 }
 
 /// Whether the text is an address to which a path can be added.
+fn is_base_path(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+        !part.is_empty() && part != "." && part != ".." && part.bytes().all(is_allowed)
+    };
+    text.is_empty() || (text.len() <= 200 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part)))
+}
+
 fn is_web_app(text: &str) -> bool {
     text.parse::<url::Url>().is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")

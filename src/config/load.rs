@@ -17,7 +17,7 @@ pub const ENV_PREFIX: &str = "OPTIO_WEBHOOKS__";
 
 /// Settings that are free text. The value of their environment variable is taken exactly as it is. The values of all
 /// other settings are parsed as TOML, and a bare word there is a duration, an address or the name of an option.
-const TEXTS: [&str; 20] = [
+const TEXTS: [&str; 22] = [
     "kafka.brokers",
     "kafka.topic",
     "kafka.group",
@@ -33,6 +33,8 @@ const TEXTS: [&str; 20] = [
     "secrets.keys",
     "secrets.keys_file",
     "admin.token",
+    "admin.base_path",
+    "admin.public_url",
     "webhooks.public_url",
     "delivery.proxy",
     "delivery.ca_file",

@@ -27,12 +27,51 @@ pub enum EventType {
     #[serde(rename = "review.completed")]
     #[value(name = "review.completed")]
     ReviewCompleted,
+    /// A webhook was disabled automatically.
+    #[serde(rename = "webhook.disabled")]
+    #[value(name = "webhook.disabled")]
+    WebhookDisabled,
+    /// A webhook has failed for `webhooks.failing_after` without a success, and its circuit is open.
+    #[serde(rename = "webhook.failing")]
+    #[value(name = "webhook.failing")]
+    WebhookFailing,
+    /// A webhook that was disabled or failing works again.
+    #[serde(rename = "webhook.recovered")]
+    #[value(name = "webhook.recovered")]
+    WebhookRecovered,
+    /// Deliveries to a webhook became dead letters.
+    #[serde(rename = "delivery.exhausted")]
+    #[value(name = "delivery.exhausted")]
+    DeliveryExhausted,
 }
 
 impl EventType {
     /// All event types, in the order in which the page and the API list them.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 9] = [
+        Self::TaskCompleted,
+        Self::TaskFailed,
+        Self::TaskNeedsAttention,
+        Self::TaskPrOpened,
+        Self::ReviewCompleted,
+        Self::WebhookDisabled,
+        Self::WebhookFailing,
+        Self::WebhookRecovered,
+        Self::DeliveryExhausted,
+    ];
+
+    /// The event types of tasks. They come from the events topic.
+    pub const TASKS: [Self; 5] =
         [Self::TaskCompleted, Self::TaskFailed, Self::TaskNeedsAttention, Self::TaskPrOpened, Self::ReviewCompleted];
+
+    /// The operational event types. They tell about webhooks, and the workers themselves make them.
+    pub const OPERATIONAL: [Self; 4] =
+        [Self::WebhookDisabled, Self::WebhookFailing, Self::WebhookRecovered, Self::DeliveryExhausted];
+
+    /// Whether the event is about a webhook and not about a task.
+    #[must_use]
+    pub fn is_operational(self) -> bool {
+        Self::OPERATIONAL.contains(&self)
+    }
 
     /// The name on the wire.
     #[must_use]
@@ -43,6 +82,10 @@ impl EventType {
             Self::TaskNeedsAttention => "task.needs_attention",
             Self::TaskPrOpened => "task.pr_opened",
             Self::ReviewCompleted => "review.completed",
+            Self::WebhookDisabled => "webhook.disabled",
+            Self::WebhookFailing => "webhook.failing",
+            Self::WebhookRecovered => "webhook.recovered",
+            Self::DeliveryExhausted => "delivery.exhausted",
         }
     }
 
@@ -61,6 +104,10 @@ impl EventType {
             }
             Self::TaskPrOpened => "Fired when the agent opens a pull request.",
             Self::ReviewCompleted => "Fired when a code review subtask completes: approved, or changes requested.",
+            Self::WebhookDisabled => "Fired when another webhook is disabled because it is gone or has failed for too long.",
+            Self::WebhookFailing => "Fired when another webhook has failed for an hour without a success.",
+            Self::WebhookRecovered => "Fired when another webhook that was disabled or failing works again.",
+            Self::DeliveryExhausted => "Fired when deliveries to another webhook became dead letters.",
         }
     }
 
@@ -70,10 +117,11 @@ impl EventType {
         Self::ALL.into_iter().find(|event| event.as_str() == name)
     }
 
-    /// The state that a task has reached when the event occurs.
+    /// The state that a task has reached when the event occurs. An operational event has none.
     #[must_use]
     pub fn to_state(self) -> &'static str {
         match self {
+            Self::WebhookDisabled | Self::WebhookFailing | Self::WebhookRecovered | Self::DeliveryExhausted => "",
             Self::TaskCompleted | Self::ReviewCompleted => "completed",
             Self::TaskFailed => "failed",
             Self::TaskNeedsAttention => "needs_attention",

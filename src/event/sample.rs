@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::EventType;
 use crate::clock::rfc3339;
 
-/// Builds a message (`docs/reference.md`, section "The incoming message") that is decoded as an `event`.
+/// Builds a message of an event type of tasks (`docs/reference.md`, section "The incoming message") that is decoded as an `event`.
 #[must_use]
 pub fn transition(event: EventType, task_id: Uuid, title: &str, now_ms: i64) -> Value {
     let (from, to, task_type) = match event {
@@ -15,6 +15,10 @@ pub fn transition(event: EventType, task_id: Uuid, title: &str, now_ms: i64) -> 
         EventType::TaskNeedsAttention => ("pr_opened", "needs_attention", "coding"),
         EventType::TaskPrOpened => ("running", "pr_opened", "coding"),
         EventType::ReviewCompleted => ("running", "completed", "review"),
+        EventType::WebhookDisabled
+        | EventType::WebhookFailing
+        | EventType::WebhookRecovered
+        | EventType::DeliveryExhausted => unreachable!("no transition of a task leads to an event about a webhook"),
     };
     let failed = event == EventType::TaskFailed;
     let pr_number = (!failed).then_some(142);
@@ -50,7 +54,7 @@ mod tests {
 
     #[test]
     fn every_sample_is_decoded_as_its_event_type() {
-        for event in EventType::ALL {
+        for event in EventType::TASKS {
             let value = transition(event, Uuid::from_u128(7), "Fix it", 1_700_000_000_000).to_string();
             let at = RecordPosition { topic: "t".into(), partition: 0, offset: 0 };
             let Ok(Decoded::Event(read)) = decode(Some(value.as_bytes()), &at, TimestampMs(0), Limits::NONE) else {

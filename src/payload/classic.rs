@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::event::Event;
 
@@ -48,6 +49,9 @@ struct Data<'a> {
 /// Renders the body. The fields are in the order of Optio's built-in worker.
 #[must_use]
 pub fn body(event: &Event) -> Bytes {
+    if event.event_type.is_operational() {
+        return operational(event);
+    }
     let Payload { task, timestamp } = serde_json::from_slice(&event.body).unwrap_or_default();
     let classic = event.classic.as_deref();
     let body = Classic {
@@ -66,6 +70,13 @@ pub fn body(event: &Event) -> Bytes {
         },
     };
     serde_json::to_vec(&body).expect("texts always serialize").into()
+}
+
+/// Optio's built-in worker has no operational events. They get its envelope, and their own payload as the data.
+fn operational(event: &Event) -> Bytes {
+    let data: Value = serde_json::from_slice(&event.body).unwrap_or_default();
+    let body = json!({ "event": event.event_type.as_str(), "timestamp": data["timestamp"], "data": data });
+    body.to_string().into()
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use crate::event::Event;
 
 /// The media type of a CloudEvent in JSON.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json; charset=utf-8";
-/// The source of all events, if `webhooks.public_url` is empty. It is a URI reference.
-const SOURCE: &str = "/optio/tasks";
+/// The sources of events about tasks and about webhooks, if `webhooks.public_url` is empty. They are URI references.
+const TASKS: &str = "/optio/tasks";
+const WEBHOOKS: &str = "/optio/webhooks";
 
 #[derive(Serialize)]
 struct CloudEvent<'a> {
@@ -39,7 +40,11 @@ pub fn body(event: &Event, public_url: &str) -> Bytes {
     let body = CloudEvent {
         specversion: "1.0",
         id: &event.id,
-        source: if public_url.is_empty() { SOURCE } else { public_url },
+        source: match public_url {
+            "" if event.event_type.is_operational() => WEBHOOKS,
+            "" => TASKS,
+            url => url,
+        },
         r#type: format!("dev.optio.{}", event.event_type.as_str()),
         // An attribute that is present must not be empty.
         subject: Some(event.task_id.as_str()).filter(|id| !id.is_empty()),

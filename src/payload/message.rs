@@ -15,8 +15,13 @@ pub struct Message {
     pub name: Option<String>,
     /// The id of the task.
     pub task_id: Option<String>,
-    /// The page of the task in Optio's web app, if `webhooks.public_url` is set.
+    /// The page of the task in Optio's web app, if `webhooks.public_url` is set; for an operational event the page of
+    /// the webhook.
     pub task_url: Option<Url>,
+    /// The label of that link.
+    pub link_label: &'static str,
+    /// How many deliveries or attempts an operational event is about.
+    pub affected: Option<u64>,
     /// The task after the transition.
     pub task: Task,
     /// The time of the transition, as the producer wrote it.
@@ -44,6 +49,18 @@ struct Payload {
     task_id: Option<String>,
     task: Option<Task>,
     timestamp: Option<String>,
+    webhook: Option<Subject>,
+    reason: Option<String>,
+    affected: Option<u64>,
+    url: Option<String>,
+}
+
+/// The webhook that an operational event is about.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Subject {
+    description: Option<String>,
+    host: Option<String>,
 }
 
 /// The task of a payload.
@@ -70,7 +87,11 @@ impl Message {
     /// Reads a payload in Optio's format.
     #[must_use]
     pub fn read(event_type: EventType, payload: &[u8], public_url: &str) -> Self {
-        let Payload { task_id, task, timestamp } = serde_json::from_slice(payload).unwrap_or_default();
+        let payload: Payload = serde_json::from_slice(payload).unwrap_or_default();
+        if event_type.is_operational() {
+            return Self::operational(event_type, payload);
+        }
+        let Payload { task_id, task, timestamp, .. } = payload;
         let task = task.unwrap_or_default();
         let name = present(task.title.as_ref()).or_else(|| present(task_id.as_ref())).map(one_line);
         let shows_error = matches!(event_type, EventType::TaskFailed | EventType::TaskNeedsAttention);
@@ -78,10 +99,29 @@ impl Message {
             headline: headline(event_type),
             name: name.filter(|name| !name.is_empty()),
             task_url: present(task_id.as_ref()).and_then(|id| task_url(public_url, id)),
-            error: present(task.error_message.as_ref()).filter(|_| shows_error).map(lines),
+            error: present(task.error_message.as_ref()).filter(|_| shows_error).and_then(lines),
             task_id,
             task,
             timestamp,
+            link_label: "View task",
+            affected: None,
+        }
+    }
+
+    fn operational(event_type: EventType, payload: Payload) -> Self {
+        let Subject { description, host } = payload.webhook.unwrap_or_default();
+        let name = present(description.as_ref()).or_else(|| present(host.as_ref())).map(one_line);
+        let reason = present(payload.reason.as_ref()).and_then(lines);
+        Self {
+            headline: headline(event_type),
+            task: Task { title: name.clone(), error_message: reason.clone(), ..Task::default() },
+            name: name.filter(|name| !name.is_empty()),
+            task_url: present(payload.url.as_ref()).and_then(web),
+            error: reason,
+            timestamp: payload.timestamp,
+            link_label: "View webhook",
+            affected: payload.affected,
+            task_id: None,
         }
     }
 
@@ -114,6 +154,7 @@ impl Message {
             ("Repository", repository),
             ("Pull request", pull_request),
             ("Agent", plain(task.agent_type.as_ref())),
+            ("Affected", self.affected.map(|affected| (affected.to_string(), None))),
             (
                 "Cost",
                 plain(task.cost_usd.as_ref())
@@ -137,6 +178,10 @@ pub fn headline(event: EventType) -> Headline {
         EventType::TaskNeedsAttention => ("⚠️", ":warning:", "Task needs attention", 0xBF_87_00),
         EventType::TaskPrOpened => ("🔀", ":twisted_rightwards_arrows:", "Pull request opened", 0x82_50_DF),
         EventType::ReviewCompleted => ("🔍", ":mag:", "Review completed", 0x09_69_DA),
+        EventType::WebhookDisabled => ("⛔", ":no_entry:", "Webhook disabled", 0xCF_22_2E),
+        EventType::WebhookFailing => ("🔥", ":fire:", "Webhook is failing", 0xCF_22_2E),
+        EventType::WebhookRecovered => ("💚", ":green_heart:", "Webhook works again", 0x2E_A0_43),
+        EventType::DeliveryExhausted => ("📭", ":mailbox_with_no_mail:", "Deliveries failed for good", 0xBF_87_00),
     };
     Headline { emoji, slack_emoji, text, colour }
 }
@@ -175,9 +220,10 @@ pub fn one_line(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// A text of several lines, without other control characters.
-fn lines(text: &str) -> String {
-    text.chars().filter(|c| matches!(c, '\n' | '\t') || !is_control(*c)).collect()
+/// A text of several lines, without other control characters, unless nothing is left of it.
+fn lines(text: &str) -> Option<String> {
+    let text: String = text.chars().filter(|c| matches!(c, '\n' | '\t') || !is_control(*c)).collect();
+    Some(text).filter(|text| !text.trim().is_empty())
 }
 
 /// Cuts a text to at most `max` UTF-16 code units, by which some receivers count. A character is kept whole.
@@ -219,6 +265,11 @@ pub(super) mod tests {
         ]
     }
 
+    /// Each hostile text with each event type.
+    pub fn hostile_events() -> Vec<(String, EventType)> {
+        hostile().into_iter().flat_map(|text| EventType::ALL.map(|event| (text.clone(), event))).collect()
+    }
+
     /// A payload whose every text is `text`.
     pub fn payload(text: &str) -> Vec<u8> {
         let link = format!("https://git.example.com/{text}");
@@ -226,7 +277,10 @@ pub(super) mod tests {
             "id": text, "title": text, "state": text, "repoUrl": link, "prUrl": link, "prNumber": u64::MAX,
             "agentType": text, "costUsd": text, "errorMessage": text,
         });
-        serde_json::to_vec(&serde_json::json!({ "taskId": text, "task": task, "timestamp": text })).unwrap()
+        let webhook = serde_json::json!({ "description": text, "host": text });
+        let all = serde_json::json!({ "taskId": text, "task": task, "timestamp": text, "webhook": webhook,
+            "reason": text, "affected": u64::MAX, "url": format!("https://git.example.com/{text}") });
+        serde_json::to_vec(&all).unwrap()
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn blocks(message: &Message) -> Value {
         blocks.push(json!({ "type": "section", "fields": facts }));
     }
     let time = present(message.timestamp.as_ref()).map(local_time);
-    let task = message.task_url.as_ref().map(|url| link(url, "View task"));
+    let task = message.task_url.as_ref().map(|url| link(url, message.link_label));
     let context: Vec<Value> = time.into_iter().chain(task).map(|text| mrkdwn(&text)).collect();
     if !context.is_empty() {
         blocks.push(json!({ "type": "context", "elements": context }));
@@ -178,7 +178,7 @@ fn escaped(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::message::{
-        tests::{hostile, payload},
+        tests::{hostile_events, payload},
         web,
     };
     use super::*;
@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn no_text_breaks_slacks_limits() {
         let length = |text: &Value| text["text"].as_str().unwrap().chars().count();
-        for (text, event) in hostile().iter().zip(EventType::ALL.into_iter().cycle()) {
-            let message = Message::read(event, &payload(text), "https://optio.example.com");
+        for (text, event) in hostile_events() {
+            let message = Message::read(event, &payload(&text), "https://optio.example.com");
             let message: Value = serde_json::from_slice(&body(&message, event.as_str(), Shape::Message)).unwrap();
             assert!((1..=3_000).contains(&length(&message)));
             for block in message["blocks"].as_array().unwrap() {

@@ -83,6 +83,8 @@ impl HandOff {
     ) -> HandedOff {
         tracing::warn!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = reason.as_str(), attempts = delivery.attempts, %detail, "dead-lettered");
         metrics::DEAD_LETTERS.increment(reason.as_str());
+        // Events about dead operational events could go round in circles.
+        handling.died = Some(delivery.webhook_id).filter(|_| !delivery.event_type.is_operational());
         let key = delivery.webhook_id.to_string();
         let headers = |detail: &Detail| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
         let letter =

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use super::parking::{Parked, Parking};
 use super::permits::Permits;
 use super::receipt::{InFlight, Receipt};
+use crate::webhook::WebhookId;
 
 /// One part of a record that is being handled. Dropping it settles nothing, so the offset stays open.
 #[derive(Debug)]
 pub struct Handling {
     /// The record.
     pub receipt: Arc<Receipt>,
+    /// The webhook whose delivery became a dead letter, if it is told.
+    pub died: Option<WebhookId>,
     in_flight: Option<InFlight>,
     permits: Option<Permits>,
     parking: Arc<Parking>,
@@ -22,7 +25,7 @@ impl Handling {
     #[must_use]
     pub fn start(receipt: Arc<Receipt>, permits: Permits, parking: Arc<Parking>) -> Option<Self> {
         let in_flight = Some(receipt.start()?);
-        Some(Self { receipt, in_flight, permits: Some(permits), parking, parked: None })
+        Some(Self { receipt, died: None, in_flight, permits: Some(permits), parking, parked: None })
     }
 
     /// Parks the delivery with `bytes`, because it may wait for very long. Its permits are given back.

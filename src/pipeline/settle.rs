@@ -44,8 +44,6 @@ const SETTLEMENT_BYTES: usize = 128;
 /// An attempt on its way into the log.
 #[derive(Debug)]
 struct Line {
-    /// Grows with each line of this process. It is assigned when the line is taken into a batch.
-    number: u64,
     webhook: WebhookId,
     meta: Vec<u8>,
     body: Bytes,
@@ -55,6 +53,8 @@ struct Line {
 /// One part of a record, usually a delivery. The fate of this part is decided.
 #[derive(Debug)]
 pub struct Settlement {
+    /// Grows with each settlement of this process. It is assigned when the settlement is taken into a batch.
+    number: u64,
     mark: Mark,
     log: Option<Line>,
     trace: Option<Box<AttemptTrace>>,
@@ -66,7 +66,6 @@ impl Settlement {
     #[must_use]
     pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
         let line = Line {
-            number: 0,
             webhook: delivery.webhook_id,
             meta: Logged::new(delivery, attempt, fate.due_at_ms()).to_json(),
             body: delivery.body.clone(),
@@ -80,6 +79,7 @@ impl Settlement {
     pub fn silent(what: Settled, handling: Handling) -> Self {
         let receipt = &handling.receipt;
         Self {
+            number: 0,
             mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)),
             log: None,
             trace: None,
@@ -175,9 +175,9 @@ impl Settling {
         let mut taken = Vec::with_capacity(BATCH_MAX);
         // Settlements that arrive while a batch is on its way go into the next one, so batches grow with the load.
         while settlements.recv_many(&mut taken, BATCH_MAX).await > 0 {
-            for line in taken.iter_mut().filter_map(|settlement| settlement.log.as_mut()) {
+            for settlement in &mut taken {
                 self.last_number += 1;
-                line.number = self.last_number;
+                settlement.number = self.last_number;
             }
             while !taken.is_empty() {
                 let count = self.write(&taken).await;
@@ -255,11 +255,14 @@ impl Settling {
             self.trimmed_since = Instant::now();
         }
         let mut lines = Vec::with_capacity(settlements.len());
+        let mut died = Vec::new();
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
         for settlement in settlements {
-            if let Some(Line { number, webhook, meta, body, succeeded }) = &settlement.log {
+            let number = settlement.number;
+            died.extend(settlement.handling.died.map(|webhook| settled::Death { number, webhook }));
+            if let Some(Line { webhook, meta, body, succeeded }) = &settlement.log {
                 lines.push(settled::Line {
-                    number: *number,
+                    number,
                     webhook: *webhook,
                     meta,
                     body,
@@ -280,6 +283,6 @@ impl Settling {
             owners.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();
-        Prepared { batch: settled::Batch { lines, marks: entries }, partitions: owners, bytes }
+        Prepared { batch: settled::Batch { lines, died, marks: entries }, partitions: owners, bytes }
     }
 }

@@ -11,7 +11,7 @@ use super::Keys;
 /// The time until a lease expires that nobody renews, and so the longest wait for a holder that died.
 pub const TTL: Duration = Duration::from_secs(10);
 
-/// The lease that a replay holds while it runs.
+/// The lease of a replay that runs, or of the worker that writes operational events.
 #[derive(Clone)]
 pub struct Lease {
     connection: Connection,
@@ -33,6 +33,12 @@ impl Lease {
     #[must_use]
     pub fn new(connection: Connection, keys: &Keys, who: &str) -> Self {
         Self { connection, key: keys.replay_lease(), token: format!("{} {who}", Uuid::now_v7()) }
+    }
+
+    /// Creates the lease of the worker that writes operational events, without acquiring it.
+    #[must_use]
+    pub fn of_notices(connection: Connection, keys: &Keys, who: &str) -> Self {
+        Self { key: keys.notices_lease(), ..Self::new(connection, keys, who) }
     }
 
     /// Acquires the lease if it is free, and renews it if this process holds it.

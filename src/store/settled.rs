@@ -8,16 +8,18 @@
 //! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden
 //! key would then fail the whole call. If the server refuses all writes, the whole batch fails and nothing is recorded.
 
-use std::sync::LazyLock;
+mod script;
 
-use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use uuid::Uuid;
 
 use super::connection::Connection;
 use super::marks::{self, NewEntry};
+use super::notices::SINCE;
 use super::{Keys, is_away, log, refuses_writes, success};
 use crate::config;
 use crate::webhook::WebhookId;
+use script::{CODE, SCRIPT};
 
 /// How many seconds Redis keeps the highest line number of a process.
 const SEQUENCE_EXPIRE_S: i64 = 86_400;
@@ -39,11 +41,22 @@ pub struct Line<'a> {
     pub cut: bool,
 }
 
-/// The attempts and marks that one script call records.
+/// A delivery that became a dead letter.
+#[derive(Debug, Clone, Copy)]
+pub struct Death {
+    /// The number of its settlement. Lines and deaths are numbered together.
+    pub number: u64,
+    /// The webhook of the delivery.
+    pub webhook: WebhookId,
+}
+
+/// The attempts, deaths and marks that one script call records.
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     /// The lines, in the order of their numbers.
     pub lines: Vec<Line<'a>>,
+    /// The deaths, in the order of their numbers.
+    pub died: Vec<Death>,
     /// The mark entries, one for each partition.
     pub marks: Vec<NewEntry>,
 }
@@ -121,7 +134,8 @@ impl Recorder {
     }
 
     fn arguments<'c>(&self, call: &'c mut Cmd, batch: &Batch<'_>, now_ms: i64) -> &'c mut Cmd {
-        let highest = batch.lines.last().map_or(0, |line| line.number);
+        let numbers = [batch.lines.last().map(|line| line.number), batch.died.last().map(|death| death.number)];
+        let highest = numbers.into_iter().flatten().max().unwrap_or(0);
         call.arg(0)
             .arg(&self.sequence_key)
             .arg(highest)
@@ -134,7 +148,10 @@ impl Recorder {
             .arg(marks::EXPIRE_S)
             .arg(batch.lines.len())
             .arg(batch.marks.len())
-            .arg(self.keys.failing());
+            .arg(self.keys.failing())
+            .arg(batch.died.len())
+            .arg(self.keys.died())
+            .arg(now_ms);
         for line in &batch.lines {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
@@ -142,6 +159,9 @@ impl Recorder {
                 .arg(u8::from(line.cut))
                 .arg(line.meta)
                 .arg(line.body);
+        }
+        for Death { number, webhook } in &batch.died {
+            call.arg(*number).arg(webhook.to_string());
         }
         for entry in &batch.marks {
             call.arg(&entry.key).arg(&entry.value);
@@ -175,6 +195,11 @@ impl Recorder {
             pipe.cmd("EXPIRE").arg(&success_key).arg(success::EXPIRE_S);
             keys.push(success_key);
         }
+        for Death { webhook, .. } in &batch.died {
+            let id = webhook.to_string();
+            pipe.hset_nx(self.keys.died(), format!("{id}{SINCE}"), now_ms).hincr(self.keys.died(), id, 1);
+            keys.extend([self.keys.died(), self.keys.died()]);
+        }
         let marks_at = keys.len();
         for entry in &batch.marks {
             marks::append(&mut pipe, entry);
@@ -199,75 +224,3 @@ impl Recorder {
         Ok(recorded)
     }
 }
-
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
-
-/// The script that records a batch.
-///
-/// It writes the sequence number first. A server that refuses all writes refuses this one, so the script fails before
-/// it records anything. After a first accepted write, Redis lets a script go on writing.
-const CODE: &str = r"
-local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
-local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
-local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
-local refused, is_refused = {}, {}
-local call, type = redis.pcall, type
-local function accepted(key, answer)
-    if type(answer) ~= 'table' or not answer.err then return true end
-    if not is_refused[key] then
-        is_refused[key] = true
-        refused[#refused + 1] = key
-        refused[#refused + 1] = answer.err
-    end
-    return false
-end
-local recorded = redis.pcall('GET', sequence_key)
-recorded = type(recorded) == 'string' and tonumber(recorded) or 0
-local highest = string.format('%.0f', math.max(recorded, tonumber(ARGV[2])))
-local written = call('SET', sequence_key, highest, 'EX', ARGV[3])
-if not accepted(sequence_key, written) then
-    local problem = written.err
-    for _, code in ipairs({'READONLY', 'OOM', 'MISCONF', 'NOREPLICAS'}) do
-        local at = string.find(problem, code .. ' ', 1, true)
-        if at then return {err = string.gsub(string.sub(problem, at), '[\r\n]', '')} end
-    end
-end
-local at = 13
-local logs, counts = {}, {}
-for _ = 1, lines do
-    if tonumber(ARGV[at]) > recorded then
-        local key, field = ARGV[at + 1], ARGV[at + 2]
-        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 4], 'payload', ARGV[at + 5])
-        if accepted(key, id) then
-            logs[key] = true
-            if ARGV[at + 3] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
-        end
-        counts[field] = (counts[field] or 0) + 1
-    end
-    at = at + 6
-end
-for key in pairs(logs) do accepted(key, call('PEXPIRE', key, log_expire)) end
-if next(counts) then
-    for field, count in pairs(counts) do
-        accepted(success_key, call('HINCRBY', success_key, field, count))
-        -- A success ends the recorded failures of the webhook.
-        if string.sub(field, -1) == '+' then
-            accepted(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2)))
-        end
-    end
-    if not is_refused[success_key] then accepted(success_key, call('EXPIRE', success_key, success_expire)) end
-end
-local entries = {}
-for number = 1, marks do
-    local key = ARGV[at]
-    local id = call('XADD', key, '*', 'm', ARGV[at + 1])
-    if accepted(key, id) then
-        accepted(key, call('EXPIRE', key, marks_expire))
-        entries[number] = id
-    else
-        entries[number] = ''
-    end
-    at = at + 2
-end
-return {entries, refused}
-";

@@ -161,7 +161,7 @@ async fn the_pages_replay_dead_letters_and_show_the_progress() {
 
 /// The name and the path of each page, with data for all of them to show.
 async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
-    let webhook = world.webhook("/hook", &EventType::ALL).await;
+    let webhook = world.webhook("/hook", &EventType::TASKS).await;
     let path = format!("/settings/webhooks/{webhook}");
     world.receiver.answer(|_| Reply { body: "no".into(), ..Reply::status(500) });
     world.emit(EventType::TaskFailed, 1).await;

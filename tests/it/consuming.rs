@@ -14,7 +14,7 @@ use crate::harness::{Reply, World};
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_every_compression_codec_are_read() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     for codec in codecs {
@@ -34,7 +34,7 @@ async fn records_of_every_compression_codec_are_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_message_is_dead_lettered_and_the_partition_goes_on() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     let config = world.config();
     let producer: FutureProducer = clients::producer(&config).create().unwrap();
@@ -77,7 +77,7 @@ async fn a_slow_endpoint_pauses_consumption_without_leaving_the_group() {
     let mut world =
         World::with(&[("worker.in_flight_max", "4"), ("kafka.properties.max_poll_interval_ms", "6000")]).await;
     world.set("delivery.timeout", "20s");
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     // Each delivery keeps its permit for longer than `max.poll.interval.ms`.
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(8)));
     let mut worker = world.worker().await;
@@ -105,7 +105,7 @@ async fn the_new_group_protocol_and_static_membership_can_be_configured() {
             settings.push(("kafka.properties.session_timeout_ms", "-"));
         }
         let world = World::with(&settings).await;
-        world.webhook("/", &EventType::ALL).await;
+        world.webhook("/", &EventType::TASKS).await;
         world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
         let mut worker = world.worker().await;
         world.emit(EventType::TaskCompleted, 20).await;

@@ -16,7 +16,7 @@ async fn after_sigkill_at_most_in_flight_max_deliveries_are_repeated() {
     let in_flight_max = 100;
     // Commits are rare, so only the marks can keep the restarted worker from repeating deliveries.
     let world = World::with(&[("worker.in_flight_max", "100"), ("kafka.commit_interval", "20s")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 5_000).await;
@@ -33,7 +33,7 @@ async fn after_sigkill_at_most_in_flight_max_deliveries_are_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_sigterm_under_load_every_delivery_arrives_exactly_once() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(5)));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 5_000).await;
@@ -49,7 +49,7 @@ async fn after_sigterm_under_load_every_delivery_arrives_exactly_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_join_and_leave_under_load_repeat_no_attempt() {
     let world = World::with(&[("topics.partitions", "4")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| {
         let fails = request.attempt() == 1 && request.body.len() % 2 == 0;
         Reply::status(if fails { 500 } else { 200 }).after(Duration::from_millis(5))
@@ -82,7 +82,7 @@ async fn workers_that_join_and_leave_under_load_repeat_no_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_of_a_recreated_topic_are_not_skipped_by_old_marks() {
     let world = World::with(&[("topics.partitions", "1")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 50).await;
     world.receiver.delivered(50).await;
@@ -104,7 +104,7 @@ async fn events_of_a_recreated_topic_are_not_skipped_by_old_marks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_stops_the_worker_at_once() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(60)));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;

@@ -87,7 +87,7 @@ async fn an_endpoint_with_an_open_circuit_gets_each_delivery_once_after_recovery
         ("delivery.retry.max", "2s"),
     ])
     .await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 300).await;
@@ -124,7 +124,7 @@ async fn an_endpoint_with_an_open_circuit_gets_each_delivery_once_after_recovery
 #[tokio::test(flavor = "multi_thread")]
 async fn a_410_disables_the_webhook_and_drops_its_waiting_deliveries() {
     let world = World::with(&[("delivery.retry.initial", "3s")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 20).await;
@@ -152,8 +152,8 @@ async fn a_webhook_is_disabled_only_after_long_failure_without_success() {
         ("delivery.retry.max", "300ms"),
     ])
     .await;
-    let dead = world.webhook("/dead", &EventType::ALL).await;
-    let flaky = world.webhook("/flaky", &EventType::ALL).await;
+    let dead = world.webhook("/dead", &EventType::TASKS).await;
+    let flaky = world.webhook("/flaky", &EventType::TASKS).await;
     world.receiver.answer(|request| {
         let fails = request.path == "/dead" || request.attempt() % 3 != 0;
         Reply::status(if fails { 500 } else { 200 })
@@ -178,7 +178,7 @@ async fn a_webhook_is_disabled_only_after_long_failure_without_success() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhooks_rate_limit_is_kept() {
     let world = World::new().await;
-    let mut webhook = world.unsaved("/", &EventType::ALL);
+    let mut webhook = world.unsaved("/", &EventType::TASKS);
     webhook.rate_per_second = std::num::NonZeroU32::new(20);
     world.store().put(&webhook).await.unwrap();
     let _worker = world.worker().await;
@@ -238,7 +238,7 @@ async fn hundreds_of_events_for_hanging_webhooks_do_not_starve_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_share_the_rate_limit_of_a_webhook() {
     let world = World::with(&[("topics.partitions", "8")]).await;
-    let mut webhook = world.unsaved("/", &EventType::ALL);
+    let mut webhook = world.unsaved("/", &EventType::TASKS);
     webhook.rate_per_second = std::num::NonZeroU32::new(20);
     world.store().put(&webhook).await.unwrap();
     let _workers = [world.worker().await, world.worker().await];

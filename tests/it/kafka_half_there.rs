@@ -19,7 +19,7 @@ use crate::harness::{Reply, World, acl, eventually};
 async fn a_worker_that_stood_still_repeats_at_most_in_flight_max_attempts() {
     let in_flight_max = 60;
     let world = World::with(&[("worker.in_flight_max", "60"), ("topics.partitions", "4")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| {
         let fails = request.attempt() == 1 && request.body.len() % 2 == 0;
         Reply::status(if fails { 500 } else { 200 }).after(Duration::from_millis(100))
@@ -80,7 +80,7 @@ async fn emit_to_mock(world: &World, count: usize) {
 async fn a_fatal_error_of_the_producer_leads_to_a_new_one() {
     let mock = MockCluster::new(1).unwrap();
     let mut world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     // Each producer sends this request when it starts.
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
@@ -101,7 +101,7 @@ async fn a_fatal_error_of_the_producer_leads_to_a_new_one() {
 async fn readyz_reports_a_partition_that_makes_no_progress() {
     let mock = MockCluster::new(1).unwrap();
     let mut world = World::with(&[("kafka.stall_after", "2s")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = worker_on_mock(&mut world, &mock).await;
     emit_to_mock(&world, 1).await;
     world.receiver.arrived(1).await;
@@ -134,7 +134,7 @@ async fn readyz_reports_a_partition_that_makes_no_progress() {
 async fn a_broker_that_refuses_describe_configs_stops_no_worker() {
     let kafka = Service::kafka_with_acls();
     let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.alter(&world.names().retry(1), &[("retention.ms", "1000")]).await;
     let admin: AdminClient<_> = clients::producer(&world.config()).create().unwrap();
     acl::deny(&admin, "task-events", acl::DESCRIBE_CONFIGS);

@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 4] = [
         "event",
         "metrics",
         "offsets",
+        "operational",
         "payload",
         "position",
         "printable",

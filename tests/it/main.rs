@@ -4,6 +4,7 @@ mod harness;
 
 mod addresses;
 mod administering;
+mod below_a_path;
 mod browsing;
 mod command_line;
 mod consuming;
@@ -36,6 +37,7 @@ mod sealing;
 mod signing;
 mod snippets;
 mod sweeping;
+mod telling;
 mod terminal;
 mod top;
 mod tracing;

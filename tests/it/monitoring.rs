@@ -166,7 +166,7 @@ async fn settled_records_above_a_slow_one_are_no_lag() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gauges_of_a_partition_move_with_it_to_another_worker() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut first = world.worker().await;
     let of_events = format!("optio_webhooks_lag{{topic=\"{}\"", world.names().events());
     let count = async |worker: &Worker| metrics(worker).await.matches(&of_events).count();

@@ -11,7 +11,7 @@ use crate::harness::{Reply, World, eventually};
 async fn a_broker_restart_under_load_loses_no_delivery() {
     let kafka = Service::kafka();
     let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| {
         Reply::status(if request.attempt() == 1 { 500 } else { 200 }).after(Duration::from_millis(20))
     });
@@ -36,7 +36,7 @@ async fn a_broker_restart_under_load_loses_no_delivery() {
 async fn a_redis_restart_under_load_stops_sending_and_loses_no_delivery() {
     let redis = Service::redis();
     let world = World::with(&[("redis.url", &redis.address)]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10_000).await;
@@ -62,7 +62,7 @@ async fn a_redis_restart_under_load_stops_sending_and_loses_no_delivery() {
 async fn a_worker_started_without_kafka_and_redis_waits_for_both() {
     let (kafka, redis) = (Service::kafka(), Service::redis());
     let world = World::with(&[("kafka.brokers", &kafka.address), ("redis.url", &redis.address)]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.emit(EventType::TaskCompleted, 10).await;
     kafka.halt();
     redis.halt();

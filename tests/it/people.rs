@@ -125,7 +125,7 @@ const DISCOVERY_MAX: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty_seconds() {
     let world = World::new().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
     world.receiver.arrived(1).await;
@@ -175,7 +175,7 @@ async fn partitions_and_retry_topics_made_after_the_start_are_read_within_thirty
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_topic_with_fewer_records_is_read_from_its_beginning() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     // All records go to one partition, so the recreated one has fewer records than were read of the old one.
     let emit = async |event: EventType, count: usize| {
@@ -209,7 +209,7 @@ async fn ten_failures_and_ten_successes_open_no_circuit_and_defer_nothing() {
         ("delivery.retry.initial", "30s"),
     ])
     .await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     for (status, count) in [(500, 10), (200, 10), (500, 1), (200, 40)] {
         world.receiver.answer(move |_| Reply::status(status));
@@ -244,7 +244,7 @@ async fn backing_off_workers(world: &World, webhook: WebhookId) -> usize {
 
 /// Starts two workers, and opens the circuit of an endpoint on both.
 async fn circuit_open_on_two_workers(world: &World) -> (WebhookId, [crate::harness::worker::Worker; 2]) {
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let workers = [world.worker().await, world.worker().await];
     let reports = Reports::new(world.redis.clone(), &world.keys());
     eventually("each worker has a partition of the events", async || {
@@ -316,7 +316,7 @@ async fn a_redelivery_is_sent_at_once_and_closes_an_open_circuit_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successful_redelivery_ends_the_cool_down_of_a_retry_after() {
     let world = World::with(&[("delivery.retry.initial", "60s")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     world.receiver.answer(|_| Reply::status(503).header("retry-after", 3_600));
     world.emit(EventType::TaskFailed, 1).await;
@@ -345,7 +345,7 @@ async fn store_failing(world: &World, webhook: WebhookId, days: [u64; 3]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_days_and_successes_between_failures_do_not_disable_a_webhook() {
     let world = World::with(&[("delivery.attempts_max", "1")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     let is_active = async || world.store().get(webhook).await.unwrap().unwrap().active;
     let attempt = async |status: u16| {
@@ -389,7 +389,7 @@ async fn a_success_that_another_worker_sees_keeps_a_webhook_from_being_disabled(
         ("delivery.retry.max", "300ms"),
     ])
     .await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let _workers = [world.worker().await, world.worker().await];
     // The deliveries of one event always fail. Those of the others succeed, on both workers.
     world

@@ -59,7 +59,7 @@ async fn the_documented_rights_in_kafka_suffice_and_close_the_retry_topics_to_pr
     let rules = acl::allow(&clients::producer(&world.config()).create().unwrap(), &documented);
     assert!(rules > 15, "operations.md has the commands: {rules}");
 
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     sign_in(&mut world, "worker");
     let mut worker = Worker::start_with(&["run", "--only", "worker"], &world.environment());

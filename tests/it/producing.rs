@@ -38,7 +38,7 @@ fn prepared(language: &str, command: &mut Command) -> bool {
 /// Has `producer` write a transition, and expects the worker to deliver it.
 async fn delivers(mut producer: Command) {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     let task = Uuid::now_v7().to_string();
     let config = world.config();

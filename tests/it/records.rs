@@ -30,7 +30,7 @@ fn incompressible(bytes: usize) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_key_that_is_not_utf_8_stops_no_worker_and_no_replay() {
     let world = World::new().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     let (names, good) = (world.names(), World::transition(EventType::TaskCompleted).to_string());
     let record = |value, headers| Raw { value: Some(value), headers, ..Raw::default() };
@@ -60,7 +60,7 @@ async fn a_header_key_that_is_not_utf_8_stops_no_worker_and_no_replay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_with_an_impossible_timestamp_is_delivered_and_reported() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let names = world.names();
     world.alter(names.events(), &[("message.timestamp.after.max.ms", "9223372036854775807")]).await;
     world.receiver.answer(|_| Reply::status(200).after(std::time::Duration::from_secs(2)));
@@ -84,7 +84,7 @@ async fn a_record_with_an_impossible_timestamp_is_delivered_and_reported() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_with_missing_or_odd_fields_is_still_delivered() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     for value in [
         &br#"{"taskId":"bare","toState":"completed"}"#[..],
@@ -115,7 +115,7 @@ async fn an_event_with_missing_or_odd_fields_is_still_delivered() {
 async fn odd_retry_records_are_delivered_or_dead_lettered() {
     // A record with a due time far in the future waits only as long as its tier allows.
     let world = World::with(&[("delivery.retry_after_max", "1s"), ("delivery.retry.max", "1s")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     let mut written = 0;
     let year_2040 = "2224454400000";
@@ -185,7 +185,7 @@ async fn odd_retry_records_are_delivered_or_dead_lettered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_too_large_for_its_topic_is_shortened() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.alter(&world.names().dead_letters(), &[("max.message.bytes", "6000")]).await;
     let long = incompressible(300_000);
@@ -210,7 +210,7 @@ async fn a_dead_letter_too_large_for_its_topic_is_shortened() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_too_large_for_its_topic_becomes_a_dead_letter() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let mut worker = world.worker().await;
     world.alter(&world.names().retry(1), &[("max.message.bytes", "5000")]).await;
@@ -296,7 +296,7 @@ async fn topics_check_refuses_a_topic_too_small_for_the_largest_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_above_events_bytes_max_are_dead_lettered_from_every_topic_without_echoing_their_values() {
     let world = World::with(&[("events.bytes_max", "3000"), ("delivery.payload_max", "2000")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     let names = world.names();
     let large = format!(r#"{{"taskId":"t","toState":"failed","x":"{}"}}"#, "hunter2".repeat(500));

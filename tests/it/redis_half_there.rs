@@ -8,7 +8,7 @@ use optio_webhooks::clock::now_ms;
 use optio_webhooks::event::EventType;
 use optio_webhooks::store::connection;
 use optio_webhooks::store::marks::NewEntry;
-use optio_webhooks::store::settled::{Batch, Line, Recorder};
+use optio_webhooks::store::settled::{Batch, Death, Line, Recorder};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::producer::FutureRecord;
@@ -86,7 +86,7 @@ async fn readyz_shows(worker: &Worker, status: u16, words: &[&str]) {
 async fn a_flushed_redis_pauses_delivery_until_its_data_is_restored() {
     let redis = Service::redis();
     let world = world_on(&redis, &[("delivery.retry.initial", "2s")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
@@ -110,7 +110,7 @@ async fn a_flushed_redis_pauses_delivery_until_its_data_is_restored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_way_to_lose_webhooks_is_detected_and_named() {
     let world = World::new().await;
-    let ids = [world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await];
+    let ids = [world.webhook("/a", &EventType::TASKS).await, world.webhook("/b", &EventType::TASKS).await];
     let worker = world.worker().await;
     let dumped = dump(&world).await;
     let (webhooks, version) = (world.keys().webhooks(), world.keys().webhooks_version());
@@ -142,7 +142,7 @@ async fn each_way_to_lose_webhooks_is_detected_and_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_worker_on_an_empty_redis_waits_for_webhooks_init() {
     let mut world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 3).await;
     world.settled().await;
@@ -172,7 +172,7 @@ async fn a_webhook_added_after_a_loss_does_not_resume_delivery() {
     let redis = Service::redis();
     let world = world_on(&redis, &[]).await;
     for path in ["/a", "/b", "/c"] {
-        world.webhook(path, &EventType::ALL).await;
+        world.webhook(path, &EventType::TASKS).await;
     }
     let worker = world.worker().await;
     redis_command(&world, &["FLUSHALL"]).await;
@@ -217,7 +217,7 @@ async fn store_json(world: &World, webhook: WebhookId, json: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
     let world = World::with(&[("delivery.retry.initial", "500ms")]).await;
-    let (good, newer) = (world.webhook("/good", &EventType::ALL).await, world.webhook("/newer", &EventType::ALL).await);
+    let (good, newer) = (world.webhook("/good", &EventType::TASKS).await, world.webhook("/newer", &EventType::TASKS).await);
     let worker = world.worker().await;
     let at = |path: &'static str| {
         let requests = world.receiver.requests();
@@ -274,7 +274,7 @@ async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
 async fn a_redis_that_refuses_writes_stops_sending_at_once() {
     let redis = Service::redis();
     let world = world_on(&redis, &[("topics.partitions", "4")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(200).after(Duration::from_millis(20)));
     let worker = world.worker().await;
     let refusals: [(&[&str], &[&str], &str); 3] = [
@@ -312,7 +312,7 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
     let redis = Service::redis();
     let proxy = Proxy::start(&redis.address).await;
     let world = World::with(&[("redis.url", &proxy.url())]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 20).await;
     world.settled().await;
@@ -333,7 +333,7 @@ async fn connections_that_died_without_fin_are_replaced_within_three_timeouts() 
     // Workers also see changes of webhooks again. The test needs a new connection, because its own is frozen too.
     let fresh = connection::open(&world.config().redis).unwrap();
     WebhookStore::new(fresh, world.keys(), crate::harness::world::sealing())
-        .put(&world.unsaved("/another", &EventType::ALL))
+        .put(&world.unsaved("/another", &EventType::TASKS))
         .await
         .unwrap();
     eventually("the new webhook gets a delivery", async || {
@@ -352,6 +352,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     let (keys, webhook) = (world.keys(), WebhookId(uuid::Uuid::now_v7()));
     let mut recorder = Recorder::new(world.redis.clone(), keys.clone(), world.config().log);
     let batch = |numbers: std::ops::Range<u64>| Batch {
+        died: numbers.clone().map(|number| Death { number, webhook }).collect(),
         lines: numbers
             .map(|number| Line {
                 number,
@@ -373,12 +374,15 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     assert_eq!(entries, 10);
     let counts = world.of_last_day(&[webhook]).await;
     assert_eq!((counts[0].succeeded, counts[0].failed), (5, 5));
+    let died: u64 =
+        redis::cmd("HGET").arg(keys.died()).arg(webhook.to_string()).query_async(&mut redis).await.unwrap();
+    assert_eq!(died, 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_the_wrong_type_costs_only_its_own_data() {
     let world = World::with(&[("topics.partitions", "1")]).await;
-    let (wrong, right) = (world.webhook("/a", &EventType::ALL).await, world.webhook("/b", &EventType::ALL).await);
+    let (wrong, right) = (world.webhook("/a", &EventType::TASKS).await, world.webhook("/b", &EventType::TASKS).await);
     let keys = world.keys();
     let log = keys.log(wrong);
     let marks = keys.marks(world.names().events_group(), world.names().events(), 0);
@@ -409,7 +413,7 @@ async fn a_key_of_the_wrong_type_costs_only_its_own_data() {
 async fn a_command_that_an_acl_refuses_costs_only_its_own_data() {
     let redis = Service::redis();
     let world = world_on(&redis, &[]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     for (round, (refused, name)) in [("-xadd", "log:"), ("-@scripting", "EVALSHA")].into_iter().enumerate() {
         redis_command(&world, &["ACL", "SETUSER", "default", refused]).await;
@@ -427,7 +431,7 @@ async fn at_50_megabits_per_second_300_large_payloads_are_recorded_once_each() {
     let redis = Service::redis();
     let proxy = Proxy::start(&redis.address).await;
     let world = World::with(&[("redis.url", &proxy.url())]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     proxy.throttle(50_000_000 / 8);
     for number in 0..300 {
@@ -453,7 +457,7 @@ async fn values_from_other_workers_are_clamped_when_read() {
         ("webhooks.disable_after", "1h"),
     ])
     .await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let (keys, id) = (world.keys(), webhook.to_string());
     let future = (now_ms() + 400 * 86_400_000).to_string();
     redis_command(&world, &["ZADD", &keys.backing_off(), "9999999999999.5", &id]).await;

@@ -30,7 +30,7 @@ async fn back_off_is_stored(world: &World, webhook: WebhookId) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_worker_sends_nothing_to_an_endpoint_that_is_cooling_down() {
     let world = World::with(&[("topics.partitions", "1")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(503).header("retry-after", 3_600));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
@@ -68,7 +68,7 @@ async fn a_changed_url_is_tried_at_once_without_the_old_failures() {
         ("delivery.breaker.open_max", "1h"),
     ])
     .await;
-    let webhook = world.webhook("/dead", &EventType::ALL).await;
+    let webhook = world.webhook("/dead", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.path == "/dead" { 500 } else { 200 }));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;
@@ -96,7 +96,7 @@ async fn a_webhook_enabled_again_starts_without_its_old_failures() {
         ("delivery.retry.multiplier", "1"),
     ])
     .await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;

@@ -132,7 +132,7 @@ impl LargeReplay {
         let world = World::new().await;
         let mut webhooks = Vec::new();
         for number in 0..10 {
-            webhooks.push(world.webhook(&format!("/{number}"), &EventType::ALL).await);
+            webhooks.push(world.webhook(&format!("/{number}"), &EventType::TASKS).await);
         }
         let ids = write_dead_letters(&world, &webhooks, 100_000, DeadReason::Exhausted).await;
         let three = &webhooks[..3];
@@ -194,7 +194,7 @@ async fn a_replay_interrupted_by_sigkill_repeats_at_most_one_batch() {
 async fn a_replay_survives_a_broker_restart_and_writes_each_record_once() {
     let kafka = Service::kafka();
     let world = World::with(&[("kafka.brokers", &kafka.address)]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let ids = write_dead_letters(&world, &[webhook], 5_000, DeadReason::Exhausted).await;
     let mut worker = world.worker().await;
     let replay = RunningReplay::start(&world, &["--all", "--yes", "--rate", "1500"]);
@@ -248,7 +248,7 @@ async fn a_replayed_delivery_keeps_its_id_and_starts_at_attempt_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_select_dead_letters_and_a_dry_run_writes_nothing() {
     let world = World::new().await;
-    let (one, other) = (world.webhook("/1", &EventType::ALL).await, world.webhook("/2", &EventType::ALL).await);
+    let (one, other) = (world.webhook("/1", &EventType::TASKS).await, world.webhook("/2", &EventType::TASKS).await);
     let ids = write_dead_letters(&world, &[one, other], 20, DeadReason::Exhausted).await;
     let boundary = now_ms() + 1;
     eventually("the clock passes the boundary", async || (now_ms() > boundary).then_some(())).await;
@@ -280,8 +280,8 @@ async fn filters_select_dead_letters_and_a_dry_run_writes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_of_missing_or_inactive_webhooks_are_not_replayed() {
     let world = World::new().await;
-    let here = world.webhook("/", &EventType::ALL).await;
-    let mut paused = world.unsaved("/paused", &EventType::ALL);
+    let here = world.webhook("/", &EventType::TASKS).await;
+    let mut paused = world.unsaved("/paused", &EventType::TASKS);
     paused.active = false;
     world.store().put(&paused).await.unwrap();
     let deleted = WebhookId(Uuid::now_v7());
@@ -299,7 +299,7 @@ async fn dead_letters_of_missing_or_inactive_webhooks_are_not_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replays_at_once_replay_each_dead_letter_once() {
     let world = World::new().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     write_dead_letters(&world, &[webhook], 6_000, DeadReason::Exhausted).await;
     let arguments = ["--all", "--yes", "--rate", "6000"];
     let both = [RunningReplay::start(&world, &arguments), RunningReplay::start(&world, &arguments)];
@@ -423,7 +423,7 @@ async fn a_rewind_sends_10_000_past_events_once_in_task_order() {
     }
     let mut worker = world.worker().await;
     world.settled().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let (id, since) = (webhook.to_string(), optio_webhooks::clock::rfc3339(began));
     let arguments = ["--from-log", "--webhook", &id, "--since", &since];
     assert_eq!(replay(&world, &[arguments.as_slice(), &["--dry-run"]].concat())["replayed"], 10_000);

@@ -11,7 +11,7 @@ use crate::harness::{Reply, World, eventually};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_delivery_is_tried_on_schedule_and_then_dead_lettered() {
     let world = World::new().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(503));
     let _worker = world.worker().await;
     world.emit(EventType::TaskFailed, 20).await;
@@ -59,7 +59,7 @@ async fn a_failing_delivery_is_tried_on_schedule_and_then_dead_lettered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_deliveries_of_a_deleted_webhook_are_dropped() {
     let world = World::with(&[("delivery.retry.initial", "4s")]).await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 100).await;
@@ -95,7 +95,7 @@ async fn a_retry_after_lengthens_the_wait_and_never_shortens_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_schedule_or_number_of_tiers_loses_no_waiting_delivery() {
     let mut world = World::with(&[("delivery.retry.initial", "2s"), ("delivery.retry.multiplier", "1")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() < 3 { 500 } else { 200 }));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 50).await;
@@ -153,7 +153,7 @@ async fn a_window_full_of_later_retries_does_not_delay_due_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_too_old_for_its_next_attempt_is_dead_lettered_as_expired() {
     let world = World::with(&[("delivery.age_max", "2s"), ("delivery.retry.initial", "1500ms")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|_| Reply::status(500));
     let _worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 1).await;
@@ -165,7 +165,7 @@ async fn a_delivery_too_old_for_its_next_attempt_is_dead_lettered_as_expired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_delivery_survives_a_crash_of_its_worker() {
     let world = World::with(&[("delivery.retry.initial", "3s")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 10).await;

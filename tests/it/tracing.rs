@@ -48,7 +48,7 @@ async fn the_trace_of_an_event_goes_on_through_each_attempt_into_the_request() {
     let world =
         World::with(&[("traces.endpoint", &endpoint), ("traces.headers", "x-team=web"), ("traces.sample_ratio", "1")])
             .await;
-    world.webhook("/hidden?key=hidden", &EventType::ALL).await;
+    world.webhook("/hidden?key=hidden", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     let mut worker = world.worker().await;
     for context in [Some(SAMPLED), Some(NOT_SAMPLED), None] {
@@ -110,7 +110,7 @@ async fn a_collector_that_does_not_answer_delays_nothing() {
         ("traces.queue_max", "64"),
     ])
     .await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 500).await;
     world.receiver.delivered(500).await;

@@ -56,7 +56,7 @@ async fn one_long_retry_after_delays_no_retry_of_another_webhook() {
 async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
     let world = World::with(&[("delivery.retry.initial", "1h"), ("delivery.retry.max", "12h")]).await;
     for path in ["/1", "/2", "/3", "/4"] {
-        world.webhook(path, &EventType::ALL).await;
+        world.webhook(path, &EventType::TASKS).await;
     }
     world.receiver.answer(|_| Reply::status(500));
     let mut worker = world.worker().await;
@@ -82,7 +82,7 @@ async fn waiting_deliveries_of_large_payloads_are_bounded_in_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_that_is_too_old_is_dead_lettered_and_can_be_replayed() {
     let world = World::new().await;
-    let webhook = world.webhook("/", &EventType::ALL).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     let mut headers = World::retry_headers(webhook, "old");
     let four_days_ago = (now_ms() - 4 * 86_400_000).to_string().into_bytes();
@@ -99,7 +99,7 @@ async fn a_retry_that_is_too_old_is_dead_lettered_and_can_be_replayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_too_old_is_dead_lettered_and_not_sent() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let _worker = world.worker().await;
     let value = World::transition(EventType::TaskCompleted).to_string();
     let timestamp_ms = Some(now_ms() - 4 * 86_400_000);
@@ -127,7 +127,7 @@ fn commits(worker: &crate::harness::worker::Worker) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_no_lag_marks_are_trimmed_and_an_idle_worker_commits_nothing() {
     let world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
     let mut environment = world.environment();
     environment.push(("RUST_LOG".to_owned(), "optio_webhooks=debug".to_owned()));
@@ -153,7 +153,7 @@ async fn at_no_lag_marks_are_trimmed_and_an_idle_worker_commits_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operators_reset_of_offsets_is_obeyed() {
     let world = World::with(&[("topics.partitions", "1"), ("kafka.commit_interval", "200ms")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     // One delivery that doesn't settle keeps the marks and commit notes of the others from being trimmed.
     world.receiver.answer(|request| {
         let is_stuck = request.json()["task"]["title"] == "stuck";
@@ -187,7 +187,7 @@ async fn an_operators_reset_of_offsets_is_obeyed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn marks_of_a_recreated_topic_are_trimmed() {
     let world = World::with(&[("topics.partitions", "1")]).await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 50).await;
     world.receiver.delivered(50).await;
@@ -203,7 +203,7 @@ async fn marks_of_a_recreated_topic_are_trimmed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_lost_offsets_the_setting_decides_where_the_group_starts() {
     let mut world = World::new().await;
-    world.webhook("/", &EventType::ALL).await;
+    world.webhook("/", &EventType::TASKS).await;
     let mut worker = world.worker().await;
     world.emit(EventType::TaskCompleted, 20).await;
     world.receiver.delivered(20).await;

@@ -66,5 +66,5 @@ pub async fn try_filter(
     State(admin): State<Shared>,
     input::Json(TryFilter { filter, events }): input::Json<TryFilter>,
 ) -> Result<Json<TriedFilter>, Problem> {
-    Ok(Json(admin.try_filter(filter, events.unwrap_or_else(|| EventType::ALL.to_vec())).await?))
+    Ok(Json(admin.try_filter(filter, events.unwrap_or_else(|| EventType::TASKS.to_vec())).await?))
 }

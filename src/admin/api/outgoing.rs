@@ -19,6 +19,11 @@ pub fn describe(mut document: Value) -> Value {
 
 /// The schema of the format cloudevents, which has a media type of its own.
 const CLOUD_EVENT: &str = "CloudEvent";
+/// The variable of a Slack workflow that is there only if an address is set.
+const TASK_URL: &str = "task_url";
+/// The schemas that only events about tasks have, and those that only operational events have.
+const OF_TASKS: [&str; 2] = ["OptioPayload", "OptioClassicPayload"];
+const OF_WEBHOOKS: [&str; 2] = ["OperationalPayload", "OperationalClassicPayload"];
 
 fn operation(event: EventType) -> Value {
     // `task.completed` becomes `onTaskCompleted`.
@@ -26,7 +31,9 @@ fn operation(event: EventType) -> Value {
     let capitalised = words.map(|word| word[..1].to_uppercase() + &word[1..]);
     let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let names = schemas().map(|(name, _)| name);
-    let one_of: Vec<Value> = names.into_iter().filter(|name| *name != CLOUD_EVENT).map(schema).collect();
+    let other = if event.is_operational() { OF_TASKS } else { OF_WEBHOOKS };
+    let is_body = |name: &&str| *name != CLOUD_EVENT && !other.contains(name);
+    let one_of: Vec<Value> = names.into_iter().filter(is_body).map(schema).collect();
     json!({ "post": {
         "operationId": format!("on{}", capitalised.collect::<String>()),
         "summary": event.explanation(),
@@ -71,9 +78,10 @@ fn headers() -> Value {
 }
 
 /// The schemas of all bodies, one for each format and shape.
-fn schemas() -> [(&'static str, Value); 7] {
+fn schemas() -> [(&'static str, Value); 9] {
     let text = || json!({ "type": ["string", "null"] });
-    let events = EventType::ALL.map(EventType::as_str);
+    let events = EventType::TASKS.map(EventType::as_str);
+    let operational_events = EventType::OPERATIONAL.map(EventType::as_str);
     let object = |description: &str, properties: Value, optional: &[&str]| {
         let names = properties.as_object().expect("it is an object").keys();
         let required: Vec<&String> = names.filter(|name| !optional.contains(&name.as_str())).collect();
@@ -107,6 +115,28 @@ fn schemas() -> [(&'static str, Value); 7] {
         json!({ "event": { "enum": events }, "timestamp": text(), "data": classic_data }),
         &[],
     );
+    let subject = object(
+        "The webhook that the event is about.",
+        json!({ "id": { "type": "string", "format": "uuid" }, "description": text(), "host": text() }),
+        &[],
+    );
+    let operational = object(
+        "The body of format optio for an event about a webhook.",
+        json!({
+            "event": { "enum": operational_events }, "webhook": subject, "reason": { "type": "string" },
+            "since": { "type": "string" }, "affected": { "type": "integer", "minimum": 0 }, "url": text(),
+            "timestamp": { "type": "string" },
+        }),
+        &[],
+    );
+    let operational_classic = object(
+        "The body of format optio-classic for an event about a webhook.",
+        json!({
+            "event": { "enum": operational_events }, "timestamp": { "type": "string" },
+            "data": { "$ref": "#/components/schemas/OperationalPayload" },
+        }),
+        &[],
+    );
     let slack = object(
         "The body of format slack: a message made of blocks.",
         json!({ "text": { "type": "string" }, "blocks": { "type": "array", "items": { "type": "object" } } }),
@@ -126,11 +156,12 @@ fn schemas() -> [(&'static str, Value); 7] {
         "error_message",
         "timestamp",
     ];
+    let variables = variables.into_iter().chain([TASK_URL]);
     let variables = variables.map(|name| (name.to_owned(), json!({ "type": "string" })));
     let slack_variables = object(
         "The body of format slack for a workflow's URL: flat variables, all of them text.",
-        Value::Object(variables.into_iter().collect()),
-        &[],
+        Value::Object(variables.collect()),
+        &[TASK_URL],
     );
     let discord = object(
         "The body of format discord: a message with one embed.",
@@ -147,13 +178,15 @@ fn schemas() -> [(&'static str, Value); 7] {
         json!({
             "specversion": { "const": "1.0" }, "id": { "type": "string" }, "source": { "type": "string" },
             "type": { "type": "string" }, "subject": { "type": "string" }, "time": { "type": "string" },
-            "datacontenttype": { "const": "application/json" }, "data": { "$ref": "#/components/schemas/OptioPayload" },
+            "datacontenttype": { "const": "application/json" }, "data": { "oneOf": [{ "$ref": "#/components/schemas/OptioPayload" }, { "$ref": "#/components/schemas/OperationalPayload" }] },
         }),
         &["subject", "time"],
     );
     [
         ("OptioPayload", optio),
         ("OptioClassicPayload", classic),
+        ("OperationalPayload", operational),
+        ("OperationalClassicPayload", operational_classic),
         ("SlackMessage", slack),
         ("SlackWorkflowVariables", slack_variables),
         ("DiscordMessage", discord),
@@ -165,9 +198,23 @@ fn schemas() -> [(&'static str, Value); 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Decoded, Limits, decode, sample};
+    use crate::event::{Decoded, Event, Limits, decode, sample};
+    use crate::operational;
     use crate::payload::{Bodies, PayloadFormat};
     use crate::position::{RecordPosition, TimestampMs};
+    use crate::webhook::Webhook;
+
+    fn sample_event(event_type: EventType) -> Event {
+        if event_type.is_operational() {
+            let webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![event_type], 0);
+            return operational::sample(event_type, &webhook, "https://example.org/hooks", 0);
+        }
+        let message = sample::transition(event_type, uuid::Uuid::nil(), "title", 0).to_string();
+        let at = RecordPosition { topic: "t".into(), partition: 0, offset: 0 };
+        let decoded = decode(Some(message.as_bytes()), &at, TimestampMs(0), Limits::NONE).unwrap();
+        let Decoded::Event(event) = decoded else { panic!("it is an event") };
+        event
+    }
 
     #[test]
     fn every_body_fits_the_schema_of_its_format_and_no_other() {
@@ -181,11 +228,12 @@ mod tests {
             (PayloadFormat::CloudEvents, "https://example.com/", "CloudEvent"),
         ];
         for event_type in EventType::ALL {
-            let message = sample::transition(event_type, uuid::Uuid::nil(), "title", 0).to_string();
-            let at = RecordPosition { topic: "t".into(), partition: 0, offset: 0 };
-            let decoded = decode(Some(message.as_bytes()), &at, TimestampMs(0), Limits::NONE).unwrap();
-            let Decoded::Event(event) = decoded else { panic!("it is an event") };
+            let event = sample_event(event_type);
             for (format, url, expected) in formats {
+                let expected = match expected.strip_prefix("Optio").filter(|_| event_type.is_operational()) {
+                    Some(rest) => format!("Operational{rest}"),
+                    None => expected.to_owned(),
+                };
                 let body = Bodies::default().of(&event, format, &url.parse().unwrap());
                 let body: Value = serde_json::from_slice(&body).unwrap();
                 let fits = schemas().into_iter().filter(|(_, schema)| {

@@ -13,6 +13,7 @@ use super::chart;
 use super::elements::{csrf, only_reads, option, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
+use super::trouble;
 use super::webhook_form::{Entered, fields, secret_field, signing, signing_field};
 use super::webhooks::state;
 use crate::admin::actions::{Rotation, Saved};
@@ -89,8 +90,8 @@ pub async fn show(
 ) -> Result<Markup, Refusal> {
     let WebhookQuery { done } = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
-    let charts = chart::of_webhook(&admin, &webhook).await;
-    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref()), &charts))
+    let above = html! { (trouble::banner(&admin, &webhook).await) (chart::of_webhook(&admin, &webhook).await) };
+    Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref()), &above))
 }
 
 /// `POST /settings/webhooks/{id}`
@@ -188,12 +189,12 @@ fn page(
     entered: &Entered,
     problem: Option<&Problem>,
     message: &Markup,
-    charts: &Markup,
+    above: &Markup,
 ) -> Markup {
     let content = html! {
         (message)
         (head(webhook, Tab::Settings))
-        (charts)
+        (above)
         @if session.may_change() {
             (forms(session, webhook, entered, problem))
         } @else {

@@ -113,6 +113,9 @@ pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Mar
         fieldset {
             legend { "Events" }
             @for event in EventType::ALL {
+                @if Some(&event) == EventType::OPERATIONAL.first() {
+                    p .hint { "The next events tell about other webhooks instead of tasks, each at most once an hour for a webhook. Filters don't apply to them." }
+                }
                 div .choice {
                     input type="checkbox" name="events" id=(event.as_str()) value=(event.as_str())
                         checked[entered.events.iter().any(|name| name == event.as_str())] aria-describedby={ (event.as_str()) "-hint" };

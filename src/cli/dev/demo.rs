@@ -84,7 +84,7 @@ impl Demo {
     /// The deliveries did not go as expected, or not within [`DEMO_MAX`].
     pub async fn run(&self) -> anyhow::Result<()> {
         say("");
-        for event in EventType::ALL {
+        for event in EventType::TASKS {
             let task = Uuid::now_v7();
             let value = sample::transition(event, task, "Fix login redirect after checkout", now_ms()).to_string();
             let key = task.to_string();
@@ -159,7 +159,7 @@ impl Tally {
     /// Whether every event reached the steady and the flaky endpoint, and the delivery to the dead one was
     /// dead-lettered. Only `task.failed` is for the dead endpoint.
     fn is_complete(&self, config: &Config) -> bool {
-        let all = EventType::ALL.len() as u32;
+        let all = EventType::TASKS.len() as u32;
         let delivered = |path| self.delivered.get(path).copied().unwrap_or(0);
         delivered(STEADY) >= all
             && delivered(FLAKY) >= all
@@ -168,7 +168,7 @@ impl Tally {
     }
 
     fn is_as_expected(&self, config: &Config) -> bool {
-        let all = EventType::ALL.len() as u32;
+        let all = EventType::TASKS.len() as u32;
         self.is_complete(config)
             && self.wrong_signatures == 0
             && self.dead == 1
@@ -185,7 +185,7 @@ impl Tally {
         let delivered: u32 = self.delivered.values().sum();
         format!(
             "\n  {} events, {} attempts (signatures: {signatures}), {delivered} delivered, retries: {}, dead letters: {}",
-            EventType::ALL.len(),
+            EventType::TASKS.len(),
             self.attempts,
             self.retries,
             self.dead
@@ -211,7 +211,7 @@ async fn listen(observations: mpsc::Sender<Observation>) -> anyhow::Result<Recei
 async fn subscribe_webhooks(config: &Config, receiver: &Receiver) -> anyhow::Result<()> {
     let redis = connection::open(&config.redis)?;
     let store = WebhookStore::open(config, redis)?;
-    let all = EventType::ALL.to_vec();
+    let all = EventType::TASKS.to_vec();
     let endpoints = [
         (STEADY, all.clone(), "answers 200"),
         (FLAKY, all, "answers 503 twice, then 200"),

@@ -1,0 +1,86 @@
+//! The script that records a batch.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+pub(super) static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(CODE));
+
+/// The script that records a batch.
+///
+/// It writes the sequence number first. A server that refuses all writes refuses this one, so the script fails before
+/// it records anything. After a first accepted write, Redis lets a script go on writing.
+pub(super) const CODE: &str = r"
+local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
+local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
+local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
+local refused, is_refused = {}, {}
+local call, type = redis.pcall, type
+local function accepted(key, answer)
+    if type(answer) ~= 'table' or not answer.err then return true end
+    if not is_refused[key] then
+        is_refused[key] = true
+        refused[#refused + 1] = key
+        refused[#refused + 1] = answer.err
+    end
+    return false
+end
+local recorded = redis.pcall('GET', sequence_key)
+recorded = type(recorded) == 'string' and tonumber(recorded) or 0
+local highest = string.format('%.0f', math.max(recorded, tonumber(ARGV[2])))
+local written = call('SET', sequence_key, highest, 'EX', ARGV[3])
+if not accepted(sequence_key, written) then
+    local problem = written.err
+    for _, code in ipairs({'READONLY', 'OOM', 'MISCONF', 'NOREPLICAS'}) do
+        local at = string.find(problem, code .. ' ', 1, true)
+        if at then return {err = string.gsub(string.sub(problem, at), '[\r\n]', '')} end
+    end
+end
+local deaths, died_key, now = tonumber(ARGV[13]), ARGV[14], ARGV[15]
+local at = 16
+local logs, counts = {}, {}
+for _ = 1, lines do
+    if tonumber(ARGV[at]) > recorded then
+        local key, field = ARGV[at + 1], ARGV[at + 2]
+        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 4], 'payload', ARGV[at + 5])
+        if accepted(key, id) then
+            logs[key] = true
+            if ARGV[at + 3] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
+        end
+        counts[field] = (counts[field] or 0) + 1
+    end
+    at = at + 6
+end
+for key in pairs(logs) do accepted(key, call('PEXPIRE', key, log_expire)) end
+if next(counts) then
+    for field, count in pairs(counts) do
+        accepted(success_key, call('HINCRBY', success_key, field, count))
+        -- A success ends the recorded failures of the webhook.
+        if string.sub(field, -1) == '+' then
+            accepted(failing_key, call('HDEL', failing_key, string.sub(field, 1, -2)))
+        end
+    end
+    if not is_refused[success_key] then accepted(success_key, call('EXPIRE', success_key, success_expire)) end
+end
+for _ = 1, deaths do
+    if tonumber(ARGV[at]) > recorded then
+        local webhook = ARGV[at + 1]
+        accepted(died_key, call('HSETNX', died_key, webhook .. ':since', now))
+        accepted(died_key, call('HINCRBY', died_key, webhook, 1))
+    end
+    at = at + 2
+end
+local entries = {}
+for number = 1, marks do
+    local key = ARGV[at]
+    local id = call('XADD', key, '*', 'm', ARGV[at + 1])
+    if accepted(key, id) then
+        accepted(key, call('EXPIRE', key, marks_expire))
+        entries[number] = id
+    else
+        entries[number] = ''
+    end
+    at = at + 2
+end
+return {entries, refused}
+";
