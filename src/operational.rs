@@ -40,11 +40,7 @@ struct Subject<'a> {
 pub fn event(finding: &Finding, webhook: &Webhook, affected: u64, admin_url: &str, now_ms: i64) -> Event {
     let payload = Payload {
         event: finding.event,
-        webhook: Subject {
-            id: webhook.id,
-            description: webhook.description.as_deref(),
-            host: webhook.url.host_str(),
-        },
+        webhook: Subject { id: webhook.id, description: webhook.description.as_deref(), host: webhook.url.host_str() },
         reason: &finding.reason,
         since: rfc3339(finding.since_ms),
         affected,

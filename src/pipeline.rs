@@ -24,6 +24,7 @@ pub mod handling;
 pub mod incoming;
 pub mod lane;
 pub mod latency;
+pub mod missing;
 pub mod pace;
 pub mod panics;
 pub mod parking;

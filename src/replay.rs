@@ -10,6 +10,7 @@ pub mod choice;
 pub(crate) mod copying;
 pub(crate) mod dead_letters;
 pub(crate) mod letter;
+pub(crate) mod missed;
 pub mod moment;
 pub(crate) mod origin;
 pub mod recent;

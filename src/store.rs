@@ -11,6 +11,7 @@ pub(crate) mod lease;
 pub mod log;
 pub(crate) mod loss;
 pub mod marks;
+pub mod missed;
 pub(crate) mod notices;
 pub(crate) mod primary;
 pub(crate) mod reading;
@@ -100,6 +101,12 @@ impl Keys {
     #[must_use]
     pub fn died(&self) -> String {
         format!("{}died", self.prefix)
+    }
+
+    /// Hash: what a webhook missed while it was inactive, as positions in the events topic.
+    #[must_use]
+    pub fn missed(&self, webhook: crate::webhook::WebhookId) -> String {
+        format!("{}missed:{webhook}", self.prefix)
     }
 
     /// Hash: webhook id → what operational events told of it, as JSON.

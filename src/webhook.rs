@@ -64,6 +64,10 @@ pub struct Webhook<S = SigningSecret, V = Secret> {
     pub description: Option<String>,
     /// Whether the webhook gets events. If it is inactive, its waiting deliveries are dropped.
     pub active: bool,
+    /// Whether deliveries wait while the webhook is inactive. Otherwise they are dropped, and can be sent later as what
+    /// it missed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Why the webhook was disabled automatically.
     pub disabled_reason: Option<String>,
     /// The format of the body.
@@ -122,6 +126,9 @@ pub struct WebhookView {
     pub description: Option<String>,
     /// Whether the webhook gets events.
     pub active: bool,
+    /// True while the webhook is inactive and its deliveries wait instead of being dropped. Left out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
     /// Why the webhook was disabled automatically.
     pub disabled_reason: Option<String>,
     /// The format of the body.
@@ -171,6 +178,7 @@ impl Webhook {
             previous_secret: None,
             description: None,
             active: true,
+            hold: false,
             disabled_reason: None,
             format: PayloadFormat::Optio,
             headers: Vec::new(),
@@ -265,6 +273,7 @@ impl Webhook {
             secret_overlap_until: self.overlap_until_ms(now_ms()).map(rfc3339),
             description: self.description.clone(),
             active: self.active,
+            hold: self.hold,
             disabled_reason: self.disabled_reason.clone(),
             format: self.format,
             headers: self.headers.iter().map(CustomHeader::shown).collect(),

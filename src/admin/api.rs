@@ -6,6 +6,7 @@ mod deliveries;
 mod filters;
 mod idempotency;
 mod input;
+mod missed;
 mod outgoing;
 mod paging;
 mod status;
@@ -60,6 +61,8 @@ fn described_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::progress))
+        .routes(routes!(dead_letters::stop))
+        .routes(routes!(missed::show))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
 }

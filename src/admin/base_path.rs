@@ -35,7 +35,8 @@ async fn moved(base: &'static str, mut answer: Response) -> Response {
     {
         headers.insert(header::LOCATION, moved);
     }
-    let cookies: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().map(|cookie| scoped(base, cookie)).collect();
+    let cookies: Vec<HeaderValue> =
+        headers.get_all(header::SET_COOKIE).iter().map(|cookie| scoped(base, cookie)).collect();
     headers.remove(header::SET_COOKIE);
     headers.extend(cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -47,7 +48,8 @@ async fn moved(base: &'static str, mut answer: Response) -> Response {
     }
     if kind.starts_with("text/event-stream") {
         // Each frame has whole events, so no attribute is split.
-        return answer.map(|body| Body::from_stream(body.into_data_stream().map(|part| part.map(|part| linked(base, &part)))));
+        return answer
+            .map(|body| Body::from_stream(body.into_data_stream().map(|part| part.map(|part| linked(base, &part)))));
     }
     answer
 }
@@ -76,7 +78,10 @@ mod tests {
         let page = maud::html! { a href="/status" { "href=\"/x" } input value="/settings"; a href="https://x/" {} };
         let moved = linked("/hooks", page.into_string().as_bytes());
         let text = String::from_utf8(moved.to_vec()).unwrap();
-        assert_eq!(text, r#"<a href="/hooks/status">href=&quot;/x</a><input value="/settings"><a href="https://x/"></a>"#);
+        assert_eq!(
+            text,
+            r#"<a href="/hooks/status">href=&quot;/x</a><input value="/settings"><a href="https://x/"></a>"#
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod request;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,12 +18,14 @@ use super::problem::Problem;
 use crate::clock::now_ms;
 use crate::clock::rfc3339;
 use crate::config::Config;
-use crate::replay::dead_letters;
+use crate::replay::choice::Choice;
 use crate::replay::summary::Summary;
-use crate::replay::{Manner, Progress, Watch, session};
+use crate::replay::{Manner, Progress, Watch, dead_letters, missed, session};
 use crate::store::Keys;
 use crate::store::lease::{Lease, LeaseAnswer};
+use crate::store::missed::{Missed, MissedEvents};
 use crate::store::webhooks::WebhookStore;
+use crate::webhook::{Webhook, WebhookId};
 pub use request::{ReplayRequest, moment, place};
 
 /// The number of replays that are remembered.
@@ -72,6 +74,28 @@ pub struct ReplayStatus {
     pub error: Option<String>,
     /// The time at which it began.
     pub started_at: String,
+}
+
+/// The work of a replay.
+enum Work {
+    DeadLetters { choice: Choice, active: HashSet<WebhookId> },
+    Missed { webhook: Box<Webhook>, missed: Missed },
+}
+
+impl Work {
+    fn missed(&self) -> Option<(WebhookId, Missed)> {
+        match self {
+            Self::DeadLetters { .. } => None,
+            Self::Missed { webhook, missed } => Some((webhook.id, missed.clone())),
+        }
+    }
+
+    fn run(&self, config: &Config, manner: &Manner, watch: &mut Watch<'_>) -> anyhow::Result<Summary> {
+        match self {
+            Self::DeadLetters { choice, active } => dead_letters::replay(config, choice, manner, active, watch),
+            Self::Missed { webhook, missed } => missed::send(config, webhook, missed, manner, watch),
+        }
+    }
 }
 
 /// The replays of this process.
@@ -140,16 +164,7 @@ impl Replays {
     /// # Errors
     /// 400: nothing is chosen, or a field can't be read. 409: another replay runs. 503: Redis is away.
     pub async fn begin(&self, request: ReplayRequest) -> Result<ReplayStatus, Problem> {
-        let choice = request.choice()?;
-        if choice.is_everything() && !request.all && request.limit.is_none() {
-            return Err(Problem::new(
-                axum::http::StatusCode::BAD_REQUEST,
-                "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or set all to true",
-            ));
-        }
-        let store = WebhookStore::open(&self.config, self.redis.clone()).map_err(anyhow::Error::new)?;
-        let (_, webhooks) = store.all().await?;
-        let active = webhooks.iter().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
+        let work = self.work(&request).await?;
         let who = format!("the admin server on {}", crate::worker::hostname());
         let lease = (!request.dry_run).then(|| Lease::new(self.redis.clone(), &self.keys, &who));
         if let Some(lease) = &lease
@@ -162,17 +177,49 @@ impl Replays {
             Manner { limit: request.limit.map(Count::get), rate, again: request.again, dry_run: request.dry_run };
         let (status, stop) = self.remember(request);
         let (known, config, id) = (self.known.clone(), self.config.clone(), status.id);
+        let missed_events = MissedEvents::new(self.redis.clone(), self.keys.clone());
         tokio::spawn(async move {
             let progress = known.clone();
+            let sent = work.missed().filter(|_| !manner.dry_run);
             let outcome = session::run(lease, stop.clone(), move |still_ours| {
                 let mut report = |now: Progress| update(&progress, id, |status| status.set_progress(now));
                 let mut watch = Watch { progress: &mut report, stop: &stop, still_ours };
-                dead_letters::replay(&config, &choice, &manner, &active, &mut watch)
+                work.run(&config, &manner, &mut watch)
             });
             let outcome = outcome.await;
+            if let (Some((webhook, sent)), Ok(Summary { interrupted: false, .. })) = (sent, &outcome)
+                && let Err(error) = missed_events.clear(webhook, &sent).await
+            {
+                tracing::warn!(%webhook, %error, "what was sent is still counted as missed");
+            }
             update(&known, id, |status| status.set_outcome(outcome));
         });
         Ok(status)
+    }
+
+    /// What a request asks for.
+    async fn work(&self, request: &ReplayRequest) -> Result<Work, Problem> {
+        let missed = request.missed()?;
+        let choice = request.choice()?;
+        if choice.is_everything() && !request.all && request.limit.is_none() {
+            return Err(Problem::new(
+                axum::http::StatusCode::BAD_REQUEST,
+                "nothing is chosen: give webhook, event, reason, delivery, letter, since, until or limit, or set all to true",
+            ));
+        }
+        let store = WebhookStore::open(&self.config, self.redis.clone()).map_err(anyhow::Error::new)?;
+        let Some(id) = missed else {
+            let (_, webhooks) = store.all().await?;
+            let active = webhooks.iter().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
+            return Ok(Work::DeadLetters { choice, active });
+        };
+        let webhook = store.get(id).await?.ok_or_else(|| Problem::no_webhook(&id.to_string()))?;
+        if !webhook.active {
+            return Err(Problem::conflict("the webhook is inactive and gets nothing; resume it first".to_owned()));
+        }
+        let missed =
+            MissedEvents::new(self.redis.clone(), self.keys.clone()).begin(id, now_ms(), request.dry_run).await?;
+        Ok(Work::Missed { webhook: Box::new(webhook), missed })
     }
 
     fn remember(&self, request: ReplayRequest) -> (ReplayStatus, CancellationToken) {

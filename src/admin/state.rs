@@ -20,9 +20,10 @@ use crate::redelivery::Redeliveries;
 use crate::store::audit::AuditLog;
 use crate::store::connection::Connection;
 use crate::store::log::DeliveryLog;
+use crate::store::missed::MissedEvents;
+use crate::store::notices::Notices;
 use crate::store::recoveries::Recoveries;
 use crate::store::replies::Replies;
-use crate::store::notices::Notices;
 use crate::store::webhooks::WebhookStore;
 use crate::store::workers::Reports;
 use crate::store::{Keys, connection};
@@ -57,6 +58,7 @@ pub struct Admin {
     pub audit: AuditLog,
     pub replies: Replies,
     pub notices: Notices,
+    pub missed: MissedEvents,
     /// Permits to read a page of dead letters.
     pub browsers: Arc<Semaphore>,
     /// Permits to follow a delivery log live.
@@ -97,6 +99,7 @@ impl Admin {
             audit: AuditLog::new(redis.clone(), &keys, config.admin.audit_entries_max),
             replies: Replies::new(redis.clone(), keys.clone(), config.secrets.keyring()?, config.delivery.timeout),
             notices: Notices::new(redis.clone(), keys.clone()),
+            missed: MissedEvents::new(redis.clone(), keys.clone()),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),

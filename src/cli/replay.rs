@@ -2,8 +2,9 @@
 
 mod progress;
 mod summary;
+mod work;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
@@ -16,20 +17,22 @@ use super::Failure;
 use super::author::{audit_log, author};
 use super::output::{ask, note};
 use super::run::Signals;
-use crate::clock::rfc3339;
+use crate::clock::{now_ms, rfc3339};
 use crate::config::Config;
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
 use crate::replay::choice::Choice;
 use crate::replay::moment::Moment;
-use crate::replay::rewind::{self, Past};
+use crate::replay::rewind::Past;
 use crate::replay::summary::Summary;
-use crate::replay::{Manner, Watch, dead_letters, session};
+use crate::replay::{Manner, Watch, session};
 use crate::store::audit::{Action, Record};
 use crate::store::lease::{Lease, LeaseAnswer};
+use crate::store::missed::MissedEvents;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::webhook::{Webhook, WebhookId};
+use work::Work;
 
 const EXAMPLES: &str = "Examples:
   optio-webhooks replay --all --dry-run                                count the dead letters by webhook and reason
@@ -38,6 +41,7 @@ const EXAMPLES: &str = "Examples:
   optio-webhooks replay --delivery 5f0c…                               a single delivery
   optio-webhooks replay --all                                          all dead letters
   optio-webhooks replay --from-log --webhook 0190… --since 2026-11-01  past events, to a new webhook
+  optio-webhooks replay --missed --webhook 0190…                       what it missed while it was paused or disabled
 
 Only what matches every filter is replayed. A filter with several values, separated by commas, matches any of them. A
 replay can be interrupted at any time and run again: nothing is replayed twice (see --again).";
@@ -85,6 +89,9 @@ pub struct Replay {
     /// Rewind: send past events instead of dead letters to one webhook, even events from before the webhook existed.
     #[arg(long, requires = "webhook", requires = "since", conflicts_with_all = ["reason", "delivery"])]
     from_log: bool,
+    /// Send what one webhook missed: its dead letters, and the events that it did not get while it was paused or disabled.
+    #[arg(long, requires = "webhook", conflicts_with_all = ["event", "reason", "delivery", "since", "until", "limit", "again", "from_log"])]
+    missed: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -106,7 +113,9 @@ impl Replay {
         let keys = Keys::new(&config.redis.prefix);
         let (_, webhooks) = WebhookStore::open(config, redis.clone())?.all().await?;
         let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
-        let work = self.work(&webhooks)?;
+        let missed_events = MissedEvents::new(redis.clone(), keys.clone());
+        let work = self.work(&webhooks, &missed_events).await?;
+        let sent = work.missed();
         let mut signals = Signals::new()?;
         let lease = if self.dry_run { None } else { Some(Lease::new(redis.clone(), &keys, &lease_holder())) };
         if let Some(lease) = &lease {
@@ -122,6 +131,9 @@ impl Replay {
         let (outcome, was_interrupted) = self.run_work(config, work, lease, &mut signals).await?;
         if let Some((log, who)) = audit.filter(|_| was_interrupted) {
             log.note(&Record::new(&who, Action::ReplayStopped).to(&self.shown())).await;
+        }
+        if let Some((webhook, sent)) = sent.filter(|_| !was_interrupted && !self.dry_run) {
+            missed_events.clear(webhook, &sent).await?;
         }
         self.print_summary(&outcome, &webhooks)?;
         if was_interrupted { Err(interrupted()) } else { Ok(()) }
@@ -141,6 +153,7 @@ impl Replay {
             "all": self.all,
             "again": self.again,
             "fromLog": self.from_log,
+            "missed": self.missed,
         })
     }
 
@@ -156,14 +169,14 @@ impl Replay {
         }
     }
 
-    fn work(&self, webhooks: &HashMap<WebhookId, Webhook>) -> Result<Work, Failure> {
-        if !self.from_log {
+    async fn work(&self, webhooks: &HashMap<WebhookId, Webhook>, missed: &MissedEvents) -> Result<Work, Failure> {
+        if !self.from_log && !self.missed {
             let active = webhooks.values().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
             return Ok(Work::DeadLetters { choice: self.choice(), active });
         }
         let [id] = self.webhook[..] else {
             return Err(Failure::Usage(
-                "--from-log sends events to one webhook: give --webhook exactly one id".to_owned(),
+                "--from-log and --missed send events to one webhook: give --webhook exactly one id".to_owned(),
             ));
         };
         let Some(webhook) = webhooks.get(&id) else {
@@ -174,6 +187,10 @@ impl Replay {
                 "webhook {id} is inactive and gets nothing; `optio-webhooks webhooks update {id} --active true` changes that"
             )
             .into());
+        }
+        if self.missed {
+            let missed = missed.begin(id, now_ms(), self.dry_run).await?;
+            return Ok(Work::Missed { webhook: Box::new(webhook.clone()), missed });
         }
         let past = Past {
             since_ms: self.since.expect("clap requires it").0,
@@ -221,21 +238,6 @@ impl Replay {
                 "stopped at once: a part of the current batch may have been replayed. Run it again with the same filters to go on"
             )
             .into()),
-        }
-    }
-}
-
-/// The work of a replay: dead letters, or the past events of a rewind.
-enum Work {
-    DeadLetters { choice: Choice, active: HashSet<WebhookId> },
-    Rewind { webhook: Box<Webhook>, past: Past },
-}
-
-impl Work {
-    fn run(self, config: &Config, manner: &Manner, watch: &mut Watch<'_>) -> anyhow::Result<Summary> {
-        match self {
-            Self::DeadLetters { choice, active } => dead_letters::replay(config, &choice, manner, &active, watch),
-            Self::Rewind { webhook, past } => rewind::rewind(config, &webhook, &past, manner, watch),
         }
     }
 }

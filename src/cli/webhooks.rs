@@ -178,6 +178,7 @@ impl Add {
             signing: self.signing,
             description: self.description.map(Some),
             active: None,
+            hold: None,
             headers: Some(Some(self.headers.read()?)),
             filter: self.filter.as_deref().map(read_filter).transpose()?.map(Some),
             format: self.format,

@@ -17,6 +17,9 @@ impl Deferral {
     /// The webhook is unsupported. Its deliveries wait longer with each deferral, as if the endpoint were backing off.
     pub const UNSUPPORTED: Self = Self { why: FailureCode::Saturated, backs_off_for: Some(Duration::ZERO) };
 
+    /// The webhook is paused, and its deliveries wait. They wait longer with each deferral.
+    pub const HELD: Self = Self { why: FailureCode::Saturated, backs_off_for: Some(Duration::ZERO) };
+
     /// The endpoint works but is busy.
     pub const SATURATED: Self = Self { why: FailureCode::Saturated, backs_off_for: None };
 }

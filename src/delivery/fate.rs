@@ -93,21 +93,24 @@ impl Fate {
 /// Why a delivery is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// The webhook was deleted or is inactive.
+    /// The webhook was deleted.
     WebhookGone,
+    /// The webhook is paused or disabled. The event is recorded as missed.
+    WebhookInactive,
     /// A redelivery replaces the delivery.
     Replaced,
 }
 
 impl Dropped {
     /// All reasons.
-    pub const ALL: [Self; 2] = [Self::WebhookGone, Self::Replaced];
+    pub const ALL: [Self; 3] = [Self::WebhookGone, Self::WebhookInactive, Self::Replaced];
 
     /// The value of the metric's label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::WebhookGone => "webhook_gone",
+            Self::WebhookInactive => "webhook_inactive",
             Self::Replaced => "replaced",
         }
     }

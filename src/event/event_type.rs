@@ -104,7 +104,9 @@ impl EventType {
             }
             Self::TaskPrOpened => "Fired when the agent opens a pull request.",
             Self::ReviewCompleted => "Fired when a code review subtask completes: approved, or changes requested.",
-            Self::WebhookDisabled => "Fired when another webhook is disabled because it is gone or has failed for too long.",
+            Self::WebhookDisabled => {
+                "Fired when another webhook is disabled because it is gone or has failed for too long."
+            }
             Self::WebhookFailing => "Fired when another webhook has failed for an hour without a success.",
             Self::WebhookRecovered => "Fired when another webhook that was disabled or failing works again.",
             Self::DeliveryExhausted => "Fired when deliveries to another webhook became dead letters.",

@@ -102,7 +102,11 @@ pub fn decide(told: &Told, seen: &Seen<'_>, rules: Rules, now_ms: i64) -> (Vec<F
         }
         Some(reason) if may(told.disabled_at_ms) => {
             let since_ms = seen.changed_at_ms;
-            found.push(Finding { event: EventType::WebhookDisabled, reason: format!("It was disabled: {reason}."), since_ms });
+            found.push(Finding {
+                event: EventType::WebhookDisabled,
+                reason: format!("It was disabled: {reason}."),
+                since_ms,
+            });
             next.is_disabled = true;
             next.disabled_at_ms = Some(now_ms);
             next.trouble_since_ms = next.trouble_since_ms.or(Some(since_ms));
@@ -119,7 +123,8 @@ pub fn decide(told: &Told, seen: &Seen<'_>, rules: Rules, now_ms: i64) -> (Vec<F
         && may(told.failing_at_ms)
     {
         let minutes = now_ms.saturating_sub(since_ms) / 60_000;
-        let reason = format!("It has failed for {} without one success, and its circuit is open.", minutes_text(minutes));
+        let reason =
+            format!("It has failed for {} without one success, and its circuit is open.", minutes_text(minutes));
         found.push(Finding { event: EventType::WebhookFailing, reason, since_ms });
         next.is_failing = true;
         next.failing_at_ms = Some(now_ms);
@@ -168,7 +173,14 @@ mod tests {
     }
 
     fn seen(webhook: &Webhook) -> Seen<'_> {
-        Seen { webhook, changed_at_ms: NOW, failing_since_ms: None, backs_off: false, died: None, succeeded_at_ms: None }
+        Seen {
+            webhook,
+            changed_at_ms: NOW,
+            failing_since_ms: None,
+            backs_off: false,
+            died: None,
+            succeeded_at_ms: None,
+        }
     }
 
     fn kinds(told: &Told, seen: &Seen<'_>, now_ms: i64) -> (Vec<EventType>, Told) {

@@ -37,6 +37,7 @@ impl Dispatcher {
             Err(NoRecipient::Unsupported) => {
                 return self.defer_handled(&delivery, last, handling, Deferral::UNSUPPORTED).await;
             }
+            Err(NoRecipient::Held) => return self.defer_handled(&delivery, last, handling, Deferral::HELD).await,
         };
         drop(snapshot);
         handling.receipt.note(Stage::Sending, webhook.id);
@@ -83,7 +84,9 @@ impl Dispatcher {
         if attempt.failure.is_none_or(FailureCode::is_of_endpoint) {
             self.disabling.observe(&webhook, &attempt).await;
         }
-        self.settler.settle(Settlement::attempted(&delivery, &attempt, fate, handling).traced(trace)).await;
+        let missed = self.missed(&delivery).filter(|_| is_disabled);
+        let settlement = Settlement::attempted(&delivery, &attempt, fate, handling).traced(trace);
+        self.settler.settle(settlement.missed(missed)).await;
     }
 
     /// Writes a delivery to the topic that its fate names. A fate without a topic counts as written. Not cancel safe.
@@ -113,7 +116,8 @@ impl Dispatcher {
     pub(super) async fn drop_silently(&self, delivery: &Delivery, handling: Handling, why: Dropped) {
         tracing::debug!(delivery = %delivery.id, webhook = %delivery.webhook_id, reason = why.as_str(), "dropped");
         metrics::DROPPED.increment(why.as_str());
-        self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
+        let missed = self.missed(delivery).filter(|_| why == Dropped::WebhookInactive);
+        self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling).missed(missed)).await;
     }
 
     /// Dead-letters a delivery without an attempt. Not cancel safe.

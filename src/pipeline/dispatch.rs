@@ -93,7 +93,7 @@ pub struct Dispatcher {
     pub(super) conditions: Conditions,
     backoffs: Backoffs,
     backoffs_loaded: OnceCell<()>,
-    names: Names,
+    pub(super) names: Names,
     parked: ParkedByGroup,
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::dispatch::{Dispatcher, Open, task_key};
 use super::hand_off::HandedOff;
 use super::incoming::{Batch, Incoming};
+use super::missing;
 use super::panics;
 use super::parking::Parking;
 use super::permits::Claim;
@@ -131,7 +132,11 @@ impl FanOut {
             self.unsupported.take(&snapshot, webhook, &event, &first, &receipt).await;
         }
         let webhooks = snapshot.matching(&event);
+        let missing = snapshot.missing(&event);
         drop(snapshot);
+        for webhook in missing.iter() {
+            missing::miss(&self.dispatcher, &self.predecessors, webhook, &event, &first, &receipt).await;
+        }
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;
         let key = task_key(&event.task_id);
@@ -193,6 +198,7 @@ impl FanOut {
         match found {
             Ok(webhook) => self.dispatcher.submit(&webhook, open),
             Err(NoRecipient::Unsupported) => self.dispatcher.spawn_deferral(open, Deferral::UNSUPPORTED),
+            Err(NoRecipient::Held) => self.dispatcher.spawn_deferral(open, Deferral::HELD),
             Err(NoRecipient::Dropped(why)) => {
                 let Some(handling) = self.dispatcher.handle(open.receipt, open.permits) else { return };
                 self.dispatcher.drop_silently(&open.delivery, handling, why).await;

@@ -13,6 +13,8 @@ pub enum NoRecipient {
     Dropped(Dropped),
     /// It can't be sent for now: this version can't read its webhook.
     Unsupported,
+    /// It can't be sent for now: its webhook is paused, and its deliveries wait.
+    Held,
 }
 
 /// The webhook that a delivery goes to.
@@ -25,6 +27,8 @@ pub fn recipient(snapshot: &Snapshot, delivery: &Delivery) -> Result<Arc<Webhook
     }
     match snapshot.get(delivery.webhook_id) {
         Some(webhook) => Ok(webhook.clone()),
+        None if snapshot.is_held(delivery.webhook_id) => Err(NoRecipient::Held),
+        None if snapshot.is_inactive(delivery.webhook_id) => Err(NoRecipient::Dropped(Dropped::WebhookInactive)),
         None if snapshot.is_unsupported(delivery.webhook_id) => Err(NoRecipient::Unsupported),
         None => Err(NoRecipient::Dropped(Dropped::WebhookGone)),
     }

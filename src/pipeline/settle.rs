@@ -24,6 +24,7 @@ use crate::metrics;
 use crate::position::{Offset, TimestampMs};
 use crate::store::log::{self, Logged};
 use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry, Settled};
+use crate::store::missed::MissedEvent;
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
@@ -57,6 +58,7 @@ pub struct Settlement {
     number: u64,
     mark: Mark,
     log: Option<Line>,
+    missed: Option<Box<MissedEvent>>,
     trace: Option<Box<AttemptTrace>>,
     handling: Handling,
 }
@@ -82,6 +84,7 @@ impl Settlement {
             number: 0,
             mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)),
             log: None,
+            missed: None,
             trace: None,
             handling,
         }
@@ -91,6 +94,12 @@ impl Settlement {
     #[must_use]
     pub fn traced(self, trace: Option<Box<AttemptTrace>>) -> Self {
         Self { trace, ..self }
+    }
+
+    /// The same settlement, which also records that a webhook missed the event.
+    #[must_use]
+    pub fn missed(self, missed: Option<MissedEvent>) -> Self {
+        Self { missed: missed.map(Box::new), ..self }
     }
 
     fn bytes(&self) -> usize {
@@ -255,11 +264,12 @@ impl Settling {
             self.trimmed_since = Instant::now();
         }
         let mut lines = Vec::with_capacity(settlements.len());
-        let mut died = Vec::new();
+        let (mut died, mut missed) = (Vec::new(), Vec::new());
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
         for settlement in settlements {
             let number = settlement.number;
             died.extend(settlement.handling.died.map(|webhook| settled::Death { number, webhook }));
+            missed.extend(settlement.missed.as_deref().map(|event| (number, event)));
             if let Some(Line { webhook, meta, body, succeeded }) = &settlement.log {
                 lines.push(settled::Line {
                     number,
@@ -283,6 +293,6 @@ impl Settling {
             owners.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();
-        Prepared { batch: settled::Batch { lines, died, marks: entries }, partitions: owners, bytes }
+        Prepared { batch: settled::Batch { lines, died, missed, marks: entries }, partitions: owners, bytes }
     }
 }

@@ -97,7 +97,9 @@ impl Spread {
             let (delivery, receipt) = (Arc::new(delivery), self.receipt.clone());
             let open =
                 Open { delivery, last: LastError::default(), receipt, permits, order_key, panics: 0, queued_at: None };
-            if has_permit {
+            if !webhook.active {
+                self.dispatcher.spawn_deferral(open, Deferral::HELD);
+            } else if has_permit {
                 self.dispatcher.submit(webhook, open);
             } else {
                 self.dispatcher.spawn_deferral(open, Deferral::SATURATED);

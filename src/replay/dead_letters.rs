@@ -17,6 +17,8 @@ use super::writer::Outgoing;
 use super::{Manner, Progress, Watch};
 use crate::clock::now_ms;
 use crate::config::Config;
+use crate::kafka::headers;
+use crate::record::header_names as names;
 use crate::record::{self, LastError};
 use crate::topics::Names;
 use crate::webhook::WebhookId;
@@ -42,12 +44,21 @@ pub fn replay(
     })?;
     let Some(marks) = marks else { return Ok(Summary { interrupted: true, ..Summary::default() }) };
     let start = choice.since_ms.map_or(Start::Oldest, Start::At);
-    let selector = DeadLetters { choice, marks: &marks, active, again: manner.again };
+    let selector = DeadLetters { choice, marks: &marks, active, again: manner.again, key: Key::Same, only: None };
     if manner.dry_run && manner.limit.is_none() {
         return count(config, &selector, start, watch);
     }
     let scan = Scan::open(config, &Names::new(config).dead_letters(), start)?;
     copy(config, scan, &selector, manner, watch)
+}
+
+/// The key of a replayed dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// The key that the dead letter has: its webhook.
+    Same,
+    /// The task, so that a replay keeps the order with events that a rewind sends.
+    Task,
 }
 
 /// Counts all selected dead letters for a dry run. It writes nothing, so several readers can work at once.
@@ -73,19 +84,26 @@ fn count(config: &Config, selector: &DeadLetters<'_>, start: Start, watch: &mut 
 }
 
 /// The dead letters that a choice selects.
-struct DeadLetters<'a> {
-    choice: &'a Choice,
-    marks: &'a ReplayMarks,
-    active: &'a HashSet<WebhookId>,
+#[derive(Clone, Copy)]
+pub(super) struct DeadLetters<'a> {
+    pub(super) choice: &'a Choice,
+    pub(super) marks: &'a ReplayMarks,
+    pub(super) active: &'a HashSet<WebhookId>,
     /// Whether to replay what was already replayed.
-    again: bool,
+    pub(super) again: bool,
+    pub(super) key: Key,
+    /// Only the dead letters at these partitions and offsets.
+    pub(super) only: Option<&'a HashSet<(i32, i64)>>,
 }
 
 impl Selector for DeadLetters<'_> {
     type Item = Letter;
 
     fn select(&self, record: &BorrowedMessage<'_>, summary: &mut Summary) -> Option<(Group, Letter)> {
-        if !self.choice.may_select_at(record.partition(), record.offset()) || !self.choice.may_select(record.key()) {
+        if self.only.is_some_and(|only| !only.contains(&(record.partition(), record.offset())))
+            || !self.choice.may_select_at(record.partition(), record.offset())
+            || !self.choice.may_select(record.key())
+        {
             return None;
         }
         let letter = Letter::read(record);
@@ -118,8 +136,13 @@ impl Selector for DeadLetters<'_> {
         letter: &Letter,
         write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        let Some(headers) = headers(record, letter) else { return Ok(false) };
-        write(Outgoing { key: record.key(), value: record.payload(), headers })?;
+        let Some(headers) = replay_headers(record, letter) else { return Ok(false) };
+        let task = match self.key {
+            Key::Same => None,
+            Key::Task => headers::last(record.headers(), names::TASK_ID),
+        };
+        let key = task.map(str::as_bytes).or(record.key());
+        write(Outgoing { key, value: record.payload(), headers })?;
         Ok(true)
     }
 }
@@ -135,7 +158,7 @@ pub(super) fn origin(record: &BorrowedMessage<'_>) -> ReplayOrigin {
 
 /// The headers of the replay: the same delivery, due now, with attempts starting again. None if this program did not
 /// write the record as a dead letter.
-fn headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders> {
+fn replay_headers(record: &BorrowedMessage<'_>, letter: &Letter) -> Option<OwnedHeaders> {
     let replay_of = origin(record).to_text();
     if letter.is_unread() {
         let mut origin = record::unread_origin(record.headers())?;

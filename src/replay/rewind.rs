@@ -4,6 +4,7 @@ use rdkafka::Message as _;
 use rdkafka::message::BorrowedMessage;
 
 use super::copying::{Selector, copy};
+use super::missed::{Dead, Wanted};
 use super::origin::{ReplayOrigin, ReplaySource};
 use super::replay_marks::ReplayMarks;
 use super::scan::{Scan, Start};
@@ -12,7 +13,7 @@ use super::writer::Outgoing;
 use super::{Manner, Progress, Watch};
 use crate::clock::now_ms;
 use crate::config::Config;
-use crate::delivery::{Delivery, FirstRead};
+use crate::delivery::{Delivery, DeliveryId, FirstRead};
 use crate::event::{Decoded, Event, EventType, Limits, decode};
 use crate::payload::Bodies;
 use crate::position::{RecordPosition, TimestampMs};
@@ -54,21 +55,22 @@ pub fn rewind(
     let scan = Scan::open(config, Names::new(config).events(), Start::At(past.since_ms))?;
     let selector = PastEvents {
         webhook,
-        past,
+        past: past.clone(),
         marks: &marks,
         again: manner.again,
         limits: Limits::new(config),
         public_url: &config.webhooks.public_url,
         // All deliveries are due at the same time, so the order within a task is the order of their offsets.
         due_at_ms: now_ms(),
+        wanted: None,
     };
     copy(config, scan, &selector, manner, watch)
 }
 
 /// The past events that a rewind selects.
-struct PastEvents<'a> {
+pub(super) struct PastEvents<'a> {
     webhook: &'a Webhook,
-    past: &'a Past,
+    past: Past,
     marks: &'a ReplayMarks,
     /// Whether to send again what an earlier rewind sent.
     again: bool,
@@ -76,9 +78,36 @@ struct PastEvents<'a> {
     /// The address of Optio's web app, or an empty text.
     public_url: &'a str,
     due_at_ms: i64,
+    /// Only these events.
+    wanted: Option<&'a Wanted<'a>>,
 }
 
-impl PastEvents<'_> {
+impl<'a> PastEvents<'a> {
+    /// The events that a webhook missed, and those of its dead letters.
+    pub(super) fn missed(
+        config: &'a Config,
+        webhook: &'a Webhook,
+        wanted: &'a Wanted<'a>,
+        marks: &'a ReplayMarks,
+    ) -> Self {
+        Self {
+            webhook,
+            past: Past { since_ms: i64::MIN, until_ms: None, events: Vec::new() },
+            marks,
+            again: false,
+            limits: Limits::new(config),
+            public_url: &config.webhooks.public_url,
+            due_at_ms: now_ms(),
+            wanted: Some(wanted),
+        }
+    }
+
+    /// The dead letter whose event the record is.
+    fn dead(&self, record: &BorrowedMessage<'_>, event: &Event) -> Option<&Dead> {
+        let dead = self.wanted?.dead.get(&(record.partition(), record.offset()))?;
+        (dead.delivery_id == Some(DeliveryId::of(&event.id, self.webhook.id))).then_some(dead)
+    }
+
     fn origin(&self, record: &BorrowedMessage<'_>) -> ReplayOrigin {
         ReplayOrigin {
             source: ReplaySource::Log(self.webhook.id),
@@ -94,7 +123,10 @@ impl Selector for PastEvents<'_> {
 
     fn select(&self, record: &BorrowedMessage<'_>, summary: &mut Summary) -> Option<(Group, Event)> {
         let origin = self.origin(record);
-        let Past { since_ms, until_ms, events } = self.past;
+        if self.wanted.is_some_and(|wanted| !wanted.has(origin.partition, origin.offset)) {
+            return None;
+        }
+        let Past { since_ms, until_ms, events } = &self.past;
         if origin.timestamp_ms < *since_ms || until_ms.is_some_and(|until| origin.timestamp_ms >= until) {
             return None;
         }
@@ -108,11 +140,16 @@ impl Selector for PastEvents<'_> {
                 return None;
             }
         };
+        // A dead letter is sent whatever the webhook subscribes to by now, as by a replay.
+        if self.dead(record, &event).is_some() {
+            return Some((Group::Events(event.event_type), event));
+        }
         let is_selected = events.is_empty() || events.contains(&event.event_type);
         if !is_selected || !self.webhook.wants(&event) {
             return None;
         }
-        if !self.again && self.marks.has(origin) {
+        let is_again = self.wanted.is_some_and(|wanted| wanted.missed.is_missed_again(origin.partition, origin.offset));
+        if !self.again && !is_again && self.marks.has(origin) {
             summary.before += 1;
             return None;
         }
@@ -125,9 +162,14 @@ impl Selector for PastEvents<'_> {
         event: &Event,
         write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        let delivery = first(event, self.webhook, record, self.due_at_ms, self.public_url);
+        let mut delivery = first(event, self.webhook, record, self.due_at_ms, self.public_url);
+        let mut origin = self.origin(record);
+        if let Some(dead) = self.dead(record, event) {
+            delivery.replays = dead.replays.saturating_add(1);
+            origin = dead.origin;
+        }
         let headers = record::headers(&delivery, Some(self.due_at_ms), LastError::default());
-        let headers = record::replay(headers, &self.origin(record).to_text());
+        let headers = record::replay(headers, &origin.to_text());
         // The key is the task, so that the events of a task stay in one partition and in order. With the webhook as the
         // key, all events would go to one partition.
         write(Outgoing { key: Some(event.task_id.as_bytes()), value: Some(&delivery.body), headers })?;

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use super::marks::{self, NewEntry};
+use super::missed::{FIELDS_MAX, MissedEvent};
 use super::notices::SINCE;
 use super::{Keys, is_away, log, refuses_writes, success};
 use crate::config;
@@ -57,6 +58,8 @@ pub struct Batch<'a> {
     pub lines: Vec<Line<'a>>,
     /// The deaths, in the order of their numbers.
     pub died: Vec<Death>,
+    /// The events that webhooks missed, each with the number of its settlement, in the order of these.
+    pub missed: Vec<(u64, &'a MissedEvent)>,
     /// The mark entries, one for each partition.
     pub marks: Vec<NewEntry>,
 }
@@ -134,7 +137,11 @@ impl Recorder {
     }
 
     fn arguments<'c>(&self, call: &'c mut Cmd, batch: &Batch<'_>, now_ms: i64) -> &'c mut Cmd {
-        let numbers = [batch.lines.last().map(|line| line.number), batch.died.last().map(|death| death.number)];
+        let numbers = [
+            batch.lines.last().map(|line| line.number),
+            batch.died.last().map(|death| death.number),
+            batch.missed.last().map(|(number, _)| *number),
+        ];
         let highest = numbers.into_iter().flatten().max().unwrap_or(0);
         call.arg(0)
             .arg(&self.sequence_key)
@@ -151,7 +158,9 @@ impl Recorder {
             .arg(self.keys.failing())
             .arg(batch.died.len())
             .arg(self.keys.died())
-            .arg(now_ms);
+            .arg(now_ms)
+            .arg(batch.missed.len())
+            .arg(FIELDS_MAX);
         for line in &batch.lines {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
@@ -162,6 +171,9 @@ impl Recorder {
         }
         for Death { number, webhook } in &batch.died {
             call.arg(*number).arg(webhook.to_string());
+        }
+        for (number, missed) in &batch.missed {
+            call.arg(*number).arg(self.keys.missed(missed.webhook)).arg(&missed.field).arg(missed.offset);
         }
         for entry in &batch.marks {
             call.arg(&entry.key).arg(&entry.value);
@@ -199,6 +211,14 @@ impl Recorder {
             let id = webhook.to_string();
             pipe.hset_nx(self.keys.died(), format!("{id}{SINCE}"), now_ms).hincr(self.keys.died(), id, 1);
             keys.extend([self.keys.died(), self.keys.died()]);
+        }
+        for (_, MissedEvent { webhook, offset, field }) in &batch.missed {
+            let key = self.keys.missed(*webhook);
+            // Without the script there are no ranges, so each position is recorded alone.
+            let partition = field.split(':').nth(1).unwrap_or_default();
+            pipe.hset(&key, format!("s:{partition}:{offset}"), now_ms).hset_nx(&key, "since", now_ms);
+            pipe.hincr(&key, "count", 1);
+            keys.extend([key.clone(), key.clone(), key]);
         }
         let marks_at = keys.len();
         for entry in &batch.marks {

@@ -3,7 +3,7 @@
 //! The snapshot is used only if it was confirmed within `webhooks.staleness_max`. It is not used while Redis refuses
 //! writes, because attempts could not be recorded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,11 @@ mod listener;
 pub struct Snapshot {
     by_id: HashMap<WebhookId, Arc<Webhook>>,
     by_event: HashMap<EventType, Subscribers>,
+    /// Paused webhooks whose deliveries wait.
+    held: HashSet<WebhookId>,
+    /// The other inactive webhooks, by the events that they miss.
+    missing: HashMap<EventType, Subscribers>,
+    inactive: HashSet<WebhookId>,
     /// Active webhooks that this version cannot read. Their deliveries wait.
     unsupported: HashMap<WebhookId, Arc<Unsupported>>,
     /// Redeliveries, each with the time of its request in Unix milliseconds.
@@ -33,11 +38,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Builds a snapshot from all webhooks. It leaves out the inactive ones.
+    /// Builds a snapshot from all webhooks.
     #[must_use]
     pub fn of(webhooks: Vec<Webhook>, unsupported: Vec<Unsupported>, replaced: HashMap<DeliveryId, i64>) -> Self {
-        let active: Vec<Arc<Webhook>> = webhooks.into_iter().filter(|webhook| webhook.active).map(Arc::new).collect();
-        let by_event = EventType::ALL.into_iter().map(|event| (event, Subscribers::of(&active, event))).collect();
+        let (waited_for, inactive): (Vec<Arc<Webhook>>, Vec<Arc<Webhook>>) =
+            webhooks.into_iter().map(Arc::new).partition(|webhook| webhook.active || webhook.hold);
+        let by_event = EventType::ALL.into_iter().map(|event| (event, Subscribers::of(&waited_for, event))).collect();
+        let missing = EventType::TASKS.into_iter().map(|event| (event, Subscribers::of(&inactive, event))).collect();
+        let (active, held): (Vec<_>, Vec<_>) = waited_for.into_iter().partition(|webhook| webhook.active);
         let unsupported = unsupported
             .into_iter()
             .filter(|unsupported| unsupported.active)
@@ -46,6 +54,9 @@ impl Snapshot {
         Self {
             by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(),
             by_event,
+            held: held.into_iter().map(|webhook| webhook.id).collect(),
+            missing,
+            inactive: inactive.into_iter().map(|webhook| webhook.id).collect(),
             unsupported,
             replaced,
         }
@@ -63,6 +74,18 @@ impl Snapshot {
         self.by_id.get(&id)
     }
 
+    /// Whether the deliveries of a paused webhook wait.
+    #[must_use]
+    pub fn is_held(&self, id: WebhookId) -> bool {
+        self.held.contains(&id)
+    }
+
+    /// Whether a webhook exists but gets nothing, so that it misses its deliveries.
+    #[must_use]
+    pub fn is_inactive(&self, id: WebhookId) -> bool {
+        self.inactive.contains(&id)
+    }
+
     /// Whether this version cannot read the active webhook with this id, so that its deliveries wait.
     #[must_use]
     pub fn is_unsupported(&self, id: WebhookId) -> bool {
@@ -74,20 +97,21 @@ impl Snapshot {
         self.unsupported.values().filter(move |unsupported| unsupported.may_want(event))
     }
 
-    /// The active webhooks that subscribe to the type of `event` and whose filters let it through.
+    /// The webhooks that subscribe to the type of `event` and whose filters let it through. They are active, or their
+    /// deliveries wait.
     #[must_use]
     pub fn matching(&self, event: &Event) -> Arc<[Arc<Webhook>]> {
-        let Some(subscribers) = self.by_event.get(&event.event_type) else { return Arc::default() };
-        if !subscribers.have_filters {
-            return subscribers.webhooks.clone();
-        }
-        let fields = Fields::of(event);
-        let gets = |webhook: &&Arc<Webhook>| webhook.filter.as_ref().is_none_or(|filter| filter.matches(&fields));
-        subscribers.webhooks.iter().filter(gets).cloned().collect()
+        self.by_event.get(&event.event_type).map(|subscribers| subscribers.matching(event)).unwrap_or_default()
+    }
+
+    /// The inactive webhooks that would get `event`.
+    #[must_use]
+    pub fn missing(&self, event: &Event) -> Arc<[Arc<Webhook>]> {
+        self.missing.get(&event.event_type).map(|subscribers| subscribers.matching(event)).unwrap_or_default()
     }
 }
 
-/// The active webhooks that subscribe to an event type.
+/// The webhooks that subscribe to an event type.
 #[derive(Debug, Default)]
 struct Subscribers {
     webhooks: Arc<[Arc<Webhook>]>,
@@ -96,9 +120,18 @@ struct Subscribers {
 }
 
 impl Subscribers {
-    fn of(active: &[Arc<Webhook>], event: EventType) -> Self {
-        let webhooks: Arc<[_]> = active.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect();
+    fn of(all: &[Arc<Webhook>], event: EventType) -> Self {
+        let webhooks: Arc<[_]> = all.iter().filter(|webhook| webhook.events.contains(&event)).cloned().collect();
         Self { have_filters: webhooks.iter().any(|webhook| webhook.filter.is_some()), webhooks }
+    }
+
+    fn matching(&self, event: &Event) -> Arc<[Arc<Webhook>]> {
+        if !self.have_filters {
+            return self.webhooks.clone();
+        }
+        let fields = Fields::of(event);
+        let gets = |webhook: &&Arc<Webhook>| webhook.filter.as_ref().is_none_or(|filter| filter.matches(&fields));
+        self.webhooks.iter().filter(gets).cloned().collect()
     }
 }
 

@@ -92,7 +92,8 @@ impl WebhookStore {
         // A change between this and the removal is not shown as the old value, but has its own entry in the audit log.
         let old = if self.audit.is_some() { self.get(id).await.ok().flatten() } else { None };
         let mut call = self.script(&scripts::REMOVE);
-        call.key(self.keys.failing()).key(self.keys.backing_off()).key(self.keys.log(id)).arg(id.to_string());
+        call.key(self.keys.failing()).key(self.keys.backing_off()).key(self.keys.log(id)).key(self.keys.missed(id));
+        call.arg(id.to_string());
         audited::append(self.audit.as_ref(), &self.keys, &mut call, id, old.as_ref(), None);
         self.make(call).await
     }

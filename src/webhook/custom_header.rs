@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn reserved_names_and_wrong_names_and_values_are_refused_by_name() {
-        for name in ["Host", "Accept", "content-LENGTH", "X-Optio-Signature", "webhook-id", "Proxy-Authorization", "TE"] {
+        for name in ["Host", "Accept", "content-LENGTH", "X-Optio-Signature", "webhook-id", "Proxy-Authorization", "TE"]
+        {
             assert!(problem(&[draft(name, "x")]).contains(&format!("{name} is reserved")), "{name}");
         }
         for name in ["", "a b", "a:b", "ä", "a\r\nb", &"n".repeat(257)] {

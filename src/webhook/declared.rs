@@ -51,6 +51,9 @@ pub struct Declared {
     /// Whether it is active. If it is left out, a webhook that exists stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     active: Option<bool>,
+    /// Together with `active: false`: whether deliveries wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<bool>,
     /// The format; by default the one that fits the URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     format: Option<PayloadFormat>,
@@ -93,6 +96,7 @@ impl Declared {
             description: webhook.description.clone(),
             // One that was disabled automatically has no `active` in the file, so that applying the file leaves it as it is.
             active: (!webhook.active && webhook.disabled_reason.is_none()).then_some(false),
+            hold: webhook.hold.then_some(true),
             format: Some(webhook.format).filter(|format| *format != PayloadFormat::preset(&webhook.url)),
             rate_per_second: webhook.rate_per_second.map(std::num::NonZeroU32::get),
         }
@@ -157,6 +161,7 @@ impl Declared {
             signing: self.signing,
             description: Some(self.description.clone()),
             active: self.active,
+            hold: self.hold,
             format: Some(self.format.unwrap_or(preset)),
             headers: Some(Some(headers)),
             filter: Some(self.filter.clone()),
@@ -231,6 +236,7 @@ pub fn differences(old: &Webhook, new: &Webhook) -> Vec<&'static str> {
         ("filter", old.filter != new.filter),
         ("description", old.description != new.description),
         ("active", old.active != new.active),
+        ("hold", old.hold != new.hold),
         ("format", old.format != new.format),
         ("ratePerSecond", old.rate_per_second != new.rate_per_second),
     ]

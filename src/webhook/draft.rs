@@ -34,8 +34,12 @@ pub struct Draft {
     #[serde(default, deserialize_with = "some_or_null")]
     #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
-    /// Whether the webhook gets events. If it is false, nothing is sent, and waiting deliveries are dropped.
+    /// Whether the webhook gets events. If it is false, nothing is sent. Unless `hold` is true, deliveries are dropped,
+    /// and can be sent later as what the webhook missed.
     pub active: Option<bool>,
+    /// Together with `active: false`: whether deliveries wait until the webhook is active again, for at most
+    /// `delivery.age_max`.
+    pub hold: Option<bool>,
     /// The format of the body. If it is left out, it follows the URL: `slack`, `discord` or
     /// `teams` for the hosts of these, otherwise `optio`.
     pub format: Option<PayloadFormat>,
@@ -94,6 +98,7 @@ impl Draft {
         Self {
             description: Some(self.description.clone().flatten()),
             active: Some(self.active.unwrap_or(true)),
+            hold: Some(self.hold.unwrap_or(false)),
             format: self.format.or(preset),
             headers: Some(self.headers.clone().flatten()),
             filter: Some(self.filter.clone().flatten()),
@@ -160,6 +165,14 @@ impl Draft {
         if let Some(active) = self.active {
             webhook.active = active;
             webhook.disabled_reason = None;
+            webhook.hold = false;
+        }
+        match self.hold {
+            Some(true) if webhook.active => {
+                return Err(bad("hold", "is true, but the webhook is active; use it together with active = false"));
+            }
+            Some(hold) => webhook.hold = hold,
+            None => {}
         }
         webhook.format = self.format.unwrap_or(webhook.format);
         if let Some(headers) = &self.headers {

@@ -195,6 +195,7 @@ impl<S, V> Webhook<S, V> {
             previous_secret: previous_secret.transpose()?,
             description: self.description,
             active: self.active,
+            hold: self.hold,
             disabled_reason: self.disabled_reason,
             format: self.format,
             headers: headers.collect::<Result<_, E>>()?,

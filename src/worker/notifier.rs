@@ -96,10 +96,8 @@ impl Notifier {
         let now = now_ms();
         let state = self.notices.state(now).await?;
         let Some((_, webhooks)) = &self.webhooks else { return Ok(()) };
-        let rules = Rules {
-            failing_after: self.config.webhooks.failing_after,
-            interval: self.config.webhooks.notice_interval,
-        };
+        let rules =
+            Rules { failing_after: self.config.webhooks.failing_after, interval: self.config.webhooks.notice_interval };
         let nothing_told = Told::default();
         for webhook in webhooks.values() {
             let told = state.told.get(&webhook.id).unwrap_or(&nothing_told);
@@ -169,7 +167,8 @@ impl Notifier {
 
     /// The number of failed attempts since the hour of `since_ms`, but of at most a week.
     async fn failed_attempts(&self, webhook: WebhookId, since_ms: i64, now_ms: i64) -> anyhow::Result<u64> {
-        let hours = usize::try_from(now_ms.saturating_sub(since_ms).max(0) / success::HOUR_MS + 1).unwrap_or(usize::MAX);
+        let hours =
+            usize::try_from(now_ms.saturating_sub(since_ms).max(0) / success::HOUR_MS + 1).unwrap_or(usize::MAX);
         let connection = &mut self.connection.clone();
         let counts = success::by_hour(connection, &self.keys, &[webhook], hours.min(success::WEEK), now_ms).await?;
         Ok(counts.into_iter().flatten().map(|hour| hour.failed).sum())

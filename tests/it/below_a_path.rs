@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::world::TOKEN;
-use crate::harness::worker::client;
 use crate::harness::World;
+use crate::harness::worker::client;
+use crate::harness::world::TOKEN;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_redirects_cookies_and_assets_are_right_below_a_path() {

@@ -18,6 +18,7 @@ mod isolating;
 mod kafka_half_there;
 mod kafka_secured;
 mod layout;
+mod missing;
 mod monitoring;
 mod outages;
 mod people;

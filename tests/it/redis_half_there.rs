@@ -217,7 +217,8 @@ async fn store_json(world: &World, webhook: WebhookId, json: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
     let world = World::with(&[("delivery.retry.initial", "500ms")]).await;
-    let (good, newer) = (world.webhook("/good", &EventType::TASKS).await, world.webhook("/newer", &EventType::TASKS).await);
+    let (good, newer) =
+        (world.webhook("/good", &EventType::TASKS).await, world.webhook("/newer", &EventType::TASKS).await);
     let worker = world.worker().await;
     let at = |path: &'static str| {
         let requests = world.receiver.requests();
@@ -352,6 +353,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     let (keys, webhook) = (world.keys(), WebhookId(uuid::Uuid::now_v7()));
     let mut recorder = Recorder::new(world.redis.clone(), keys.clone(), world.config().log);
     let batch = |numbers: std::ops::Range<u64>| Batch {
+        missed: Vec::new(),
         died: numbers.clone().map(|number| Death { number, webhook }).collect(),
         lines: numbers
             .map(|number| Line {
@@ -374,8 +376,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
     assert_eq!(entries, 10);
     let counts = world.of_last_day(&[webhook]).await;
     assert_eq!((counts[0].succeeded, counts[0].failed), (5, 5));
-    let died: u64 =
-        redis::cmd("HGET").arg(keys.died()).arg(webhook.to_string()).query_async(&mut redis).await.unwrap();
+    let died: u64 = redis::cmd("HGET").arg(keys.died()).arg(webhook.to_string()).query_async(&mut redis).await.unwrap();
     assert_eq!(died, 10);
 }
 

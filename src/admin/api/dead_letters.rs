@@ -153,6 +153,19 @@ pub async fn replay(
     Ok((StatusCode::ACCEPTED, Json(ReplayAnswer { replay: admin.replay(request, &who).await? })))
 }
 
+/// Stops a replay after its current batch. The same request later goes on from there.
+#[utoipa::path(post,
+    operation_id = "stopReplay", path = "/api/dead-letters/replays/{id}/stop", tag = "dead letters", params(("id" = String, Path)),
+    responses((status = 200, body = ReplayAnswer), (status = 404, body = Error)))]
+pub async fn stop(
+    State(admin): State<Shared>,
+    Extension(who): Extension<Author>,
+    Path(id): Path<String>,
+) -> Result<Json<ReplayAnswer>, Problem> {
+    admin.stop_replay(&id, &who).await?;
+    Ok(Json(ReplayAnswer { replay: admin.replays.get(&id)? }))
+}
+
 /// The progress of a replay.
 #[utoipa::path(get,
     operation_id = "showReplay", path = "/api/dead-letters/replays/{id}", tag = "dead letters", params(("id" = String, Path)),

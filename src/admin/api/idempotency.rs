@@ -42,7 +42,9 @@ pub async fn once(
     };
     let id = hex(&[who.name.as_deref().unwrap_or_default().as_bytes(), key.as_bytes()]);
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, admin.config.admin.body_max).await else { return Problem::too_large().into_response() };
+    let Ok(body) = to_bytes(body, admin.config.admin.body_max).await else {
+        return Problem::too_large().into_response();
+    };
     let fingerprint = hex(&[parts.uri.path().as_bytes(), &body]);
     match admin.replies.claim(&id, &fingerprint).await {
         Ok(Known::New) => {}
@@ -104,7 +106,9 @@ fn replayed(answer: &Answer) -> Response {
 pub fn describe(document: &mut Value) {
     let Some(paths) = document["paths"].as_object_mut() else { return };
     for post in paths.values_mut().filter_map(|path| path.get_mut("post")) {
-        let text = format!("A key of your choice, 1 to {KEY_MAX} ASCII characters such as a UUID. The same request with the same key is done once and gets the same answer for 24 hours.");
+        let text = format!(
+            "A key of your choice, 1 to {KEY_MAX} ASCII characters such as a UUID. The same request with the same key is done once and gets the same answer for 24 hours."
+        );
         let header = json!({ "name": "Idempotency-Key", "in": "header", "required": false, "description": text,
             "schema": { "type": "string", "minLength": 1, "maxLength": KEY_MAX } });
         match post["parameters"].as_array_mut() {

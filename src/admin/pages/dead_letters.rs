@@ -41,6 +41,8 @@ pub struct FilterForm {
     all: bool,
     /// Also replay what was replayed before.
     again: bool,
+    /// Send what the webhook missed.
+    missed: bool,
 }
 
 impl FilterForm {
@@ -63,6 +65,7 @@ impl FilterForm {
             until: text(&self.until),
             all: self.all,
             again: self.again,
+            missed: self.missed,
             ..ReplayRequest::default()
         })
     }

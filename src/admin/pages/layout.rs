@@ -52,7 +52,8 @@ pub fn flash(done: Option<&str>) -> Markup {
     let sentence = match done {
         Some("added") => "Webhook added. It gets every event from now on.",
         Some("changed") => "Saved. The next event uses these settings.",
-        Some("paused") => "Paused: nothing is sent, and each delivery that waits is dropped when its turn comes.",
+        Some("paused") => "Paused: nothing is sent. What it misses is counted and can be sent later.",
+        Some("held") => "Paused: nothing is sent, and deliveries wait until it is resumed.",
         Some("resumed") => "Active again: it gets every event from now on.",
         Some("rotated") => "Secret rotated.",
         Some("tested") => "Test event sent. Here is the result.",

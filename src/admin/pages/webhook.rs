@@ -1,5 +1,7 @@
 //! The page of one webhook: its settings and actions.
 
+mod forms;
+
 use std::time::Duration;
 
 use axum::Extension;
@@ -10,18 +12,16 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::chart;
-use super::elements::{csrf, only_reads, option, time};
+use super::elements::{only_reads, time};
 use super::form::Form;
 use super::layout::{NavItem, flash, layout};
 use super::trouble;
-use super::webhook_form::{Entered, fields, secret_field, signing, signing_field};
+use super::webhook_form::{Entered, fields, signing};
 use super::webhooks::state;
 use crate::admin::actions::{Rotation, Saved};
 use crate::admin::problem::{Problem, Refusal};
 use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
-use crate::clock::now_ms;
-use crate::clock::rfc3339;
 use crate::event::EventType;
 use crate::secret::Secret;
 use crate::store::audit::Author;
@@ -40,6 +40,8 @@ pub struct WebhookQuery {
 #[derive(Deserialize)]
 pub struct Active {
     active: bool,
+    #[serde(default)]
+    hold: bool,
 }
 
 /// The form that replaces the secret. An empty secret asks for a generated one.
@@ -90,7 +92,8 @@ pub async fn show(
 ) -> Result<Markup, Refusal> {
     let WebhookQuery { done } = Form::of_query(query.as_deref())?;
     let webhook = admin.find(&id).await?;
-    let above = html! { (trouble::banner(&admin, &webhook).await) (chart::of_webhook(&admin, &webhook).await) };
+    let above =
+        html! { (trouble::banner(&admin, &session, &webhook).await) (chart::of_webhook(&admin, &webhook).await) };
     Ok(page(&session, &webhook, &Entered::of(&webhook), None, &flash(done.as_deref()), &above))
 }
 
@@ -128,12 +131,20 @@ pub async fn activate(
     State(admin): State<Shared>,
     Extension(who): Extension<Author>,
     Path(id): Path<String>,
-    Form(Active { active }): Form<Active>,
+    Form(Active { active, hold }): Form<Active>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
-    let Saved { webhook, .. } =
-        admin.change(&webhook, &Draft { active: Some(active), ..Draft::default() }, &who).await?;
-    Ok(back(&webhook, if active { "resumed" } else { "paused" }))
+    let Saved { webhook, .. } = admin
+        .change(&webhook, &Draft { active: Some(active), hold: Some(hold && !active), ..Draft::default() }, &who)
+        .await?;
+    Ok(back(
+        &webhook,
+        match (active, hold) {
+            (true, _) => "resumed",
+            (false, false) => "paused",
+            (false, true) => "held",
+        },
+    ))
 }
 
 /// `POST /settings/webhooks/{id}/rotate-secret`
@@ -196,7 +207,7 @@ fn page(
         (head(webhook, Tab::Settings))
         (above)
         @if session.may_change() {
-            (forms(session, webhook, entered, problem))
+            (forms::forms(session, webhook, entered, problem))
         } @else {
             (only_reads(session))
             // A disabled fieldset shows the settings, and no browser sends them.
@@ -209,91 +220,4 @@ fn page(
         }
     };
     layout("Webhook", Some(session), Some(NavItem::Webhooks), &content)
-}
-
-fn forms(session: &Session, webhook: &Webhook, entered: &Entered, problem: Option<&Problem>) -> Markup {
-    let base = format!("/settings/webhooks/{}", webhook.id);
-    html! {
-        form .card method="post" action=(base) {
-            (csrf(session))
-            h2 { "Settings" }
-            (fields(entered, problem, false))
-            button { "Save changes" }
-        }
-        (test_form(session, webhook, &base))
-        (secret_form(session, webhook, &base))
-        (active_form(session, webhook, &base))
-        section .card {
-            h2 { "Delete" }
-            p { "Nothing more is sent to it, not even pending retries." }
-            a .button.danger href={ (base) "/delete" } { "Delete webhook…" }
-        }
-    }
-}
-
-fn test_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
-    html! {
-        form .card method="post" action={ (base) "/test" } {
-            (csrf(session))
-            h2 { "Send a test event" }
-            div .field {
-                label for="event" { "Event" }
-                select #event name="event" {
-                    @let first = webhook.events.first().map_or("", |event| event.as_str());
-                    @for event in EventType::ALL { (option(event.as_str(), event.as_str(), first)) }
-                }
-                p .hint { "A sample event is sent at once, past the queue, and you see the answer. It isn't retried." }
-            }
-            button { "Send test event" }
-        }
-    }
-}
-
-fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
-    let has_one = webhook.secret.is_some();
-    html! {
-        form .card method="post" action={ (base) "/rotate-secret" } {
-            (csrf(session))
-            h2 { (if has_one { "Rotate the signing secret" } else { "Sign requests" }) }
-            @if let Some(until_ms) = webhook.overlap_until_ms(now_ms()) {
-                p { "The previous secret also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
-            }
-            @if let Some(warning) = webhook.secret_warning() { p .flash.warn { (warning) } }
-            @if let Some(key) = webhook.secret.as_ref().and_then(|secret| secret.public_key()) {
-                p { "Receivers verify the signatures with this public key:" }
-                div .row { code #public-key { (key) } button .quiet type="button" data-copy="public-key" { "Copy" } }
-            }
-            (signing_field(webhook.secret.as_ref().map(|secret| secret.signing())))
-            (secret_field("New secret", "If you leave it empty, a secret is generated: a shared secret is shown once, and of a key pair the public key is shown."))
-            @if has_one {
-                div .field {
-                    label for="overlap" { "The old secret also signs webhook-signature for" }
-                    select #overlap name="overlap" {
-                        (option("0s", "no longer", "24h")) (option("1h", "an hour", "24h"))
-                        (option("24h", "a day", "24h")) (option("7days", "a week", "24h"))
-                    }
-                    p .hint { code { "X-Optio-Signature" } " has room for only one signature, which is made with the new shared secret at once." }
-                }
-            }
-            button { (if has_one { "Rotate secret" } else { "Set secret" }) }
-        }
-    }
-}
-
-fn active_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
-    html! {
-        form .card method="post" action={ (base) "/active" } {
-            (csrf(session))
-            input type="hidden" name="active" value=(if webhook.active { "false" } else { "true" });
-            @if webhook.active {
-                h2 { "Pause" }
-                p { "While the webhook is paused, nothing is sent to it, and each delivery that waits is dropped when its turn comes. The events of that time can be sent later with a replay from the log." }
-                button .quiet { "Pause" }
-            } @else {
-                h2 { "Resume" }
-                @if let Some(reason) = &webhook.disabled_reason { p { "It was disabled: " (reason) "." } }
-                button { "Resume" }
-            }
-        }
-    }
 }

@@ -58,6 +58,7 @@ impl Entered {
             signing: signing(&self.signing).filter(|signing| *signing == Signing::Ed25519),
             description: Some(Some(self.description.clone())),
             active: None,
+            hold: None,
             headers: Some(Some(read_headers(&self.headers)?)),
             filter: Some(self.filter().json()?),
             format,

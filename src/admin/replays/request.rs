@@ -47,9 +47,33 @@ pub struct ReplayRequest {
     pub again: bool,
     /// Only count what would be replayed.
     pub dry_run: bool,
+    /// Send what `webhook` missed: its dead letters, and the events that it did not get while it was paused or disabled.
+    /// Only `rate` and `dryRun` go with it.
+    pub missed: bool,
 }
 
 impl ReplayRequest {
+    /// The webhook that gets what it missed, if that is asked for.
+    ///
+    /// # Errors
+    /// 400: there is no webhook, or a filter that does not go with it.
+    pub fn missed(&self) -> Result<Option<WebhookId>, Problem> {
+        if !self.missed {
+            return Ok(None);
+        }
+        let Some(webhook) = self.webhook else {
+            return Err(Problem::field("missed", "needs webhook, the id of the webhook that gets what it missed"));
+        };
+        let Self { rate, dry_run, .. } = *self;
+        if *self != (Self { webhook: Some(webhook), missed: true, rate, dry_run, ..Self::default() }) {
+            return Err(Problem::field(
+                "missed",
+                "goes only with webhook, rate and dryRun; leave the other filters out",
+            ));
+        }
+        Ok(Some(webhook))
+    }
+
     /// The filters of the request.
     ///
     /// # Errors

@@ -52,9 +52,13 @@ pub struct Update {
     /// A description of the webhook.
     #[arg(long)]
     description: Option<String>,
-    /// false pauses the webhook: nothing is sent, and deliveries that wait are dropped. true resumes it.
+    /// false pauses the webhook: nothing is sent, and deliveries are dropped; `replay --missed` sends them later. true
+    /// resumes it.
     #[arg(long)]
     active: Option<bool>,
+    /// With --active false: deliveries wait until the webhook is resumed, for at most delivery.age_max.
+    #[arg(long)]
+    hold: bool,
     /// The highest number of requests per second; 0 for no limit.
     #[arg(long)]
     rate_per_second: Option<u32>,
@@ -75,6 +79,7 @@ impl Update {
             signing: self.signing,
             description: self.description.map(Some),
             active: self.active,
+            hold: self.hold.then_some(true),
             headers: None,
             filter: if self.no_filter {
                 Some(None)

@@ -37,7 +37,8 @@ if not accepted(sequence_key, written) then
     end
 end
 local deaths, died_key, now = tonumber(ARGV[13]), ARGV[14], ARGV[15]
-local at = 16
+local missed, fields_max = tonumber(ARGV[16]), tonumber(ARGV[17])
+local at = 18
 local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
@@ -69,6 +70,25 @@ for _ = 1, deaths do
         accepted(died_key, call('HINCRBY', died_key, webhook, 1))
     end
     at = at + 2
+end
+for _ = 1, missed do
+    if tonumber(ARGV[at]) > recorded then
+        local key, field, offset = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+        local known = call('HGET', key, field)
+        local value = now
+        if string.sub(field, 1, 1) == 'r' then
+            local first, last = string.match(type(known) == 'string' and known or '', '^(%d+):(%d+)$')
+            first, last = math.min(tonumber(first) or offset, offset), math.max(tonumber(last) or offset, offset)
+            value = string.format('%.0f:%.0f', first, last)
+        end
+        local size = call('HLEN', key)
+        if known or type(size) ~= 'number' or size < fields_max then
+            accepted(key, call('HSET', key, field, value))
+        end
+        accepted(key, call('HSETNX', key, 'since', now))
+        accepted(key, call('HINCRBY', key, 'count', 1))
+    end
+    at = at + 4
 end
 local entries = {}
 for number = 1, marks do

@@ -66,6 +66,7 @@ local changed = change(function()
     redis.pcall('HDEL', KEYS[4], ARGV[1])
     redis.pcall('ZREM', KEYS[5], ARGV[1])
     redis.pcall('DEL', KEYS[6])
+    redis.pcall('DEL', KEYS[7])
 end)
 return changed.err and changed or 1"
     ))
