@@ -13,6 +13,7 @@ mod number;
 mod pages;
 mod problem;
 mod replays;
+mod search;
 mod server;
 pub(crate) mod sessions;
 mod state;
@@ -32,6 +33,7 @@ use axum::response::Response;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+use crate::store::audit::Author;
 use crate::worker::readiness::{self, Readiness};
 
 use state::{Admin, Shared};
@@ -72,6 +74,15 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     let address = listener.local_addr()?;
     tokio::spawn(server::run(listener, routes, config.admin.clone()));
     Ok(Serving { address, admin })
+}
+
+/// The API in this process, for calls by `who`.
+///
+/// # Errors
+/// A client can't be made.
+pub fn in_process(config: &Config, who: Author) -> anyhow::Result<axum::Router> {
+    let readiness = Arc::new(Readiness::new(false));
+    Ok(api::routes_of(&Arc::new(Admin::new(config, readiness)?), who))
 }
 
 /// Forbids browsers to guess the type of an answer, and to keep it unless it allows that.

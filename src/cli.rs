@@ -1,5 +1,6 @@
 //! The command line: a file for each verb. The exit codes are in `docs/reference.md`, section "Command line".
 
+mod api;
 mod author;
 mod dev;
 mod emit;
@@ -65,6 +66,8 @@ enum Verb {
     /// List, add, show, update, remove and test webhooks.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
+    /// Everything that the settings page does, over the API of a server or on Kafka and Redis: deliveries, redelivery, rotation, dead letters, status.
+    Api(Box<api::Api>),
     /// Generate a key that seals the webhooks' secrets in Redis, or seal all of them with the first key.
     #[command(subcommand)]
     Secrets(secrets::Secrets),
@@ -204,10 +207,11 @@ async fn run_verb(arguments: Arguments) -> Result<(), Failure> {
         Verb::Dev(verb) => verb.run().await,
         Verb::Topics(verb) => verb.run(&load()?).await,
         Verb::Webhooks(verb) => verb.run(&load()?).await,
+        Verb::Api(verb) => verb.run(&load()?).await,
         Verb::Secrets(secrets::Secrets::GenerateKey { id }) => secrets::Secrets::generate_key(id.as_deref()),
         Verb::Secrets(secrets::Secrets::Rotate) => secrets::Secrets::rotate(&load()?).await,
         Verb::Emit(verb) => verb.run(&load()?).await,
-        Verb::Listen(verb) => verb.run().await,
+        Verb::Listen(verb) => verb.run(load).await,
         Verb::Replay(verb) => verb.run(&load()?).await,
         Verb::Sessions(verb) => verb.run(&load()?).await,
         Verb::Config(verb) => verb.run(load),

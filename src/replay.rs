@@ -19,6 +19,7 @@ pub(crate) mod rewind;
 pub(crate) mod scan;
 pub(crate) mod session;
 pub(crate) mod summary;
+pub(crate) mod tail;
 pub mod writer;
 
 use std::num::NonZeroU32;

@@ -7,6 +7,7 @@ pub mod backoffs;
 pub mod connection;
 mod error;
 pub mod failing;
+pub(crate) mod latencies;
 pub(crate) mod lease;
 pub mod log;
 pub(crate) mod loss;

@@ -3,12 +3,14 @@
 mod audit;
 mod dead_letters;
 mod deliveries;
+mod events;
 mod filters;
 mod idempotency;
 mod input;
 mod missed;
 mod outgoing;
 mod paging;
+mod search;
 mod status;
 mod webhooks;
 
@@ -26,6 +28,7 @@ use utoipa_axum::routes;
 use super::entrance;
 use super::problem::{Error, Problem};
 use super::state::Shared;
+use crate::store::audit::Author;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -58,6 +61,8 @@ fn described_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(webhooks::rotate))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::redeliver))
+        .routes(routes!(search::search))
+        .routes(routes!(events::stream))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(dead_letters::progress))
@@ -87,14 +92,33 @@ pub fn routes(admin: &Shared) -> Router {
         .with_state(admin.clone())
 }
 
+/// The routes without the check of a token, for calls by `who` in this process.
+pub fn routes_of(admin: &Shared, who: Author) -> Router {
+    let (routes, _) = described_routes().split_for_parts();
+    routes
+        .route("/api/{*path}", axum::routing::any(unknown))
+        .method_not_allowed_fallback(not_allowed)
+        .route_layer(middleware::from_fn(known_parameters))
+        .layer(axum::Extension(who))
+        .with_state(admin.clone())
+}
+
 /// The calls that take query parameters. They check their parameters themselves.
-const WITH_PARAMETERS: [&str; 4] =
-    ["/api/webhooks", "/api/webhooks/{id}/deliveries", "/api/dead-letters", "/api/audit"];
+const WITH_PARAMETERS: [&str; 6] = [
+    "/api/webhooks",
+    "/api/webhooks/{id}/deliveries",
+    "/api/deliveries",
+    "/api/dead-letters",
+    "/api/audit",
+    "/api/events/stream",
+];
 
 /// Refuses any parameter of a call that takes none. Without this, a client that believes it filters would take the
 /// whole list for the matching part.
 async fn known_parameters(request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    // Below `admin.base_path`, the path begins with that.
+    let path = path.map(|path| &path[path.rfind("/api/").unwrap_or(0)..]);
     let query = request.uri().query().filter(|query| !query.is_empty());
     if let Some(query) = query
         && path.is_some_and(|path| !WITH_PARAMETERS.contains(&path))

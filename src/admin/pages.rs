@@ -11,6 +11,7 @@ mod form;
 mod layout;
 mod live;
 mod removal;
+mod search;
 mod sign_in;
 mod snippets;
 mod status;
@@ -50,6 +51,8 @@ pub fn routes(admin: &Shared) -> Router {
         .route("/settings/webhooks/{id}/deliveries/live", get(live::deliveries))
         .route("/settings/webhooks/{id}/deliveries/{entry}", get(deliveries::show))
         .route("/settings/webhooks/{id}/deliveries/{entry}/redeliver", post(deliveries::redeliver))
+        .route("/deliveries", get(search::list))
+        .route("/events/{id}", get(search::event))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/replay", post(dead_letters::replay))
         .route("/dead-letters/replays/{id}", get(dead_letters::progress))

@@ -1,11 +1,16 @@
-//! `listen`: a local receiver that verifies signatures and prints what arrives.
+//! `listen`: a local receiver that verifies signatures and prints what arrives, or a tunnel to a local server.
+
+mod forward;
 
 use std::net::SocketAddr;
 
+use super::api::ToServer;
 use super::output::note;
 use super::run::Signals;
 use super::{Failure, say, secret_input};
+use crate::config::{BadConfig, Config};
 use crate::dev::receiver::{Answer, Arrival, Receiver};
+use crate::event::EventType;
 
 /// `optio-webhooks listen`
 #[derive(clap::Args)]
@@ -15,7 +20,10 @@ Example: put the secret in a file, and in one terminal run
   optio-webhooks listen --secret-stdin < secret
 and in another
   optio-webhooks webhooks add --url http://127.0.0.1:9000/ --events task.completed --secret-stdin < secret
-(the worker needs delivery.allow_http = true and delivery.allow_networks = [\"127.0.0.0/8\"])")]
+(the worker needs delivery.allow_http = true and delivery.allow_networks = [\"127.0.0.0/8\"])
+
+A tunnel to a server on this machine, without a webhook and without a public address:
+  optio-webhooks listen --forward http://localhost:3000/hooks --server https://optio.example.com/webhooks")]
 pub struct Listen {
     /// The address to listen on.
     #[arg(long, default_value = "127.0.0.1:9000")]
@@ -36,6 +44,15 @@ pub struct Listen {
     /// Print the body as well.
     #[arg(long)]
     body: bool,
+    /// Instead of listening, send the events of an admin server to this URL, signed like those of a webhook. No webhook is
+    /// stored, and this machine needs no public address. Nothing is tried again.
+    #[arg(long, value_name = "URL", requires = "server", conflicts_with_all = ["address", "status", "fail_first"])]
+    forward: Option<url::Url>,
+    /// Only events of this type, with --forward.
+    #[arg(long, requires = "forward")]
+    event: Option<EventType>,
+    #[command(flatten)]
+    to: ToServer,
 }
 
 /// The environment variable that holds the secret. The arguments have precedence over it.
@@ -43,7 +60,7 @@ const SECRET_VARIABLE: &str = "OPTIO_WEBHOOKS_LISTEN_SECRET";
 
 impl Listen {
     /// Receives until Ctrl-C.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self, load: impl FnOnce() -> Result<Config, BadConfig>) -> Result<(), Failure> {
         if axum::http::StatusCode::from_u16(self.status).is_err() {
             return Err(Failure::Usage(format!("--status {} is not allowed; it must be 100 to 999", self.status)));
         }
@@ -63,6 +80,12 @@ impl Listen {
                 None => secret_input::from_variable(SECRET_VARIABLE)?,
             }
         };
+        if let (Some(to), Some(server)) = (self.forward, self.to.server.clone()) {
+            let config = load()?;
+            let token = self.to.token(&config)?.unwrap_or_default();
+            let (event, body) = (self.event, self.body);
+            return forward::Forward { to, server, token, event, secret, body }.run(&config).await;
+        }
         let (receiver, mut arrivals) = Receiver::start(self.address, secret, answer).await?;
         note(&format!("listening on http://{}/ (Ctrl-C to stop)", receiver.address));
         let mut signals = Signals::new()?;

@@ -5,33 +5,30 @@
 
 mod batch_bytes;
 mod refusals;
+mod settlement;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::handling::Handling;
 use super::partition::Partition;
 use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
 use crate::config;
-use crate::delivery::{Attempt, Delivery, Fate};
 use crate::metrics;
-use crate::position::{Offset, TimestampMs};
-use crate::store::log::{self, Logged};
-use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry, Settled};
-use crate::store::missed::MissedEvent;
+use crate::store::log::{self};
+use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry};
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
-use crate::traces::AttemptTrace;
 use crate::webhook::WebhookId;
 use batch_bytes::BatchBytes;
 use refusals::Refusals;
+use settlement::Line;
+pub use settlement::Settlement;
 
 /// The most settlements in one batch.
 const BATCH_MAX: usize = 256;
@@ -39,73 +36,6 @@ const BATCH_MAX: usize = 256;
 const WAITING_MAX: usize = 4_096;
 /// How long recording may fail before the process isn't ready.
 const LOUD_AFTER: Duration = Duration::from_secs(2);
-/// The approximate bytes of a settlement in addition to its log entry.
-const SETTLEMENT_BYTES: usize = 128;
-
-/// An attempt on its way into the log.
-#[derive(Debug)]
-struct Line {
-    webhook: WebhookId,
-    meta: Vec<u8>,
-    body: Bytes,
-    succeeded: bool,
-}
-
-/// One part of a record, usually a delivery. The fate of this part is decided.
-#[derive(Debug)]
-pub struct Settlement {
-    /// Grows with each settlement of this process. It is assigned when the settlement is taken into a batch.
-    number: u64,
-    mark: Mark,
-    log: Option<Line>,
-    missed: Option<Box<MissedEvent>>,
-    trace: Option<Box<AttemptTrace>>,
-    handling: Handling,
-}
-
-impl Settlement {
-    /// A settlement after an attempt, which goes into the log.
-    #[must_use]
-    pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
-        let line = Line {
-            webhook: delivery.webhook_id,
-            meta: Logged::new(delivery, attempt, fate.due_at_ms()).to_json(),
-            body: delivery.body.clone(),
-            succeeded: attempt.failure.is_none(),
-        };
-        Self { log: Some(line), ..Self::silent(Settled::Delivery(delivery.id), handling) }
-    }
-
-    /// A settlement without an attempt.
-    #[must_use]
-    pub fn silent(what: Settled, handling: Handling) -> Self {
-        let receipt = &handling.receipt;
-        Self {
-            number: 0,
-            mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)),
-            log: None,
-            missed: None,
-            trace: None,
-            handling,
-        }
-    }
-
-    /// The same settlement with the trace of its attempt, which ends when it is recorded.
-    #[must_use]
-    pub fn traced(self, trace: Option<Box<AttemptTrace>>) -> Self {
-        Self { trace, ..self }
-    }
-
-    /// The same settlement, which also records that a webhook missed the event.
-    #[must_use]
-    pub fn missed(self, missed: Option<MissedEvent>) -> Self {
-        Self { missed: missed.map(Box::new), ..self }
-    }
-
-    fn bytes(&self) -> usize {
-        SETTLEMENT_BYTES + self.log.as_ref().map_or(0, |line| line.meta.len() + line.body.len())
-    }
-}
 
 /// Queues settlements. Clones share the queue.
 #[derive(Clone)]
@@ -270,13 +200,14 @@ impl Settling {
             let number = settlement.number;
             died.extend(settlement.handling.died.map(|webhook| settled::Death { number, webhook }));
             missed.extend(settlement.missed.as_deref().map(|event| (number, event)));
-            if let Some(Line { webhook, meta, body, succeeded }) = &settlement.log {
+            if let Some(Line { webhook, meta, body, succeeded, duration }) = &settlement.log {
                 lines.push(settled::Line {
                     number,
                     webhook: *webhook,
                     meta,
                     body,
                     succeeded: *succeeded,
+                    duration: *duration,
                     cut: self.trimmed.insert(*webhook),
                 });
             }

@@ -10,6 +10,8 @@
 
 mod script;
 
+use std::time::Duration;
+
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use uuid::Uuid;
 
@@ -17,7 +19,7 @@ use super::connection::Connection;
 use super::marks::{self, NewEntry};
 use super::missed::{FIELDS_MAX, MissedEvent};
 use super::notices::SINCE;
-use super::{Keys, is_away, log, refuses_writes, success};
+use super::{Keys, is_away, latencies, log, refuses_writes, success};
 use crate::config;
 use crate::webhook::WebhookId;
 use script::{CODE, SCRIPT};
@@ -38,6 +40,8 @@ pub struct Line<'a> {
     pub body: &'a [u8],
     /// Whether the attempt succeeded.
     pub succeeded: bool,
+    /// How long the attempt took.
+    pub duration: Duration,
     /// Whether the log is also trimmed by age.
     pub cut: bool,
 }
@@ -165,6 +169,7 @@ impl Recorder {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
                 .arg(success::field(line.webhook, line.succeeded))
+                .arg(latencies::field(line.webhook, line.duration))
                 .arg(u8::from(line.cut))
                 .arg(line.meta)
                 .arg(line.body);
@@ -185,7 +190,7 @@ impl Recorder {
     async fn record_without_script(&mut self, batch: &Batch<'_>, now_ms: i64) -> RedisResult<Recorded> {
         let mut pipe = redis::pipe();
         pipe.ignore_errors();
-        let mut keys = Vec::with_capacity(batch.lines.len() * 4 + batch.marks.len() * 2);
+        let mut keys = Vec::with_capacity(batch.lines.len() * 5 + batch.marks.len() * 2);
         let success_key = success::key(&self.keys, now_ms);
         for line in &batch.lines {
             let key = self.keys.log(line.webhook);
@@ -197,7 +202,8 @@ impl Recorder {
                 keys.extend([key.clone(), key]);
             }
             pipe.hincr(&success_key, success::field(line.webhook, line.succeeded), 1);
-            keys.push(success_key.clone());
+            pipe.hincr(&success_key, latencies::field(line.webhook, line.duration), 1);
+            keys.extend([success_key.clone(), success_key.clone()]);
             if line.succeeded {
                 pipe.hdel(self.keys.failing(), line.webhook.to_string());
                 keys.push(self.keys.failing());

@@ -105,7 +105,7 @@ pub async fn by_hour(
 }
 
 /// Parses a count. A value that is not a number from 0 to `u32::MAX` was not written by this program and counts as 0.
-fn number(count: Option<&[u8]>) -> u64 {
+pub(super) fn number(count: Option<&[u8]>) -> u64 {
     let text = count.and_then(|bytes| std::str::from_utf8(bytes).ok());
     text.and_then(|text| text.parse::<u32>().ok()).map_or(0, u64::from)
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::worker::PROGRAM;
 use crate::harness::world::TOKEN;
-use crate::harness::{Reply, World};
+use crate::harness::{Reply, World, eventually};
 
 const MASK: &str = "••••••";
 
@@ -162,6 +162,8 @@ async fn a_filter_decides_which_events_arrive_and_can_be_tried_before_it_is_save
         transition["task"]["repoUrl"] = json!(format!("https://github.com/{repository}"));
         world.write("k", Some(transition.to_string().as_bytes())).await;
     }
+    // No webhook exists yet, so nobody gets these.
+    world.events_committed().await;
     let acme = json!({ "field": "task.repoUrl", "glob": "https://github.com/acme/*" });
     let (status, tried) = worker.call("POST", "/api/filters/try", Some(json!({ "filter": acme }))).await;
     assert_eq!((status, &tried["matching"], tried["events"].as_array().unwrap().len()), (200, &json!(2), 3), "{tried}");
@@ -185,6 +187,13 @@ async fn a_filter_decides_which_events_arrive_and_can_be_tried_before_it_is_save
     ];
     let (code, printed) = program(&world, &arguments, &[]);
     assert_eq!(code, Some(0), "{printed}");
+    eventually("the worker knows both webhooks", async || {
+        let mut redis = world.redis.clone();
+        let reports: Vec<String> =
+            redis::cmd("HVALS").arg(world.keys().reports()).query_async(&mut redis).await.ok()?;
+        reports.iter().any(|report| report.contains(r#""webhooks":2,"#)).then_some(())
+    })
+    .await;
     for repository in ["acme/one", "other/one", "neither/one"] {
         let mut transition = World::transition(EventType::TaskFailed);
         transition["task"]["repoUrl"] = json!(format!("https://github.com/{repository}"));

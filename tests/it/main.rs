@@ -24,6 +24,7 @@ mod outages;
 mod people;
 mod permissions;
 mod producing;
+mod reaching;
 mod records;
 mod redis_failover;
 mod redis_half_there;

@@ -363,6 +363,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
                 body: b"body",
                 succeeded: number.is_multiple_of(2),
                 cut: true,
+                duration: Duration::from_millis(5),
             })
             .collect(),
         marks: vec![NewEntry { key: keys.marks("group", "topic", 0), value: vec![0; 16] }],

@@ -1,37 +1,53 @@
 //! Charts of attempts by outcome, drawn as SVG on the server. Each has the same figures as a table.
 
+use std::time::Duration;
+
 use maud::{Markup, html};
 
 use super::elements::time;
 use crate::admin::state::Shared;
 use crate::clock::{now_ms, rfc3339};
+use crate::store::latencies::{self, Histogram, quantile};
 use crate::store::success::{self, Counts, HOUR_MS};
 use crate::webhook::Webhook;
 
 /// The size of a chart, in the units of its view box.
 const WIDTH: usize = 720;
 const HEIGHT: usize = 120;
+/// The height of the lines of durations.
+const LINES_HEIGHT: usize = 60;
 /// The size of the chart in a row of a list.
 const SPARK_WIDTH: usize = 96;
 const SPARK_HEIGHT: usize = 20;
+
+/// The attempts of an hour: their outcomes, and how long they took.
+type Hour = (Counts, Histogram);
 
 /// The attempts of one bar.
 struct Bar {
     /// The beginning of its time, in Unix milliseconds.
     from_ms: i64,
     counts: Counts,
+    latencies: Histogram,
 }
 
 /// The charts of a webhook's attempts. There are none if Redis doesn't answer.
 pub async fn of_webhook(admin: &Shared, webhook: &Webhook) -> Markup {
     let now = now_ms();
-    let hours = success::by_hour(&mut admin.redis.clone(), &admin.keys, &[webhook.id], success::WEEK, now).await;
-    hours.ok().and_then(|hours| hours.into_iter().next()).map_or_else(Markup::default, |hours| activity(&hours, now))
+    let redis = &mut admin.redis.clone();
+    let Ok(counts) = success::by_hour(redis, &admin.keys, &[webhook.id], success::WEEK, now).await else {
+        return Markup::default();
+    };
+    let Ok(latencies) = latencies::by_hour(redis, &admin.keys, webhook.id, success::WEEK, now).await else {
+        return Markup::default();
+    };
+    let hours: Vec<Hour> = counts.into_iter().flatten().zip(latencies).collect();
+    activity(&hours, now)
 }
 
 /// The attempts of the last 24 hours by the hour, and of the last 7 days by 6 hours. `hours` has the attempts of each
 /// hour, the newest last.
-fn activity(hours: &[Counts], now_ms: i64) -> Markup {
+fn activity(hours: &[Hour], now_ms: i64) -> Markup {
     let day = &hours[hours.len().saturating_sub(24)..];
     html! {
         section .card #activity {
@@ -46,17 +62,19 @@ fn activity(hours: &[Counts], now_ms: i64) -> Markup {
 pub fn spark(hours: &[Counts]) -> Markup {
     html! {
         svg .spark viewBox={ "0 0 " (SPARK_WIDTH) " " (SPARK_HEIGHT) } width=(SPARK_WIDTH) height=(SPARK_HEIGHT) aria-hidden="true" {
-            (rects(&bars(hours, 1, 0), SPARK_WIDTH, SPARK_HEIGHT))
+            @let hours: Vec<Hour> = hours.iter().map(|counts| (*counts, [0; latencies::BUCKETS])).collect();
+            (rects(&bars(&hours, 1, 0), SPARK_WIDTH, SPARK_HEIGHT))
         }
     }
 }
 
 /// Puts the hours together, `each` in a bar. The newest hour is not over yet.
-fn bars(hours: &[Counts], each: usize, now_ms: i64) -> Vec<Bar> {
+fn bars(hours: &[Hour], each: usize, now_ms: i64) -> Vec<Bar> {
     let first_hour = now_ms / HOUR_MS + 1 - hours.len() as i64;
-    let bar = |(number, hours): (usize, &[Counts])| Bar {
+    let bar = |(number, hours): (usize, &[Hour])| Bar {
         from_ms: (first_hour + (number * each) as i64) * HOUR_MS,
-        counts: hours.iter().sum(),
+        counts: hours.iter().map(|(counts, _)| counts).sum(),
+        latencies: latencies::sum(hours.iter().map(|(_, latencies)| latencies)),
     };
     hours.chunks(each).enumerate().map(bar).collect()
 }
@@ -74,18 +92,21 @@ fn chart(title: &str, bars: &[Bar]) -> Markup {
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label={ (title) ": " (summary) } preserveAspectRatio="none" {
                     (rects(bars, WIDTH, HEIGHT))
                 }
+                (durations(title, bars))
                 div .axis .hint aria-hidden="true" { span { (time(&rfc3339(bars[0].from_ms))) } span { "now" } }
                 details {
                     summary { "As a table" }
                     div .scroll tabindex="0" role="region" aria-label=(title) {
                         table {
-                            thead { tr { th scope="col" { "From" } th scope="col" { "Delivered" } th scope="col" { "Failed" } } }
+                            thead { tr { th scope="col" { "From" } th scope="col" { "Delivered" } th scope="col" { "Failed" } th scope="col" { "Half below" } th scope="col" { "95 % below" } } }
                             tbody {
                                 @for bar in bars.iter().rev().filter(|bar| bar.counts != Counts::default()) {
                                     tr {
                                         td data-label="From" { (time(&rfc3339(bar.from_ms))) }
                                         td data-label="Delivered" { (bar.counts.succeeded) }
                                         td data-label="Failed" { (bar.counts.failed) }
+                                        td data-label="Half below" { (shown(quantile(&bar.latencies, 0.5))) }
+                                        td data-label="95 % below" { (shown(quantile(&bar.latencies, 0.95))) }
                                     }
                                 }
                             }
@@ -95,6 +116,54 @@ fn chart(title: &str, bars: &[Bar]) -> Markup {
             }
         }
     }
+}
+
+/// How long the attempts took: the median, and the time below which 95 % ended, as two lines on a logarithmic scale.
+fn durations(title: &str, bars: &[Bar]) -> Markup {
+    let all = latencies::sum(bars.iter().map(|bar| &bar.latencies));
+    let (Some(median), Some(tail)) = (quantile(&all, 0.5), quantile(&all, 0.95)) else { return Markup::default() };
+    let summary =
+        format!("half of the attempts took less than about {}, and 95 % less than {}", short(median), short(tail));
+    let each = WIDTH as f64 / bars.len().max(1) as f64;
+    // From half a millisecond at the bottom to 100 s at the top.
+    let height = |time: Duration| (time.as_secs_f64() * 2_000.0).max(1.0).log10() / 5.3 * LINES_HEIGHT as f64;
+    let points = |share: f64| {
+        let at = |(number, bar): (usize, &Bar)| {
+            let y = LINES_HEIGHT as f64 - height(quantile(&bar.latencies, share)?);
+            Some(format!("{:.1},{y:.1}", (number as f64 + 0.5) * each))
+        };
+        bars.iter().enumerate().filter_map(at).collect::<Vec<_>>()
+    };
+    html! {
+        p .hint { (summary) "." }
+        svg .lines viewBox={ "0 0 " (WIDTH) " " (LINES_HEIGHT) } role="img" aria-label={ (title) ": " (summary) } preserveAspectRatio="none" {
+            @for (class, share) in [("median", 0.5), ("tail", 0.95)] {
+                @let points = points(share);
+                @if let [point] = &points[..] {
+                    // One point makes no line.
+                    @let (x, y) = point.split_once(',').unwrap_or_default();
+                    circle class=(class) cx=(x) cy=(y) r="2" {}
+                } @else {
+                    polyline class=(class) points=(points.join(" ")) {}
+                }
+            }
+        }
+    }
+}
+
+/// A duration in two digits.
+fn short(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1_000.0;
+    match ms {
+        ..1.0 => "1 ms".to_owned(),
+        ..10.0 => format!("{ms:.1} ms"),
+        ..1_000.0 => format!("{ms:.0} ms"),
+        _ => format!("{:.1} s", ms / 1_000.0),
+    }
+}
+
+fn shown(time: Option<Duration>) -> String {
+    time.map_or_else(|| "–".to_owned(), short)
 }
 
 /// The bars, each with its failures on top of its deliveries. A bar that has any attempts can be seen.
@@ -128,24 +197,26 @@ mod tests {
 
     #[test]
     fn the_hours_of_a_week_become_bars_that_fit_the_chart() {
-        let mut hours = vec![Counts::default(); 168];
-        hours[167] = Counts { succeeded: 90, failed: 10 };
-        hours[0] = Counts { succeeded: 0, failed: 1 };
+        let mut hours = vec![(Counts::default(), [0; latencies::BUCKETS]); 168];
+        hours[167].0 = Counts { succeeded: 90, failed: 10 };
+        hours[167].1[latencies::bucket(Duration::from_millis(20))] = 100;
+        hours[0].0 = Counts { succeeded: 0, failed: 1 };
         let now_ms = 1_000 * HOUR_MS + 5;
         let week = bars(&hours, 6, now_ms);
         assert_eq!((week.len(), week[0].from_ms, week[27].from_ms), (28, 833 * HOUR_MS, 995 * HOUR_MS));
-        assert_eq!((week[27].counts, week[0].counts.failed), (hours[167], 1));
+        assert_eq!((week[27].counts, week[0].counts.failed), (hours[167].0, 1));
         let shown = activity(&hours, now_ms).into_string();
         assert!(
             shown.contains("90 delivered, 10 failed (90 % delivered)") && shown.contains("90 delivered, 11 failed")
         );
         assert!(shown.contains(r#"height="108.0""#) && shown.contains(r#"height="12.0""#), "{shown}");
+        assert!(shown.contains("half of the attempts took less than about 19 ms"), "{shown}");
         assert!(shown.contains(r#"height="1.2""#), "a bar with one attempt can be seen: {shown}");
     }
 
     #[test]
     fn a_webhook_without_attempts_has_no_chart() {
-        let shown = activity(&[Counts::default(); 168], 0).into_string();
+        let shown = activity(&[(Counts::default(), [0; latencies::BUCKETS]); 168], 0).into_string();
         assert!(shown.contains("no attempts") && !shown.contains("<svg"));
     }
 }

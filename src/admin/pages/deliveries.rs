@@ -126,7 +126,8 @@ pub async fn list(
     Ok(layout("Deliveries", Some(&session), Some(NavItem::Webhooks), &content))
 }
 
-fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
+/// The filters of a log.
+pub fn toolbar(query: &LogQuery, is_older: bool) -> Markup {
     html! {
         form .toolbar method="get" {
             div .field {
@@ -172,7 +173,8 @@ pub fn row(entry: &LogEntry<'_>) -> Markup {
     }
 }
 
-fn result(entry: &LogEntry<'_>) -> Markup {
+/// The outcome of an attempt.
+pub fn result(entry: &LogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     html! {
         @match (logged.success, logged.status_code) {
@@ -203,6 +205,7 @@ pub async fn show(
         dl .facts {
             dt { "Delivery" } dd { code { (logged.delivery_id) } " " a href={ (base) "?search=" (logged.delivery_id) } { "all attempts" } }
             dt { "Task" } dd { code { (logged.task_id) } " " a href={ (base) "?" (search(&logged.task_id)) } { "all of this task" } }
+            @if !logged.event_id.is_empty() { dt { "Event" } dd { code { (logged.event_id) } " " a href={ "/events/" (super::search::encoded(&logged.event_id)) } { "all webhooks" } } }
             dt { "Attempt" } dd { (logged.attempt) @if logged.replays > 0 { " of replay " (logged.replays) } }
             dt { "Time" } dd { (time(&logged.delivered_at)) }
             dt { "Duration" } dd { (duration(logged.duration_ms)) }
@@ -276,6 +279,6 @@ fn search(task: &str) -> String {
 }
 
 /// A duration. The log has whole milliseconds.
-fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     if ms == 0 { "under 1 ms".to_owned() } else { format!("{ms} ms") }
 }

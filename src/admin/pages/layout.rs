@@ -10,13 +10,15 @@ use crate::admin::sessions::Session;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NavItem {
     Webhooks,
+    Search,
     DeadLetters,
     Status,
     Audit,
 }
 
-const NAV_ITEMS: [(NavItem, &str, &str); 4] = [
+const NAV_ITEMS: [(NavItem, &str, &str); 5] = [
     (NavItem::Webhooks, "/settings/webhooks", "Webhooks"),
+    (NavItem::Search, "/deliveries", "Search"),
     (NavItem::DeadLetters, "/dead-letters", "Dead letters"),
     (NavItem::Status, "/status", "Status"),
     (NavItem::Audit, "/audit", "Audit"),

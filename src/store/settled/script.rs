@@ -43,14 +43,16 @@ local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
         local key, field = ARGV[at + 1], ARGV[at + 2]
-        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 4], 'payload', ARGV[at + 5])
+        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 5], 'payload', ARGV[at + 6])
         if accepted(key, id) then
             logs[key] = true
-            if ARGV[at + 3] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
+            if ARGV[at + 4] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
         end
         counts[field] = (counts[field] or 0) + 1
+        local took = ARGV[at + 3]
+        counts[took] = (counts[took] or 0) + 1
     end
-    at = at + 6
+    at = at + 7
 end
 for key in pairs(logs) do accepted(key, call('PEXPIRE', key, log_expire)) end
 if next(counts) then

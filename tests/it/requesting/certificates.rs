@@ -55,7 +55,8 @@ async fn a_server_whose_authority_is_only_in_ca_file_is_trusted() {
     let endpoint = tls_endpoint(server.config.clone()).await;
     let url = format!("https://localhost:{}/", endpoint.address.port());
     assert_eq!(post(&client(&files.settings(&server, None)), &url).await, Ok((200, "ok".to_owned())));
-    let error = post(&client(&settings(|_| {})), &url).await.unwrap_err();
+    let of_another = files.settings(&certificate(Flaw::None), None);
+    let error = post(&client(&of_another), &url).await.unwrap_err();
     assert!(error.code == FailureCode::Tls && error.detail.contains("isn't trusted"), "{error:?}");
 }
 
