@@ -20,6 +20,7 @@ mod state;
 pub(crate) mod status;
 mod throttle;
 mod tokens;
+mod trend;
 pub(crate) mod unreadable;
 
 use std::net::SocketAddr;
@@ -65,6 +66,7 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
     let mut routes = readiness::routes(config, readiness.clone())?;
     let admin = if is_whole { Some(Arc::new(Admin::new(config, readiness)?)) } else { None };
     if let Some(admin) = &admin {
+        tokio::spawn(trend::keep(Arc::downgrade(admin)));
         let guarded = api::routes(admin).merge(pages::routes(admin));
         // Probes call /healthz, /readyz and /metrics by the address of a container, so those take any host.
         let guarded = guarded.layer(middleware::from_fn_with_state(admin.clone(), hosts::check));

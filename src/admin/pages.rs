@@ -15,6 +15,7 @@ mod search;
 mod sign_in;
 mod snippets;
 mod status;
+mod trend;
 mod trouble;
 mod webhook;
 mod webhook_form;

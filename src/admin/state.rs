@@ -12,6 +12,7 @@ use super::replays::Replays;
 use super::sessions::Sessions;
 use super::throttle::Throttle;
 use super::tokens::Tokens;
+use super::trend::Trend;
 use crate::config::Config;
 use crate::http;
 use crate::http::vetting::Vetting;
@@ -48,6 +49,7 @@ pub struct Admin {
     pub redeliveries: Redeliveries,
     pub replays: Replays,
     pub lags: Lags,
+    pub trend: Trend,
     /// Whether this process can read the webhooks, and whether some of them seem to be lost.
     pub readiness: Arc<Readiness>,
     pub commits: Commits,
@@ -90,6 +92,7 @@ impl Admin {
                 .context("kafka producer")?,
             replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
             lags: Lags::new(config.clone()),
+            trend: Trend::default(),
             readiness,
             commits: Commits::new(Arc::new(config.clone())),
             hosts: Hosts::new(&config.admin),

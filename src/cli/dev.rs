@@ -73,6 +73,7 @@ impl Dev {
             () = signals.next() => { demo.end().await; return Ok(()) }
         };
         if !self.once && outcome.is_ok() {
+            demo.show_more().await?;
             say_lines(&next_steps(&config, &demo.receiver, demo.page));
             demo.watch(&mut signals).await;
         }

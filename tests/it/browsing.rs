@@ -159,6 +159,39 @@ async fn the_pages_replay_dead_letters_and_show_the_progress() {
     browser.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_pauses_a_webhook_and_sends_what_it_missed() {
+    let world = World::new().await;
+    let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
+    let Some((_worker, browser)) = signed_in(&world).await else { return };
+    let path = format!("/settings/webhooks/{webhook}");
+    browser.open(&path).await;
+    browser.press("Pause").await;
+    browser.sees("What it misses is counted and can be sent later").await;
+    world.emit(EventType::TaskCompleted, 3).await;
+    eventually("the page counts the events", async || {
+        browser.open(&path).await;
+        browser.text().await.contains("It missed 3 events").then_some(())
+    })
+    .await;
+    browser.sees("Resume the webhook to send them").await;
+    browser.press("Resume").await;
+    browser.press("Send what it missed").await;
+    browser.sees("Replay done").await;
+    assert_eq!(world.receiver.delivered(3).await.len(), 3);
+    browser.open("/deliveries").await;
+    browser.sees("Delivered 200").await;
+    browser.press("task.completed").await;
+    browser.sees("attempt 1").await;
+    browser.open(&path).await;
+    assert!(!browser.text().await.contains("It missed"));
+    browser.tick("hold-yes").await;
+    browser.press("Pause").await;
+    browser.sees("deliveries wait until it is resumed").await;
+    assert!(world.store().get(webhook).await.unwrap().unwrap().hold);
+    browser.close().await;
+}
+
 /// The name and the path of each page, with data for all of them to show.
 async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
     let webhook = world.webhook("/hook", &EventType::TASKS).await;
@@ -173,6 +206,20 @@ async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
     .await;
     let (_, letters) = worker.call("GET", "/api/dead-letters", None).await;
     let letter = letters["deadLetters"][0]["id"].as_str().unwrap().to_owned();
+    let event = eventually("the event is found", async || {
+        let (_, found) = worker.call("GET", "/api/deliveries?success=false", None).await;
+        found["deliveries"][0]["eventId"].as_str().map(str::to_owned)
+    })
+    .await;
+    // This one is paused, and missed an event.
+    let paused = world.webhook("/paused", &[EventType::TaskCompleted]).await;
+    worker.call("PATCH", &format!("/api/webhooks/{paused}"), Some(json!({ "active": false }))).await;
+    eventually("the paused webhook misses events", async || {
+        world.emit(EventType::TaskCompleted, 1).await;
+        let (_, missed) = worker.call("GET", &format!("/api/webhooks/{paused}/missed"), None).await;
+        missed["events"].as_u64().filter(|events| *events > 0)
+    })
+    .await;
     let all = json!({ "all": true, "dryRun": true });
     let (_, replay) = worker.call("POST", "/api/dead-letters/replay", Some(all)).await;
     let replay = replay["replay"]["id"].as_str().unwrap().to_owned();
@@ -184,6 +231,9 @@ async fn pages(world: &World, worker: &Worker) -> Vec<(&'static str, String)> {
         ("delivery", format!("{path}/deliveries/{entry}")),
         ("verify", format!("{path}/verify")),
         ("delete", format!("{path}/delete")),
+        ("paused", format!("/settings/webhooks/{paused}")),
+        ("search", "/deliveries".to_owned()),
+        ("event", format!("/events/{event}")),
         ("dead-letters", "/dead-letters".to_owned()),
         ("dead-letter", format!("/dead-letters/{letter}")),
         ("replay", format!("/dead-letters/replays/{replay}")),
@@ -206,7 +256,7 @@ async fn every_page_fits_a_phone_and_passes_accessibility_checks() {
     for scheme in ["light", "dark"] {
         let emulate = json!({ "media": "", "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         for (name, path) in &pages {
-            browser.client.set_window_size(1280, 1000).await.unwrap();
+            browser.client.set_window_size(1440, 1000).await.unwrap();
             browser.open(path).await;
             browser.emulate(&emulate).await;
             browser.screenshot(&format!("{name}-{scheme}")).await;
@@ -217,6 +267,10 @@ async fn every_page_fits_a_phone_and_passes_accessibility_checks() {
             let width = browser.client.execute("return document.documentElement.scrollWidth", vec![]).await.unwrap();
             if width.as_u64().unwrap() > 375 {
                 found.push(format!("{name} is {width} px wide on a screen of 375 px"));
+            }
+            if let Some(axe) = &axe {
+                let violations = browser.violations(axe).await.into_iter();
+                found.extend(violations.map(|it| format!("{name}, {scheme}, 375 px: {it}")));
             }
             browser.screenshot(&format!("{name}-{scheme}-375")).await;
             browser.wide().await;

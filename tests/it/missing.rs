@@ -24,6 +24,7 @@ async fn missed(worker: &Worker, webhook: WebhookId) -> u64 {
 
 /// Writes `count` events of `tasks` tasks in turn. The title of each is its number.
 async fn emit_in_order(world: &World, numbers: std::ops::Range<usize>, tasks: usize) {
+    world.known().await;
     let topic = world.names().events().to_owned();
     let mut sent = Vec::new();
     for number in numbers {

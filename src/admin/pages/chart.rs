@@ -123,7 +123,7 @@ fn durations(title: &str, bars: &[Bar]) -> Markup {
     let all = latencies::sum(bars.iter().map(|bar| &bar.latencies));
     let (Some(median), Some(tail)) = (quantile(&all, 0.5), quantile(&all, 0.95)) else { return Markup::default() };
     let summary =
-        format!("half of the attempts took less than about {}, and 95 % less than {}", short(median), short(tail));
+        format!("Half of the attempts took less than about {}, and 95 % less than {}", short(median), short(tail));
     let each = WIDTH as f64 / bars.len().max(1) as f64;
     // From half a millisecond at the bottom to 100 s at the top.
     let height = |time: Duration| (time.as_secs_f64() * 2_000.0).max(1.0).log10() / 5.3 * LINES_HEIGHT as f64;
@@ -210,7 +210,7 @@ mod tests {
             shown.contains("90 delivered, 10 failed (90 % delivered)") && shown.contains("90 delivered, 11 failed")
         );
         assert!(shown.contains(r#"height="108.0""#) && shown.contains(r#"height="12.0""#), "{shown}");
-        assert!(shown.contains("half of the attempts took less than about 19 ms"), "{shown}");
+        assert!(shown.contains("Half of the attempts took less than about 19 ms"), "{shown}");
         assert!(shown.contains(r#"height="1.2""#), "a bar with one attempt can be seen: {shown}");
     }
 

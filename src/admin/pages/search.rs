@@ -55,7 +55,7 @@ fn row(webhook: &Webhook, entry: &LogEntry<'_>) -> Markup {
     let logged = &entry.logged;
     html! {
         tr {
-            td data-label="Result" { a href={ "/settings/webhooks/" (webhook.id) "/deliveries/" (entry.id) } aria-label={ "Details of attempt " (logged.attempt) " at " (logged.delivered_at) } { (result(entry)) } }
+            td data-label="Result" { a href={ "/settings/webhooks/" (webhook.id) "/deliveries/" (entry.id) } { (result(entry)) span .visually-hidden { ": details of attempt " (logged.attempt) " at " (logged.delivered_at) } } }
             td data-label="Webhook" { a href={ "/settings/webhooks/" (webhook.id) } { (name(webhook)) } }
             td data-label="Event" { a href={ "/events/" (encoded(&logged.event_id)) } { (logged.event.as_str()) } }
             td data-label="Attempt" { (logged.attempt) @if logged.replays > 0 { span .hint { " of replay " (logged.replays) } } }

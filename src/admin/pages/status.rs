@@ -9,6 +9,7 @@ use maud::{Markup, html};
 
 use super::elements::time;
 use super::layout::{NavItem, layout};
+use super::trend;
 use crate::admin::problem::Refusal;
 use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
@@ -25,6 +26,7 @@ pub async fn show(State(admin): State<Shared>, Extension(session): Extension<Ses
         h1 { "Status" }
         div #status data-refresh="5" {
             (summary(&status))
+            (trend::lag(&admin.trend.samples()))
             h2 { "Workers" }
             @if status.workers.is_empty() {
                 p .flash.warn { "No worker is running, so nothing is delivered. Events wait in Kafka." }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::http::Method;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
+use super::super::api::Server;
 use super::super::run::Signals;
-use super::super::say;
+use super::super::{Failure, say};
 use super::observation::{Observation, follow};
 use crate::admin;
 use crate::clock::now_ms;
@@ -111,6 +114,22 @@ impl Demo {
         } else {
             Err(anyhow::anyhow!("the sample deliveries did not go as expected"))
         }
+    }
+
+    /// Redelivers a delivery and replays the dead letter, as a person would, so that every page has something to show.
+    ///
+    /// # Errors
+    /// A call of the API failed.
+    pub async fn show_more(&self) -> Result<(), Failure> {
+        let page = Url::parse(&format!("http://{}/", self.page)).map_err(anyhow::Error::new)?;
+        let api = Server::remote(page, Some(self.config.admin.token.clone()))?;
+        let found = api.call(Method::GET, "/api/deliveries?success=true&limit=1", None).await?;
+        let newest = &found["deliveries"][0];
+        if let (Some(webhook), Some(delivery)) = (newest["webhookId"].as_str(), newest["deliveryId"].as_str()) {
+            api.call(Method::POST, &format!("/api/webhooks/{webhook}/deliveries/{delivery}/redeliver"), None).await?;
+        }
+        api.call(Method::POST, "/api/dead-letters/replay", Some(&json!({ "all": true }))).await?;
+        Ok(())
     }
 
     /// Prints further observations until a signal.

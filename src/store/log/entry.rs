@@ -149,6 +149,8 @@ impl<'a> LogEntry<'a> {
             delivery_id: logged.delivery_id,
             webhook_id: self.webhook_id,
             event: logged.event,
+            event_id: &logged.event_id,
+            task_id: &logged.task_id,
             // The payloads of this program are always JSON. Anything else is shown as text.
             payload: serde_json::value::RawValue::from_string(self.payload.clone().into_owned())
                 .or_else(|_| serde_json::value::to_raw_value(&self.payload))
@@ -181,6 +183,10 @@ pub struct LoggedAttempt<'a> {
     pub webhook_id: WebhookId,
     /// The type of the event.
     pub event: EventType,
+    /// The id of the event.
+    pub event_id: &'a str,
+    /// The task of the event. For an operational event, it is the id of the webhook that the event is about.
+    pub task_id: &'a str,
     /// The body of the request.
     #[schema(value_type = Object)]
     pub payload: Box<serde_json::value::RawValue>,

@@ -27,6 +27,9 @@ use super::eventually;
 use super::receiver::Receiver;
 use super::worker::Worker;
 
+/// How long an event waits until the workers know the webhooks.
+const KNOWN_MAX: Duration = Duration::from_secs(3);
+
 /// The key that seals secrets in the tests.
 pub const SEALING_KEY: &str = "tests:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -163,6 +166,27 @@ impl World {
         webhook
     }
 
+    /// Waits until every worker that reports knows the last change of the webhooks: a worker may still use a copy that is
+    /// up to `webhooks.staleness_max` old, and an event of that time would miss a new webhook. A worker that can't know
+    /// it, because Redis lost something for example, is not waited for.
+    pub async fn known(&self) {
+        let keys = self.keys();
+        let began = std::time::Instant::now();
+        while began.elapsed() < KNOWN_MAX {
+            let mut redis = self.redis.clone();
+            let mut pipe = redis::pipe();
+            pipe.get(keys.webhooks_version()).hvals(keys.reports());
+            let answer: redis::RedisResult<(Option<u64>, Vec<String>)> = pipe.query_async(&mut redis).await;
+            let Ok((version, reports)) = answer else { return };
+            let reports = reports.iter().filter_map(|report| serde_json::from_str::<Value>(report).ok());
+            let is_alive = |report: &Value| report["atMs"].as_i64().is_some_and(|at| now_ms() - at < 2_500);
+            if reports.filter(is_alive).all(|report| report["webhooksVersion"].as_u64() == version) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// A transition of a new task that leads to `event`.
     pub fn transition(event: EventType) -> Value {
         sample::transition(event, Uuid::now_v7(), "Fix login redirect after checkout", now_ms())
@@ -170,6 +194,7 @@ impl World {
 
     /// Writes `count` transitions that lead to `event`, each of a different task.
     pub async fn emit(&self, event: EventType, count: usize) {
+        self.known().await;
         let mut sent = Vec::with_capacity(count);
         for _ in 0..count {
             let value = Self::transition(event);
@@ -185,6 +210,7 @@ impl World {
 
     /// Writes these bytes to partition 0 of the events topic.
     pub async fn write(&self, key: &str, value: Option<&[u8]>) {
+        self.known().await;
         let mut record = FutureRecord::<str, [u8]>::to(&self.settings["kafka.topic"]).key(key).partition(0);
         record.payload = value;
         self.producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error).unwrap();
