@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check pin test openapi schema bench fuzz
+.PHONY: help demo build check pin test openapi schema pictures bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -39,6 +39,12 @@ openapi:  ## generate docs/openapi.json from the code
 
 schema:  ## generate config/task-event.schema.json from the code
 	UPDATE_SCHEMA=1 cargo test --locked --lib event::schema
+
+pictures:  ## take the pictures of the pages in docs/pictures again, with the test that opens every page
+	@$(services)/install-missing test
+	mkdir -p target/pictures
+	SCREENSHOTS=$(CURDIR)/target/pictures $(services)/with-services cargo test --locked --test it -- every_page_fits
+	cp $(foreach page,delivery new settings event,$(foreach scheme,light dark,target/pictures/$(page)-$(scheme).png)) docs/pictures/
 
 bench:  ## run the benchmarks, such as the cost per delivery compared with a bare client
 	@$(services)/install-missing test

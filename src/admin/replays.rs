@@ -213,7 +213,7 @@ impl Replays {
             let active = webhooks.iter().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
             return Ok(Work::DeadLetters { choice, active });
         };
-        let webhook = store.get(id).await?.ok_or_else(|| Problem::no_webhook(&id.to_string()))?;
+        let webhook = store.get(id).await?.ok_or_else(|| Problem::no_webhook(id.to_string()))?;
         if !webhook.active {
             return Err(Problem::conflict("the webhook is inactive and gets nothing; resume it first".to_owned()));
         }
