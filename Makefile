@@ -3,7 +3,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 services := tests/services
 
-.PHONY: help demo build check pin test openapi schema pictures bench fuzz
+.PHONY: help demo build check pin test chaos openapi schema pictures bench fuzz
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
@@ -33,6 +33,10 @@ test:  ## run all tests against a real Kafka and a real Redis
 	@$(services)/install-missing test
 	cargo test --locked --no-run
 	$(services)/with-services cargo test --locked
+
+chaos:  ## random faults under load for a quarter of an hour: CHAOS_SEED, CHAOS_SECONDS and CHAOS_FAULTS for each seed
+	@$(services)/install-missing test
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-900} CHAOS_FAULTS=$${CHAOS_FAULTS:-20} $(services)/with-services cargo test --locked --test it -- --nocapture random_faults_lose_no_event
 
 openapi:  ## generate docs/openapi.json from the code
 	UPDATE_OPENAPI=1 cargo test --locked --lib api

@@ -6,6 +6,7 @@ mod addresses;
 mod administering;
 mod below_a_path;
 mod browsing;
+mod chaos;
 mod command_line;
 mod consuming;
 mod crashing;

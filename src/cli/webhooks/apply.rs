@@ -1,6 +1,6 @@
 //! `webhooks apply` and `webhooks export`: the webhooks as a file that a repository can hold.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -223,6 +223,7 @@ async fn plan(
 async fn vetted(urls: Vec<(String, url::Url)>, config: &Config) -> Vec<String> {
     let vetting = Arc::new(Vetting::new(&config.delivery));
     let mut problems = Vec::new();
+    let mut warnings: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut urls = urls.into_iter();
     let mut lookups = JoinSet::new();
     loop {
@@ -233,12 +234,23 @@ async fn vetted(urls: Vec<(String, url::Url)>, config: &Config) -> Vec<String> {
             lookups.spawn(async move { (label, vetting.check(&url).await) });
         }
         match lookups.join_next().await {
-            None => return problems,
+            None => break,
             Some(Ok((label, Err(problem)))) => problems.push(format!("{label}: {problem}")),
-            Some(Ok((label, Ok(Some(warning))))) => warn(&format!("{label}: {warning}")),
+            Some(Ok((label, Ok(Some(warning))))) => warnings.entry(warning).or_default().push(label),
             Some(_) => {}
         }
     }
+    // Webhooks with the same host share one line.
+    for (warning, labels) in warnings {
+        let others = match labels.len() {
+            0 | 1 => String::new(),
+            2 => " and another webhook".to_owned(),
+            count => format!(" and {} other webhooks", count - 1),
+        };
+        let first = labels.first().map_or("", String::as_str);
+        warn(&format!("{first}{others}: {warning}"));
+    }
+    problems
 }
 
 fn refused(problems: Vec<String>) -> Result<(), Failure> {
