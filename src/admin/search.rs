@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use futures_util::StreamExt as _;
 
 use super::problem::Problem;
-use super::state::Admin;
+use super::state::{Admin, SEARCHES_MAX};
 use crate::store::log::{EntryId, Filter, LogEntry};
 use crate::webhook::Webhook;
 
 /// The most attempts of one webhook that are found.
 const OF_WEBHOOK_MAX: usize = 50;
+/// The most attempts of one webhook if nothing is searched for. There may be many webhooks.
+const NEWEST_MAX: usize = 5;
 /// How many logs are read at once.
 const AT_ONCE: usize = 16;
 /// How long a search may take. What is found by then is shown.
@@ -36,9 +39,14 @@ impl Found {
 impl Admin {
     /// Up to `limit` attempts of all webhooks that `filter` accepts, newest first.
     pub async fn search(&self, filter: &Filter, limit: usize) -> Result<Found, Problem> {
+        let Ok(_permit) = self.searches.try_acquire() else {
+            let sentence = format!("{SEARCHES_MAX} searches already run on this server; try again in a moment");
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence));
+        };
         let webhooks = self.store.listing().await?.webhooks;
         let count = webhooks.len();
-        let each = limit.min(OF_WEBHOOK_MAX);
+        let is_everything = *filter == Filter::default();
+        let each = limit.min(if is_everything { NEWEST_MAX } else { OF_WEBHOOK_MAX });
         let pages = futures_util::stream::iter(webhooks)
             .map(async |webhook| {
                 let page = self.log.page(webhook.id, filter.clone(), None, each).await;

@@ -33,6 +33,10 @@ use crate::worker::readiness::Readiness;
 
 /// The number of dead-letter pages that are read at once. Each takes a thread, and memory for reading ahead.
 pub const BROWSERS_MAX: usize = 8;
+/// The number of searches across all webhooks at once. Each may read every delivery log.
+pub const SEARCHES_MAX: usize = 2;
+/// The number of streams of events at once. Each takes a thread and a Kafka consumer.
+pub const STREAMS_MAX: usize = 16;
 /// The number of people who can follow a delivery log live at once.
 pub const VIEWERS_MAX: usize = 64;
 
@@ -63,6 +67,10 @@ pub struct Admin {
     pub missed: MissedEvents,
     /// Permits to read a page of dead letters.
     pub browsers: Arc<Semaphore>,
+    /// Permits to search all delivery logs.
+    pub searches: Semaphore,
+    /// Permits for streams of events.
+    pub streams: Arc<Semaphore>,
     /// Permits to follow a delivery log live.
     pub viewers: Arc<Semaphore>,
 }
@@ -104,6 +112,8 @@ impl Admin {
             notices: Notices::new(redis.clone(), keys.clone()),
             missed: MissedEvents::new(redis.clone(), keys.clone()),
             browsers: Arc::new(Semaphore::new(BROWSERS_MAX)),
+            searches: Semaphore::new(SEARCHES_MAX),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             config: config.clone(),
             redis,

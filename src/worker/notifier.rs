@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::now_ms;
 use crate::conditions::{Conditions, Severity};
@@ -33,6 +35,8 @@ use crate::webhook::{Webhook, WebhookId};
 
 /// The time between two looks at the state.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// How many records may wait for their acknowledgement at once.
+const WRITES_AT_ONCE: usize = 500;
 /// How long the broker may take to acknowledge a record.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
@@ -152,15 +156,20 @@ impl Notifier {
         let event = operational::event(finding, subject, affected, &self.config.admin.public_url, now_ms);
         let mut bodies = Bodies::new(&self.config.webhooks.public_url);
         let is_told = |one: &&Webhook| one.active && one.id != subject.id && one.events.contains(&finding.event);
+        let mut writes = JoinSet::new();
         for recipient in webhooks.values().filter(is_told) {
             let source = RecordPosition { topic: "".into(), partition: 0, offset: 0 };
             let read = FirstRead { source, first_seen_at_ms: now_ms, replays: 0, traceparent: None };
             let body = bodies.of(&event, recipient.format, &recipient.url);
             let delivery = Delivery::first(&event, recipient.id, body, read);
-            let headers = record::headers(&delivery, Some(now_ms), LastError::default());
-            let key = recipient.id.to_string();
-            let record = FutureRecord::<str, [u8]>::to(&self.topic).key(&key).payload(&delivery.body).headers(headers);
-            self.producer.send(record, Timeout::After(WRITE_MAX)).await.map_err(|(error, _)| error)?;
+            // Many may be told, so their records are acknowledged together.
+            writes.spawn(write(self.producer.clone(), self.topic.clone(), delivery, now_ms));
+            if writes.len() >= WRITES_AT_ONCE {
+                written(writes.join_next().await)?;
+            }
+        }
+        while !writes.is_empty() {
+            written(writes.join_next().await)?;
         }
         Ok(())
     }
@@ -172,6 +181,26 @@ impl Notifier {
         let connection = &mut self.connection.clone();
         let counts = success::by_hour(connection, &self.keys, &[webhook], hours.min(success::WEEK), now_ms).await?;
         Ok(counts.into_iter().flatten().map(|hour| hour.failed).sum())
+    }
+}
+
+/// Writes a delivery, due now.
+async fn write(
+    producer: FutureProducer<Logging>,
+    topic: String,
+    delivery: Delivery,
+    now_ms: i64,
+) -> Result<(), KafkaError> {
+    let headers = record::headers(&delivery, Some(now_ms), LastError::default());
+    let key = delivery.webhook_id.to_string();
+    let record = FutureRecord::<str, [u8]>::to(&topic).key(&key).payload(&delivery.body).headers(headers);
+    producer.send(record, Timeout::After(WRITE_MAX)).await.map(drop).map_err(|(error, _)| error)
+}
+
+fn written(ended: Option<Result<Result<(), KafkaError>, JoinError>>) -> anyhow::Result<()> {
+    match ended {
+        Some(written) => Ok(written??),
+        None => Ok(()),
     }
 }
 

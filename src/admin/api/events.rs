@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::input;
 use crate::admin::problem::{Error, Problem};
-use crate::admin::state::{BROWSERS_MAX, Shared};
+use crate::admin::state::{STREAMS_MAX, Shared};
 use crate::event::EventType;
 use crate::replay::tail;
 
@@ -59,8 +59,8 @@ pub async fn stream(
     if query.event.is_some_and(EventType::is_operational) {
         return Err(Problem::field("event", "is about webhooks; only events of tasks are streamed"));
     }
-    let permit = admin.browsers.clone().try_acquire_owned().map_err(|_| {
-        let sentence = format!("{BROWSERS_MAX} people already read topics; try again in a moment");
+    let permit = admin.streams.clone().try_acquire_owned().map_err(|_| {
+        let sentence = format!("{STREAMS_MAX} people already follow the events of this server; try again later");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
     })?;
     let (events, arriving) = mpsc::channel(WAITING_MAX);

@@ -42,7 +42,7 @@ pub struct SearchQuery {
 #[serde(rename_all = "camelCase")]
 #[schema(as = FoundAttempts)]
 pub struct SearchAnswer<'a> {
-    /// The attempts, newest first; of one webhook at most 50.
+    /// The attempts, newest first; of one webhook at most 50, or 5 if nothing is searched for.
     deliveries: Vec<LoggedAttempt<'a>>,
     /// The number of webhooks whose logs were searched within 5 s.
     searched: usize,
@@ -53,7 +53,7 @@ pub struct SearchAnswer<'a> {
 /// Attempts of all webhooks, newest first.
 #[utoipa::path(get,
     operation_id = "searchDeliveries", path = "/api/deliveries", tag = "deliveries", params(SearchQuery),
-    responses((status = 200, body = SearchAnswer), (status = 400, body = Error)))]
+    responses((status = 200, body = SearchAnswer), (status = 400, body = Error), (status = 503, body = Error)))]
 pub async fn search(
     State(admin): State<Shared>,
     input::Query(query): input::Query<SearchQuery>,
