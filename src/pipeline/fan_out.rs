@@ -134,8 +134,8 @@ impl FanOut {
         let webhooks = snapshot.matching(&event);
         let missing = snapshot.missing(&event);
         drop(snapshot);
-        for webhook in missing.iter() {
-            missing::miss(&self.dispatcher, &self.predecessors, webhook, &event, &first, &receipt).await;
+        if !missing.is_empty() {
+            missing::miss(&self.dispatcher, &self.predecessors, &missing, &event, &first, &receipt).await;
         }
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;

@@ -12,29 +12,40 @@ use crate::store::marks::Settled;
 use crate::store::missed::MissedEvent;
 use crate::webhook::Webhook;
 
-/// Records that an inactive webhook misses an event. The mark of the delivery is recorded in the same step: if the record
-/// is read again after a crash, the webhook doesn't get it as well, even if it is active by then.
+/// Records that inactive webhooks miss an event. The marks of the deliveries are recorded in the same step: if the record is
+/// read again after a crash, the webhooks don't get it as well, even if they are active by then.
 pub(super) async fn miss(
     dispatcher: &Arc<Dispatcher>,
     predecessors: &Predecessors,
-    webhook: &Webhook,
+    webhooks: &[Arc<Webhook>],
     event: &Event,
     first: &FirstRead,
     receipt: &Arc<Receipt>,
 ) {
-    let id = Settled::Delivery(DeliveryId::of(&event.id, webhook.id));
-    if *first.source.topic != *dispatcher.names.events() || predecessors.settled(receipt, id).await {
+    if *first.source.topic != *dispatcher.names.events() {
         return;
     }
-    let missed = match *receipt.partition.topic == *first.source.topic {
-        true => MissedEvent::while_inactive(webhook, first.source.partition, first.source.offset),
-        // The replay of a record that could not be read. It comes out of order.
-        false => MissedEvent::single(webhook.id, &first.source),
-    };
+    let is_in_order = *receipt.partition.topic == *first.source.topic;
+    let mut missed = Vec::with_capacity(webhooks.len());
+    for webhook in webhooks {
+        let id = DeliveryId::of(&event.id, webhook.id);
+        if predecessors.settled(receipt, Settled::Delivery(id)).await {
+            continue;
+        }
+        let one = match is_in_order {
+            true => MissedEvent::while_inactive(webhook, first.source.partition, first.source.offset),
+            // The replay of a record that could not be read. It comes out of order.
+            false => MissedEvent::single(webhook.id, &first.source),
+        };
+        missed.push((id, one));
+    }
+    if missed.is_empty() {
+        return;
+    }
     let permits = dispatcher.permits.write().await;
     receipt.add();
     let Some(handling) = dispatcher.handle(receipt.clone(), permits) else { return };
-    dispatcher.settler.settle(Settlement::silent(id, handling).missed(Some(missed))).await;
+    dispatcher.settler.settle(Settlement::missed_by_all(missed, handling)).await;
 }
 
 impl Dispatcher {

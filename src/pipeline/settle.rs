@@ -21,6 +21,7 @@ use crate::config;
 use crate::metrics;
 use crate::store::log::{self};
 use crate::store::marks::{self, Mark, MarkEntry, MarkStreams, NewEntry};
+use crate::store::missed::MissedTogether;
 use crate::store::settled::{self, Recorder};
 use crate::store::snapshot::Snapshots;
 use crate::store::{is_away, refuses_writes};
@@ -194,12 +195,12 @@ impl Settling {
             self.trimmed_since = Instant::now();
         }
         let mut lines = Vec::with_capacity(settlements.len());
-        let (mut died, mut missed) = (Vec::new(), Vec::new());
+        let (mut died, mut missed) = (Vec::new(), MissedTogether::default());
         let mut partitions: HashMap<*const Partition, (&Arc<Partition>, i64, Vec<Mark>)> = HashMap::new();
         for settlement in settlements {
             let number = settlement.number;
             died.extend(settlement.handling.died.map(|webhook| settled::Death { number, webhook }));
-            missed.extend(settlement.missed.as_deref().map(|event| (number, event)));
+            settlement.missed.iter().for_each(|(_, event)| missed.add(number, event));
             if let Some(Line { webhook, meta, body, succeeded, duration }) = &settlement.log {
                 lines.push(settled::Line {
                     number,
@@ -216,6 +217,7 @@ impl Settling {
                 partitions.entry(Arc::as_ptr(partition)).or_insert((partition, i64::MIN, Vec::new()));
             *highest = (*highest).max(settlement.handling.receipt.offset);
             marks.push(settlement.mark);
+            marks.extend(settlement.missed.iter().map(|(mark, _)| *mark));
         }
         let (mut entries, mut owners) = (Vec::with_capacity(partitions.len()), Vec::with_capacity(partitions.len()));
         for (partition, highest, marks) in partitions.into_values() {
@@ -224,6 +226,10 @@ impl Settling {
             owners.push((partition.clone(), highest));
         }
         let bytes = settlements.iter().map(Settlement::bytes).sum();
-        Prepared { batch: settled::Batch { lines, died, missed, marks: entries }, partitions: owners, bytes }
+        Prepared {
+            batch: settled::Batch { lines, died, missed: missed.all(), marks: entries },
+            partitions: owners,
+            bytes,
+        }
     }
 }

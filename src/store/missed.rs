@@ -51,6 +51,47 @@ impl MissedEvent {
     }
 }
 
+/// Consecutive events that a webhook missed, as one change of its hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedSpan<'a> {
+    /// The number of the newest settlement among them.
+    pub number: u64,
+    /// The webhook.
+    pub webhook: WebhookId,
+    /// The field of the hash.
+    pub field: &'a str,
+    /// The lowest and the highest offset.
+    pub offsets: (i64, i64),
+    /// The number of events.
+    pub count: u64,
+}
+
+/// Puts the events of a batch together, so that many inactive webhooks cost one change each and not one for each event.
+///
+/// If Redis times out and a batch is sent again in other parts, some events may be counted twice. None is forgotten.
+#[derive(Debug, Default)]
+pub struct MissedTogether<'a>(HashMap<(WebhookId, &'a str), MissedSpan<'a>>);
+
+impl<'a> MissedTogether<'a> {
+    /// Adds an event, with the number of its settlement. Numbers grow.
+    pub fn add(&mut self, number: u64, missed: &'a MissedEvent) {
+        let MissedEvent { webhook, field, offset } = missed;
+        let new = MissedSpan { number, webhook: *webhook, field, offsets: (*offset, *offset), count: 0 };
+        let span = self.0.entry((*webhook, field.as_str())).or_insert(new);
+        span.number = number;
+        span.offsets = (span.offsets.0.min(*offset), span.offsets.1.max(*offset));
+        span.count += 1;
+    }
+
+    /// The spans, in the order of their numbers.
+    #[must_use]
+    pub fn all(self) -> Vec<MissedSpan<'a>> {
+        let mut spans: Vec<MissedSpan<'a>> = self.0.into_values().collect();
+        spans.sort_unstable_by_key(|span| span.number);
+        spans
+    }
+}
+
 /// What a webhook missed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Missed {
@@ -192,6 +233,20 @@ impl MissedEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_of_a_batch_become_one_span_for_each_field() {
+        let webhook = WebhookId(uuid::Uuid::from_u128(1));
+        let event = |field: &str, offset| MissedEvent { webhook, field: field.to_owned(), offset };
+        let events = [event("r:0:a", 7), event("r:1:a", 3), event("r:0:a", 9), event("s:0:2", 2)];
+        let mut together = MissedTogether::default();
+        for (number, event) in events.iter().enumerate() {
+            together.add(number as u64 + 1, event);
+        }
+        let spans = together.all();
+        let shown: Vec<_> = spans.iter().map(|span| (span.number, span.field, span.offsets, span.count)).collect();
+        assert_eq!(shown, [(2, "r:1:a", (3, 3), 1), (3, "r:0:a", (7, 9), 2), (4, "s:0:2", (2, 2), 1)]);
+    }
 
     #[test]
     fn positions_are_found_in_ranges_and_alone() {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use super::marks::{self, NewEntry};
-use super::missed::{FIELDS_MAX, MissedEvent};
+use super::missed::{FIELDS_MAX, MissedSpan};
 use super::notices::SINCE;
 use super::{Keys, is_away, latencies, log, refuses_writes, success};
 use crate::config;
@@ -62,8 +62,8 @@ pub struct Batch<'a> {
     pub lines: Vec<Line<'a>>,
     /// The deaths, in the order of their numbers.
     pub died: Vec<Death>,
-    /// The events that webhooks missed, each with the number of its settlement, in the order of these.
-    pub missed: Vec<(u64, &'a MissedEvent)>,
+    /// The events that webhooks missed, in the order of their numbers.
+    pub missed: Vec<MissedSpan<'a>>,
     /// The mark entries, one for each partition.
     pub marks: Vec<NewEntry>,
 }
@@ -144,7 +144,7 @@ impl Recorder {
         let numbers = [
             batch.lines.last().map(|line| line.number),
             batch.died.last().map(|death| death.number),
-            batch.missed.last().map(|(number, _)| *number),
+            batch.missed.last().map(|span| span.number),
         ];
         let highest = numbers.into_iter().flatten().max().unwrap_or(0);
         call.arg(0)
@@ -177,8 +177,9 @@ impl Recorder {
         for Death { number, webhook } in &batch.died {
             call.arg(*number).arg(webhook.to_string());
         }
-        for (number, missed) in &batch.missed {
-            call.arg(*number).arg(self.keys.missed(missed.webhook)).arg(&missed.field).arg(missed.offset);
+        for MissedSpan { number, webhook, field, offsets, count } in &batch.missed {
+            call.arg(*number).arg(self.keys.missed(*webhook)).arg(*field);
+            call.arg(offsets.0).arg(offsets.1).arg(*count);
         }
         for entry in &batch.marks {
             call.arg(&entry.key).arg(&entry.value);
@@ -218,12 +219,14 @@ impl Recorder {
             pipe.hset_nx(self.keys.died(), format!("{id}{SINCE}"), now_ms).hincr(self.keys.died(), id, 1);
             keys.extend([self.keys.died(), self.keys.died()]);
         }
-        for (_, MissedEvent { webhook, offset, field }) in &batch.missed {
+        for MissedSpan { webhook, field, offsets, count, .. } in &batch.missed {
             let key = self.keys.missed(*webhook);
-            // Without the script there are no ranges, so each position is recorded alone.
-            let partition = field.split(':').nth(1).unwrap_or_default();
-            pipe.hset(&key, format!("s:{partition}:{offset}"), now_ms).hset_nx(&key, "since", now_ms);
-            pipe.hincr(&key, "count", 1);
+            // Without the script a range can't be extended, so each batch has ranges of its own.
+            let (field, value) = match field.starts_with('r') {
+                true => (format!("{field}/{}", offsets.0), format!("{}:{}", offsets.0, offsets.1)),
+                false => ((*field).to_owned(), now_ms.to_string()),
+            };
+            pipe.hset(&key, field, value).hset_nx(&key, "since", now_ms).hincr(&key, "count", *count);
             keys.extend([key.clone(), key.clone(), key]);
         }
         let marks_at = keys.len();

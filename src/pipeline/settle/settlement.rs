@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::delivery::{Attempt, Delivery, Fate};
+use crate::delivery::{Attempt, Delivery, DeliveryId, Fate};
 use crate::pipeline::handling::Handling;
 use crate::position::{Offset, TimestampMs};
 use crate::store::log::Logged;
@@ -15,6 +15,8 @@ use crate::webhook::WebhookId;
 
 /// The approximate bytes of a settlement without its log entry.
 const SETTLEMENT_BYTES: usize = 128;
+/// The approximate bytes of an event that a webhook missed.
+const MISSED_BYTES: usize = 160;
 
 /// An attempt on its way into the log.
 #[derive(Debug)]
@@ -33,7 +35,8 @@ pub struct Settlement {
     pub(super) number: u64,
     pub(super) mark: Mark,
     pub(super) log: Option<Line>,
-    pub(super) missed: Option<Box<MissedEvent>>,
+    /// The events that webhooks missed, each with the mark of the delivery that there would have been.
+    pub(super) missed: Vec<(Mark, MissedEvent)>,
     pub(super) trace: Option<Box<AttemptTrace>>,
     pub(super) handling: Handling,
 }
@@ -60,7 +63,7 @@ impl Settlement {
             number: 0,
             mark: Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)),
             log: None,
-            missed: None,
+            missed: Vec::new(),
             trace: None,
             handling,
         }
@@ -72,14 +75,27 @@ impl Settlement {
         Self { trace, ..self }
     }
 
-    /// The same settlement, which also records that a webhook missed the event.
+    /// The same settlement, which also records that its webhook missed the event.
     #[must_use]
-    pub fn missed(self, missed: Option<MissedEvent>) -> Self {
-        Self { missed: missed.map(Box::new), ..self }
+    pub fn missed(mut self, missed: Option<MissedEvent>) -> Self {
+        self.missed.extend(missed.map(|missed| (self.mark, missed)));
+        self
+    }
+
+    /// A settlement of the event for every webhook that missed it. There must be at least one.
+    #[must_use]
+    pub fn missed_by_all(missed: Vec<(DeliveryId, MissedEvent)>, handling: Handling) -> Self {
+        let receipt = &handling.receipt;
+        let (offset, timestamp) = (Offset(receipt.offset), TimestampMs(receipt.timestamp_ms));
+        let marked = |(id, missed)| (Mark::of(Settled::Delivery(id), offset, timestamp), missed);
+        let missed: Vec<(Mark, MissedEvent)> = missed.into_iter().map(marked).collect();
+        let mark = missed.first().map_or_else(|| Mark::of(Settled::Record, offset, timestamp), |(mark, _)| *mark);
+        Self { number: 0, mark, log: None, missed, trace: None, handling }
     }
 
     /// The approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        SETTLEMENT_BYTES + self.log.as_ref().map_or(0, |line| line.meta.len() + line.body.len())
+        let line = self.log.as_ref().map_or(0, |line| line.meta.len() + line.body.len());
+        SETTLEMENT_BYTES + line + self.missed.len() * MISSED_BYTES
     }
 }

@@ -75,22 +75,24 @@ for _ = 1, deaths do
 end
 for _ = 1, missed do
     if tonumber(ARGV[at]) > recorded then
-        local key, field, offset = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+        local key, field = ARGV[at + 1], ARGV[at + 2]
+        local lowest, highest = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
         local known = call('HGET', key, field)
         local value = now
         if string.sub(field, 1, 1) == 'r' then
             local first, last = string.match(type(known) == 'string' and known or '', '^(%d+):(%d+)$')
-            first, last = math.min(tonumber(first) or offset, offset), math.max(tonumber(last) or offset, offset)
-            value = string.format('%.0f:%.0f', first, last)
+            lowest = math.min(tonumber(first) or lowest, lowest)
+            highest = math.max(tonumber(last) or highest, highest)
+            value = string.format('%.0f:%.0f', lowest, highest)
         end
         local size = call('HLEN', key)
         if known or type(size) ~= 'number' or size < fields_max then
             accepted(key, call('HSET', key, field, value))
         end
         accepted(key, call('HSETNX', key, 'since', now))
-        accepted(key, call('HINCRBY', key, 'count', 1))
+        accepted(key, call('HINCRBY', key, 'count', ARGV[at + 5]))
     end
-    at = at + 4
+    at = at + 6
 end
 local entries = {}
 for number = 1, marks do
