@@ -43,7 +43,8 @@ impl Trend {
 
 /// Samples until the server ends. A sample that can't be taken, because Kafka or Redis is away, is left out.
 pub async fn keep(admin: Weak<Admin>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
+    // The first sample can wait: a server that has just started has enough to do.
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
