@@ -1,6 +1,7 @@
 //! The admin server: the page, the API, health and metrics.
 
 mod actions;
+mod activity;
 mod api;
 mod base_path;
 mod client;

@@ -24,6 +24,10 @@ pub fn now_ms_up() -> i64 {
 }
 
 fn since_epoch() -> Duration {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::since_epoch() {
+        return simulated;
+    }
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -45,6 +49,28 @@ pub fn rfc3339_exact(unix_ms: i64) -> Option<String> {
 #[must_use]
 pub fn whole_seconds(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// A clock that goes with tokio's paused time, for simulations.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    thread_local! {
+        static BEGAN: Cell<Option<(Duration, Instant)>> = const { Cell::new(None) };
+    }
+
+    /// From now on, and on this thread, the clock has shown `since_epoch` now.
+    pub fn begin(since_epoch: Duration) {
+        BEGAN.set(Some((since_epoch, Instant::now())));
+    }
+
+    pub(super) fn since_epoch() -> Option<Duration> {
+        BEGAN.get().map(|(since_epoch, began)| since_epoch + began.elapsed())
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod address;
 mod admin;
+mod chance;
 pub mod cli;
 pub mod clock;
 mod conditions;
@@ -17,7 +18,7 @@ pub mod event;
 pub mod http;
 pub mod kafka;
 mod metrics;
-mod offsets;
+pub mod offsets;
 mod operational;
 mod payload;
 mod pipeline;
@@ -28,7 +29,7 @@ mod redelivery;
 pub mod replay;
 pub mod report;
 mod retry_after;
-mod schedule;
+pub mod schedule;
 pub mod secret;
 pub mod signature;
 pub mod store;

@@ -6,7 +6,7 @@ use crate::position::{Offset, TimestampMs};
 use std::collections::VecDeque;
 
 /// A record that was read, at or above the watermark.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Seen {
     offset: i64,
     timestamp_ms: i64,
@@ -18,7 +18,7 @@ struct Seen {
 /// Deliveries finish out of order, but a commit is a single number. Only the watermark may be committed, which is the
 /// lowest offset that is still open: everything below it is settled. Offsets have gaps (compaction, transaction
 /// markers), so each offset that was read is kept instead of computed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct OpenOffsets {
     /// The records in the order of their offsets. The front is always open, because settled records are removed there.
     seen: VecDeque<Seen>,

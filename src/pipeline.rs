@@ -37,6 +37,8 @@ pub mod recipient;
 pub mod recoveries;
 pub mod send;
 pub mod settle;
+#[cfg(test)]
+mod simulation;
 pub mod slow_permits;
 pub mod spread;
 pub mod standstill;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backoff::backoff::Backoff as _;
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 
-use crate::config;
+use crate::{chance, config};
 
 /// The delay of each retry tier (`docs/reference.md`, section "Attempts and retry schedule").
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl Schedule {
     #[must_use]
     pub fn new(delivery: &config::DeliverySettings) -> Self {
         let retry = &delivery.retry;
-        let mut growing = growth(retry.initial, retry.multiplier, retry.max, 0.0);
+        let mut growing = growth(retry.initial, retry.multiplier, retry.max);
         let tiers = delivery.attempts_max.saturating_sub(1).max(1);
         let mut delays: Vec<Duration> = Vec::with_capacity(tiers as usize);
         for _ in 0..tiers {
@@ -88,10 +88,12 @@ pub struct Reconnect(ExponentialBackoff);
 
 /// The longest wait between two tries, without jitter.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+/// A wait is longer or shorter by up to this part, so that not all parts try at the same moment.
+const RECONNECT_JITTER: f64 = 0.3;
 
 impl Default for Reconnect {
     fn default() -> Self {
-        Self(growth(Duration::from_millis(50), 2.0, RECONNECT_MAX, 0.3))
+        Self(growth(Duration::from_millis(50), 2.0, RECONNECT_MAX))
     }
 }
 
@@ -103,16 +105,17 @@ impl Reconnect {
 
     /// Returns the wait before the next try.
     pub fn next_wait(&mut self) -> Duration {
-        self.0.next_backoff().unwrap_or(RECONNECT_MAX)
+        let wait = self.0.next_backoff().unwrap_or(RECONNECT_MAX);
+        wait.mul_f64(1.0 + RECONNECT_JITTER * (2.0 * chance::share() - 1.0))
     }
 }
 
-fn growth(initial: Duration, multiplier: f64, max: Duration, randomization: f64) -> ExponentialBackoff {
+fn growth(initial: Duration, multiplier: f64, max: Duration) -> ExponentialBackoff {
     ExponentialBackoffBuilder::new()
         .with_initial_interval(initial)
         .with_multiplier(multiplier)
         .with_max_interval(max)
-        .with_randomization_factor(randomization)
+        .with_randomization_factor(0.0)
         .with_max_elapsed_time(None)
         .build()
 }

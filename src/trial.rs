@@ -121,9 +121,9 @@ impl Trials {
         self.count(&mut redis, webhook).await?;
         let delivery = self.sample_delivery(webhook, event);
         let attempt = send::attempt(&self.client, webhook, &delivery, None, &self.delivery).await;
-        let meta = Logged::new(&delivery, &attempt, None).to_json();
+        let packed = Logged::new(&delivery, &attempt, None).packed(&delivery.body);
         let mut pipe = redis::pipe();
-        log::append(&mut pipe, &self.keys, webhook.id, &meta, &delivery.body, &self.log);
+        log::append(&mut pipe, &self.keys, webhook.id, &packed, &self.log);
         log::expire(&mut pipe, &self.keys, webhook.id, &self.log);
         log::trim(&mut pipe, &self.keys, webhook.id, now_ms(), &self.log);
         if attempt.failure.is_none() {

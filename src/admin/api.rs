@@ -1,5 +1,6 @@
 //! The API (`docs/reference.md`, section "HTTP API"), and its description.
 
+mod activity;
 mod audit;
 mod dead_letters;
 mod deliveries;
@@ -68,6 +69,8 @@ fn described_routes() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::progress))
         .routes(routes!(dead_letters::stop))
         .routes(routes!(missed::show))
+        .routes(routes!(activity::of_webhook))
+        .routes(routes!(activity::of_lag))
         .routes(routes!(audit::list))
         .routes(routes!(status::status))
 }

@@ -144,6 +144,7 @@ impl Command {
                 return replay(server, object(fields.into_iter().chain(manner.fields()))).await;
             }
             Self::Missed { id } => (Method::GET, format!("{}/missed", webhook(id)), None),
+            Self::Activity { id } => (Method::GET, format!("{}/activity", webhook(id)), None),
             Self::Stop { replay } => (Method::POST, format!("/api/dead-letters/replays/{}/stop", part(&replay)), None),
             Self::Status => (Method::GET, "/api/status".to_owned(), None),
             Self::Call { method, path, data } => {

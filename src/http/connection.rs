@@ -1,13 +1,16 @@
 //! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -38,12 +41,42 @@ const WINDOW: u32 = 256 * 1_024;
 pub type Body = Full<Bytes>;
 
 /// An HTTP/1 connection. It closes when it is dropped.
+///
+/// The exchange that uses it moves it on as well. A task of its own would cost each exchange two changes of task, often
+/// between threads. Between two exchanges nothing moves it, and [`Http1::is_ready`] notices that the peer has closed it.
 pub struct Http1 {
     sender: http1::SendRequest<Body>,
     /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
     seen: Arc<Seen>,
-    _task: AbortOnDropHandle<()>,
+    driver: Driver,
+}
+
+/// The part of an HTTP/1 connection that reads and writes. None once the connection has ended.
+struct Driver(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
+
+impl Driver {
+    /// Moves the connection on as far as it goes now.
+    fn advance(&mut self, context: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && let Poll::Ready(ended) = connection.as_mut().poll(context)
+        {
+            if let Err(error) = ended {
+                tracing::trace!(%error, "an HTTP/1 connection ended");
+            }
+            self.0 = None;
+        }
+    }
+
+    /// Moves the connection on until `what`, which waits for it, is done.
+    async fn until<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        poll_fn(|context| {
+            self.advance(context);
+            what.as_mut().poll(context)
+        })
+        .await
+    }
 }
 
 /// An HTTP/2 connection that requests share. It closes when the last handle is dropped.
@@ -80,12 +113,7 @@ where
         .max_buf_size(bounds.headers_max + BODY_BESIDE_HEADERS)
         .handshake(io)
         .await?;
-    let task = AbortOnDropHandle::new(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::trace!(%error, "an HTTP/1 connection ended");
-        }
-    }));
-    Ok(Http1 { sender, peer, seen, _task: task })
+    Ok(Http1 { sender, peer, seen, driver: Driver(Some(Box::pin(connection))) })
 }
 
 /// Starts HTTP/2 on an established connection.
@@ -118,13 +146,19 @@ where
 impl Http1 {
     /// Whether the connection can take a request now.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub fn is_ready(&mut self) -> bool {
+        self.driver.advance(&mut Context::from_waker(Waker::noop()));
         self.sender.is_ready()
     }
 
     /// Waits until the connection can take a request. Returns false if it has closed.
     pub async fn ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+        self.driver.until(self.sender.ready()).await.is_ok()
+    }
+
+    /// Reads until the next part of an answer's body has arrived. None after the last one.
+    pub async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
+        self.driver.until(body.frame()).await
     }
 
     /// What the connection remembers.
@@ -139,7 +173,7 @@ impl Http1 {
     /// Returns hyper's error, and whether any byte of an answer arrived before it.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
         let before = self.seen.received();
-        let answer = self.sender.send_request(request).await;
+        let answer = self.driver.until(self.sender.send_request(request)).await;
         answer.map_err(|error| (error, self.seen.received() != before))
     }
 }

@@ -23,7 +23,7 @@ const PREVIOUS_VERSION: &str = "1:";
 const BYTES_MAX: usize = (METADATA_MAX - VERSION.len()) / 4 * 3;
 
 /// The note of the previous owner about the offsets from its watermark on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommitNote {
     /// The timestamp of the record at the watermark in Unix milliseconds, or `None` if it wasn't read.
     pub stamp_ms: Option<i64>,

@@ -6,7 +6,7 @@
 mod client;
 mod committing;
 mod group;
-mod intake;
+pub(super) mod intake;
 mod rebalance;
 mod regulating;
 mod watchdog;

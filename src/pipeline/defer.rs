@@ -8,6 +8,7 @@ use super::dispatch::{Dispatcher, Open};
 use super::hand_off::HandedOff;
 use super::handling::Handling;
 use super::settle::Settlement;
+use crate::chance;
 use crate::clock::now_ms_up;
 use crate::delivery::{Deferral, Delivery};
 use crate::record::LastError;
@@ -28,7 +29,7 @@ impl Dispatcher {
         deferral: Deferral,
     ) {
         metrics::DEFERRALS.increment(deferral.why.as_str());
-        let fate = self.policy.after_deferral(delivery, deferral.backs_off_for, now_ms_up(), rand::random());
+        let fate = self.policy.after_deferral(delivery, deferral.backs_off_for, now_ms_up(), chance::share());
         let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
         let last = LastError { code: Some(deferral.why), status: last.status };
         if self.hand_off_by_fate(&delivery, fate, last, &mut handling).await == HandedOff::Written {

@@ -12,6 +12,7 @@ use super::handling::Handling;
 use super::recipient::{NoRecipient, recipient};
 use super::send;
 use super::settle::Settlement;
+use crate::chance;
 use crate::delivery::Deferral;
 use crate::delivery::{DeadReason, Delivery, Dropped, FailureCode, Fate, GONE, Outcome};
 use crate::detail::Detail;
@@ -54,7 +55,7 @@ impl Dispatcher {
         let is_disabled =
             attempt.status == Some(GONE) && self.disabling.disable_gone(&webhook, attempt.ended_at_ms).await;
         let fate =
-            if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, rand::random()) };
+            if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, chance::share()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
         tracing::debug!(
             delivery = %delivery.id,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::breaker::Change;
 use super::endpoint::{Endpoint, EndpointLimits, Next, Started};
@@ -30,7 +31,7 @@ pub struct Endpoints<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    entries: HashMap<WebhookId, Entry<T>>,
+    entries: HashMap<WebhookId, Entry<T>, Xxh3DefaultBuilder>,
     slow_permits: SlowPermits,
 }
 
@@ -90,7 +91,7 @@ impl<T: Queued> Endpoints<T> {
     /// Creates an empty set of endpoints. Together they may hold `slow_permits` permits for a long time.
     #[must_use]
     pub fn new(settings: &config::DeliverySettings, slow_permits: usize) -> Self {
-        let state = State { entries: HashMap::new(), slow_permits: SlowPermits::new(slow_permits) };
+        let state = State { entries: HashMap::default(), slow_permits: SlowPermits::new(slow_permits) };
         Self { state: Mutex::new(state), limits: Arc::new(EndpointLimits::new(settings)), workers: AtomicU32::new(1) }
     }
 

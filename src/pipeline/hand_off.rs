@@ -19,6 +19,8 @@ use crate::delivery::{DeadReason, Delivery};
 use crate::detail::Detail;
 use crate::record::{self, LastError};
 use crate::topics::Names;
+#[cfg(test)]
+pub(crate) use producing::Script;
 pub use producing::{Limits, Producing};
 use producing::{Outgoing, Written};
 

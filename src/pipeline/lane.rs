@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 /// A delivery that a lane can queue.
 pub trait Queued {
@@ -25,14 +26,14 @@ pub struct Lane<T> {
     ready: VecDeque<(Instant, T)>,
     /// The first attempts that wait for an earlier one of the same task, by order key, each with the time when it was
     /// queued. A task has an entry, perhaps an empty one, while a first attempt of it is ready or in flight.
-    followers: HashMap<u64, VecDeque<(Instant, T)>>,
+    followers: HashMap<u64, VecDeque<(Instant, T)>, Xxh3DefaultBuilder>,
     /// The number of deliveries in `ready` and `followers`.
     waiting: usize,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
-        Self { in_flight: 0, ready: VecDeque::new(), followers: HashMap::new(), waiting: 0 }
+        Self { in_flight: 0, ready: VecDeque::new(), followers: HashMap::default(), waiting: 0 }
     }
 }
 

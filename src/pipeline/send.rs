@@ -50,6 +50,10 @@ pub async fn attempt(
                 is_sent.store(true, Ordering::Relaxed);
                 headers(webhook, delivery, &attempt.proofs)
             };
+            #[cfg(test)]
+            if let Some(answer) = client.scripted_answer(&webhook.url, request).await {
+                return scripted(attempt, answer, started);
+            }
             let answer = client.post(&webhook.url, request, delivery.body.clone()).await;
             attempt.is_sent = is_sent.into_inner();
             match answer {
@@ -64,6 +68,17 @@ pub async fn attempt(
     attempt.duration = started.elapsed();
     attempt.ended_at_ms = now_ms_up();
     attempt
+}
+
+/// An attempt whose answer a simulation decides.
+#[cfg(test)]
+fn scripted(attempt: Attempt, answer: Result<u16, SendError>, started: Instant) -> Attempt {
+    let (status, failure) = match answer {
+        Ok(status @ 200..300) => (Some(status), None),
+        Ok(status) => (Some(status), Some(FailureCode::Status)),
+        Err(error) => (None, Some(error.code)),
+    };
+    Attempt { status, failure, is_sent: true, duration: started.elapsed(), ended_at_ms: now_ms_up(), ..attempt }
 }
 
 async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::DeliverySettings) -> Result<(), SendError> {

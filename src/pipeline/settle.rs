@@ -201,12 +201,11 @@ impl Settling {
             let number = settlement.number;
             died.extend(settlement.handling.died.map(|webhook| settled::Death { number, webhook }));
             settlement.missed.iter().for_each(|(_, event)| missed.add(number, event));
-            if let Some(Line { webhook, meta, body, succeeded, duration }) = &settlement.log {
+            if let Some(Line { webhook, packed, succeeded, duration }) = &settlement.log {
                 lines.push(settled::Line {
                     number,
                     webhook: *webhook,
-                    meta,
-                    body,
+                    packed,
                     succeeded: *succeeded,
                     duration: *duration,
                     cut: self.trimmed.insert(*webhook),

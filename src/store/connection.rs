@@ -33,6 +33,9 @@ pub struct Connection(Arc<Shared>);
 struct Shared {
     primary: Arc<Primary>,
     current: Mutex<Arc<Link>>,
+    /// Answers instead of a server, in simulations.
+    #[cfg(test)]
+    script: Option<scripted::Script>,
 }
 
 /// One TCP connection, or the attempt to open it. All callers wait for the same attempt.
@@ -45,7 +48,12 @@ struct Link {
 
 impl Connection {
     fn to(primary: Arc<Primary>) -> Self {
-        Self(Arc::new(Shared { primary, current: Mutex::default() }))
+        Self(Arc::new(Shared {
+            primary,
+            current: Mutex::default(),
+            #[cfg(test)]
+            script: None,
+        }))
     }
 
     /// Creates a second connection to the same server. Commands on it do not queue behind commands on this one.
@@ -143,6 +151,10 @@ fn is_of_wrong_server(value: &Value) -> bool {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
+            #[cfg(test)]
+            if let Some(script) = &self.0.script {
+                return script(cmd).await;
+            }
             let (link, mut connection) = self.link().await?;
             let result = connection.send_packed_command(cmd).await;
             self.observe(&link, result.as_ref().map(std::slice::from_ref));
@@ -157,6 +169,10 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         Box::pin(async move {
+            #[cfg(test)]
+            if let Some(script) = &self.0.script {
+                return scripted::answers(script, pipeline).await;
+            }
             let (link, mut connection) = self.link().await?;
             let result = connection.send_packed_commands(pipeline, offset, count).await;
             self.observe(&link, result.as_deref());
@@ -166,6 +182,30 @@ impl ConnectionLike for Connection {
 
     fn get_db(&self) -> i64 {
         self.0.primary.database()
+    }
+}
+
+/// A connection whose answers come from a function, for simulations.
+#[cfg(test)]
+pub(crate) mod scripted {
+    use super::*;
+
+    /// Answers a command.
+    pub type Script = Arc<dyn Fn(&Cmd) -> RedisFuture<'static, Value> + Send + Sync>;
+
+    /// A connection whose commands `script` answers.
+    pub fn connection(settings: &config::Redis, script: Script) -> Connection {
+        let primary = Arc::new(Primary::new(settings).expect("the settings are valid"));
+        Connection(Arc::new(Shared { primary, current: Mutex::default(), script: Some(script) }))
+    }
+
+    /// The answers to the commands of a pipeline that is no transaction.
+    pub(super) async fn answers(script: &Script, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let mut answers = Vec::new();
+        for command in pipeline.cmd_iter() {
+            answers.push(script(command).await?);
+        }
+        Ok(answers)
     }
 }
 

@@ -13,6 +13,7 @@ pub use read::{DeliveryLog, Filter, LogPage};
 
 mod entry;
 mod entry_id;
+pub mod packed;
 mod read;
 
 /// The number of characters of a response body that the log keeps.
@@ -20,17 +21,16 @@ pub const RESPONSE_BODY_MAX: usize = 2_000;
 /// The interval at which the log of a webhook is trimmed by age. The whole log also expires this much later.
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Adds a command that appends an entry. Its answer is the id of the entry.
+/// Adds a command that appends an entry, from [`Logged::packed`]. Its answer is the id of the entry.
 pub fn append(
     pipe: &mut redis::Pipeline,
     keys: &Keys,
     webhook: WebhookId,
-    meta: &[u8],
-    payload: &[u8],
+    packed: &[u8],
     log: &config::Log,
 ) {
     pipe.cmd("XADD").arg(keys.log(webhook)).arg("MAXLEN").arg("~").arg(log.entries_max);
-    pipe.arg("*").arg("meta").arg(meta).arg("payload").arg(payload);
+    pipe.arg("*").arg("packed").arg(packed);
 }
 
 /// Adds a command that lets the log expire after its last entry. Its answer is ignored.

@@ -34,10 +34,8 @@ pub struct Line<'a> {
     pub number: u64,
     /// The webhook whose log gets the entry.
     pub webhook: WebhookId,
-    /// The attempt as JSON, from [`log::Logged::to_json`].
-    pub meta: &'a [u8],
-    /// The body of the request.
-    pub body: &'a [u8],
+    /// The attempt and its payload, from [`log::Logged::packed`].
+    pub packed: &'a [u8],
     /// Whether the attempt succeeded.
     pub succeeded: bool,
     /// How long the attempt took.
@@ -171,8 +169,7 @@ impl Recorder {
                 .arg(success::field(line.webhook, line.succeeded))
                 .arg(latencies::field(line.webhook, line.duration))
                 .arg(u8::from(line.cut))
-                .arg(line.meta)
-                .arg(line.body);
+                .arg(line.packed);
         }
         for Death { number, webhook } in &batch.died {
             call.arg(*number).arg(webhook.to_string());
@@ -195,7 +192,7 @@ impl Recorder {
         let success_key = success::key(&self.keys, now_ms);
         for line in &batch.lines {
             let key = self.keys.log(line.webhook);
-            log::append(&mut pipe, &self.keys, line.webhook, line.meta, line.body, &self.log);
+            log::append(&mut pipe, &self.keys, line.webhook, line.packed, &self.log);
             keys.push(key.clone());
             if line.cut {
                 pipe.cmd("XTRIM").arg(&key).arg("MINID").arg("~").arg(log::oldest_ms(&self.log, now_ms));

@@ -174,6 +174,16 @@ impl Snapshots {
         Self { confirmed: watch::channel(Confirmed::default()).0, staleness_max }
     }
 
+    /// A snapshot of these webhooks that stays confirmed, for simulations.
+    #[cfg(test)]
+    pub(crate) fn fixed(webhooks: Vec<Webhook>) -> Self {
+        let snapshots = Self::new(Duration::MAX);
+        let seen = Some((1, webhooks.len() as u64));
+        let snapshot = Arc::new(Snapshot::of(webhooks, Vec::new(), HashMap::new()));
+        snapshots.confirmed.send_replace(Confirmed { snapshot, at: Some(Instant::now()), seen, trouble: Trouble::default() });
+        snapshots
+    }
+
     /// Waits until a snapshot may be used: it is confirmed, and attempts can be recorded. Cancel safe.
     pub async fn current(&self) -> Arc<Snapshot> {
         let now = self.usable(&self.confirmed.borrow());

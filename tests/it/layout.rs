@@ -13,6 +13,7 @@ const LINES_MAX: usize = 300;
 const LAYERS: [&[&str]; 4] = [
     &[
         "address",
+        "chance",
         "clock",
         "conditions",
         "config",

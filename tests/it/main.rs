@@ -20,6 +20,7 @@ mod kafka_half_there;
 mod kafka_secured;
 mod layout;
 mod missing;
+mod model;
 mod monitoring;
 mod outages;
 mod people;

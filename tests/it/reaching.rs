@@ -66,6 +66,15 @@ async fn the_commands_do_the_same_at_a_server_and_on_kafka_and_redis() {
         assert_eq!(run(&["pause", &id, "--hold"])["webhook"]["hold"], true);
         assert_eq!(run(&["pause", &id])["webhook"]["active"], false);
         assert_eq!(run(&["resume", &id])["webhook"]["active"], true);
+        let activity = run(&["activity", &id])["hours"].as_array().unwrap().clone();
+        let sum = |field: &str| activity.iter().filter_map(|hour| hour[field].as_u64()).sum::<u64>();
+        assert!((sum("failed"), activity.len()) == (1, 168) && sum("delivered") >= 2, "{:?}", activity.last());
+        for hour in activity {
+            let has_attempts = hour["delivered"] != 0 || hour["failed"] != 0;
+            let times = hour["medianMs"].as_f64().zip(hour["p95Ms"].as_f64());
+            assert!(has_attempts == times.is_some_and(|(median, p95)| 0.0 < median && median <= p95), "{hour}");
+        }
+        assert!(run(&["call", "GET", "/api/status/trend"])["samples"].is_array());
         assert_eq!(run(&["missed", &id])["events"], 0);
         assert_eq!(run(&["send-missed", &id])["replay"]["state"], "done");
         assert_eq!(run(&["try-filter", r#"{"field": "taskId", "exists": true}"#])["matching"], at as u64 + 1);

@@ -359,8 +359,7 @@ async fn a_batch_recorded_twice_adds_no_second_entry_and_no_second_count() {
             .map(|number| Line {
                 number,
                 webhook,
-                meta: b"{}",
-                body: b"body",
+                packed: b"packed",
                 succeeded: number.is_multiple_of(2),
                 cut: true,
                 duration: Duration::from_millis(5),

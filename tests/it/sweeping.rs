@@ -332,6 +332,11 @@ async fn no_byte_of_a_secret_gets_out_at_trace_level() {
     for process in [&worker, &admin] {
         metrics.push(("metrics".to_owned(), process.page("/metrics").await.unwrap().1.into_bytes()));
     }
+    let mut logs = Vec::new();
+    for id in &ids {
+        let log = world.unpacked_log(id.parse().unwrap()).await;
+        logs.extend(log.into_iter().map(|(meta, payload)| (id.clone(), [meta, payload].concat())));
+    }
     let _: () = redis::cmd("SAVE").query_async(&mut world.redis.clone()).await.unwrap();
     let answers = [visitor.answers.into_inner().unwrap(), other.answers.into_inner().unwrap()].concat();
     assert!(worker.terminate().await.success() && admin.terminate().await.success());
@@ -349,6 +354,7 @@ async fn no_byte_of_a_secret_gets_out_at_trace_level() {
         ("metrics", metrics, "optio_webhooks_admin_sign_in_failures_total 2"),
         ("answers", answers, DESCRIPTION),
         ("records", records(&world), ids[2].as_str()),
+        ("the delivery logs", logs, "x-optio-signature"),
         ("the files of Redis", redis.files(), DESCRIPTION),
         ("requests to receivers", requests(&world), "x-optio-signature"),
     ] {

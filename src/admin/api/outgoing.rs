@@ -260,7 +260,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(ids.len(), 20 + EventType::ALL.len());
+        assert_eq!(ids.len(), 22 + EventType::ALL.len());
         let all = ids.iter().collect::<std::collections::BTreeSet<_>>();
         assert_eq!(all.len(), ids.len(), "client generators need unique ids: {ids:?}");
     }

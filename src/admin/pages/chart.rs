@@ -5,10 +5,11 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::elements::time;
+use crate::admin::activity::Hour;
 use crate::admin::state::Shared;
-use crate::clock::{now_ms, rfc3339};
+use crate::clock::rfc3339;
 use crate::store::latencies::{self, Histogram, quantile};
-use crate::store::success::{self, Counts, HOUR_MS};
+use crate::store::success::Counts;
 use crate::webhook::Webhook;
 
 /// The size of a chart, in the units of its view box.
@@ -20,9 +21,6 @@ const LINES_HEIGHT: usize = 60;
 const SPARK_WIDTH: usize = 96;
 const SPARK_HEIGHT: usize = 20;
 
-/// The attempts of an hour: their outcomes, and how long they took.
-type Hour = (Counts, Histogram);
-
 /// The attempts of one bar.
 struct Bar {
     /// The beginning of its time, in Unix milliseconds.
@@ -33,27 +31,18 @@ struct Bar {
 
 /// The charts of a webhook's attempts. There are none if Redis doesn't answer.
 pub async fn of_webhook(admin: &Shared, webhook: &Webhook) -> Markup {
-    let now = now_ms();
-    let redis = &mut admin.redis.clone();
-    let Ok(counts) = success::by_hour(redis, &admin.keys, &[webhook.id], success::WEEK, now).await else {
-        return Markup::default();
-    };
-    let Ok(latencies) = latencies::by_hour(redis, &admin.keys, webhook.id, success::WEEK, now).await else {
-        return Markup::default();
-    };
-    let hours: Vec<Hour> = counts.into_iter().flatten().zip(latencies).collect();
-    activity(&hours, now)
+    admin.activity(webhook.id).await.map_or_else(|_| Markup::default(), |hours| activity(&hours))
 }
 
 /// The attempts of the last 24 hours by the hour, and of the last 7 days by 6 hours. `hours` has the attempts of each
 /// hour, the newest last.
-fn activity(hours: &[Hour], now_ms: i64) -> Markup {
+fn activity(hours: &[Hour]) -> Markup {
     let day = &hours[hours.len().saturating_sub(24)..];
     html! {
         section .card #activity {
             h2 { "Attempts" }
-            (chart("The last 24 hours", &bars(day, 1, now_ms)))
-            (chart("The last 7 days", &bars(hours, 6, now_ms)))
+            (chart("The last 24 hours", &bars(day, 1)))
+            (chart("The last 7 days", &bars(hours, 6)))
         }
     }
 }
@@ -62,21 +51,20 @@ fn activity(hours: &[Hour], now_ms: i64) -> Markup {
 pub fn spark(hours: &[Counts]) -> Markup {
     html! {
         svg .spark viewBox={ "0 0 " (SPARK_WIDTH) " " (SPARK_HEIGHT) } width=(SPARK_WIDTH) height=(SPARK_HEIGHT) aria-hidden="true" {
-            @let hours: Vec<Hour> = hours.iter().map(|counts| (*counts, [0; latencies::BUCKETS])).collect();
-            (rects(&bars(&hours, 1, 0), SPARK_WIDTH, SPARK_HEIGHT))
+            @let hours: Vec<Hour> = hours.iter().map(|counts| Hour { from_ms: 0, counts: *counts, latencies: [0; latencies::BUCKETS] }).collect();
+            (rects(&bars(&hours, 1), SPARK_WIDTH, SPARK_HEIGHT))
         }
     }
 }
 
 /// Puts the hours together, `each` in a bar. The newest hour is not over yet.
-fn bars(hours: &[Hour], each: usize, now_ms: i64) -> Vec<Bar> {
-    let first_hour = now_ms / HOUR_MS + 1 - hours.len() as i64;
-    let bar = |(number, hours): (usize, &[Hour])| Bar {
-        from_ms: (first_hour + (number * each) as i64) * HOUR_MS,
-        counts: hours.iter().map(|(counts, _)| counts).sum(),
-        latencies: latencies::sum(hours.iter().map(|(_, latencies)| latencies)),
+fn bars(hours: &[Hour], each: usize) -> Vec<Bar> {
+    let bar = |hours: &[Hour]| Bar {
+        from_ms: hours.first().map_or(0, |hour| hour.from_ms),
+        counts: hours.iter().map(|hour| &hour.counts).sum(),
+        latencies: latencies::sum(hours.iter().map(|hour| &hour.latencies)),
     };
-    hours.chunks(each).enumerate().map(bar).collect()
+    hours.chunks(each).map(bar).collect()
 }
 
 fn chart(title: &str, bars: &[Bar]) -> Markup {
@@ -195,17 +183,22 @@ fn rects(bars: &[Bar], width: usize, height: usize) -> Markup {
 mod tests {
     use super::*;
 
+    /// A week without attempts, whose hours begin at their numbers.
+    fn week() -> Vec<Hour> {
+        let hour = |from_ms| Hour { from_ms, counts: Counts::default(), latencies: [0; latencies::BUCKETS] };
+        (0..168).map(hour).collect()
+    }
+
     #[test]
     fn the_hours_of_a_week_become_bars_that_fit_the_chart() {
-        let mut hours = vec![(Counts::default(), [0; latencies::BUCKETS]); 168];
-        hours[167].0 = Counts { succeeded: 90, failed: 10 };
-        hours[167].1[latencies::bucket(Duration::from_millis(20))] = 100;
-        hours[0].0 = Counts { succeeded: 0, failed: 1 };
-        let now_ms = 1_000 * HOUR_MS + 5;
-        let week = bars(&hours, 6, now_ms);
-        assert_eq!((week.len(), week[0].from_ms, week[27].from_ms), (28, 833 * HOUR_MS, 995 * HOUR_MS));
-        assert_eq!((week[27].counts, week[0].counts.failed), (hours[167].0, 1));
-        let shown = activity(&hours, now_ms).into_string();
+        let mut hours = week();
+        hours[167].counts = Counts { succeeded: 90, failed: 10 };
+        hours[167].latencies[latencies::bucket(Duration::from_millis(20))] = 100;
+        hours[0].counts = Counts { succeeded: 0, failed: 1 };
+        let by_six = bars(&hours, 6);
+        assert_eq!((by_six.len(), by_six[0].from_ms, by_six[27].from_ms), (28, 0, 162));
+        assert_eq!((by_six[27].counts, by_six[0].counts.failed), (hours[167].counts, 1));
+        let shown = activity(&hours).into_string();
         assert!(
             shown.contains("90 delivered, 10 failed (90 % delivered)") && shown.contains("90 delivered, 11 failed")
         );
@@ -216,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_webhook_without_attempts_has_no_chart() {
-        let shown = activity(&[(Counts::default(), [0; latencies::BUCKETS]); 168], 0).into_string();
+        let shown = activity(&week()).into_string();
         assert!(shown.contains("no attempts") && !shown.contains("<svg"));
     }
 }

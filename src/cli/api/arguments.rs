@@ -92,6 +92,8 @@ pub(super) enum Command {
         #[command(flatten)]
         manner: ReplayManner,
     },
+    /// The attempts of a webhook in each hour of the last 7 days, and how long they took.
+    Activity { id: WebhookId },
     /// How many events a webhook missed while it was paused or disabled.
     Missed { id: WebhookId },
     /// Send a webhook what it missed, and wait until that has ended.

@@ -37,12 +37,12 @@ type Waiting = (Arc<Delivery>, LastError, Arc<Receipt>);
 
 /// A record that was read.
 #[derive(Clone, Copy)]
-pub(super) struct Record<'a> {
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    headers: Option<&'a BorrowedHeaders>,
-    offset: i64,
-    timestamp_ms: i64,
+pub(in crate::pipeline) struct Record<'a> {
+    pub(in crate::pipeline) key: Option<&'a [u8]>,
+    pub(in crate::pipeline) value: Option<&'a [u8]>,
+    pub(in crate::pipeline) headers: Option<&'a BorrowedHeaders>,
+    pub(in crate::pipeline) offset: i64,
+    pub(in crate::pipeline) timestamp_ms: i64,
 }
 
 impl<'a> Record<'a> {
@@ -79,6 +79,8 @@ pub struct Retries {
     turn: usize,
 }
 
+/// A window has at most `kafka.open_offsets_max` divided by this many deliveries.
+const WINDOW_DIVISOR: usize = 4;
 /// The approximate bytes that a waiting delivery takes in addition to its body.
 const DELIVERY_BYTES: usize = 512;
 
@@ -126,7 +128,10 @@ impl Retries {
         let (names, config) = (&self.names, &self.config);
         let (_, window) = self.windows.entry(Arc::as_ptr(partition).addr()).or_insert_with(|| {
             let waits = topics::waits(config, names.tier_of(&partition.topic));
-            (partition.clone(), Window::new(config.delivery.retry.window_max, waits))
+            // A window that alone could fill the open offsets would hand its deliveries off again and again, to free the
+            // watermark.
+            let window_max = config.delivery.retry.window_max.min(config.kafka.open_offsets_max / WINDOW_DIVISOR);
+            (partition.clone(), Window::new(window_max.max(1), waits))
         });
         window
     }
@@ -148,7 +153,7 @@ impl Intake {
     }
 
     /// Takes a record that was read. No record stops the thread: one whose decoding panics twice counts as malformed.
-    pub(super) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
+    pub(in crate::pipeline) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
         let Some(receipt) = partition.open(Offset(record.offset), TimestampMs(timestamp_ms)) else { return };
         let read = panics::twice(|| match self {
@@ -172,7 +177,7 @@ impl Intake {
     /// Moves deliveries to `ready` while it has room: those that are due, and those whose wait is too long for their
     /// window. `open_offsets_max` is the number of open offsets at which a partition is no longer read. From half that
     /// number on, long waits that block the watermark are moved as well.
-    pub(super) fn release(&mut self, open_offsets_max: usize, ready: &mut Batch) {
+    pub(in crate::pipeline) fn release(&mut self, open_offsets_max: usize, ready: &mut Batch) {
         let Self::Retries(retries) = self else { return };
         for (partition, window) in retries.windows.values() {
             partition.next_is_due_at(window.next_due_ms());
@@ -187,6 +192,8 @@ impl Intake {
         let mut windows: Vec<&mut (Arc<Partition>, Window<Waiting>)> =
             retries.windows.values_mut().filter(|(_, window)| !window.is_empty()).collect();
         // Each window first gets an equal share of the batch. The rest goes to windows that have more.
+        // A stable order, so that the turn reaches each.
+        windows.sort_unstable_by(|(one, _), (other, _)| (&one.topic, one.number).cmp(&(&other.topic, other.number)));
         windows.rotate_left(retries.turn % count);
         retries.turn = retries.turn.wrapping_add(1);
         let max = BATCH_MAX;
@@ -210,14 +217,14 @@ impl Intake {
     }
 
     /// Whether no more of a partition may be read for now.
-    pub(super) fn is_full(&self, partition: &Arc<Partition>) -> bool {
+    pub(in crate::pipeline) fn is_full(&self, partition: &Arc<Partition>) -> bool {
         let Self::Retries(retries) = self else { return false };
         let window = retries.windows.get(&Arc::as_ptr(partition).addr());
         window.is_some_and(|(_, window)| window.is_full(retries.bytes_part(window.bytes())))
     }
 
     /// Forgets the waiting deliveries of partitions that are no longer ours.
-    pub(super) fn forget_closed(&mut self) {
+    pub(in crate::pipeline) fn forget_closed(&mut self) {
         if let Self::Retries(retries) = self {
             retries.windows.retain(|_, (partition, _)| !partition.is_closed());
         }
@@ -407,6 +414,43 @@ mod tests {
             1 => prop::collection::vec(any::<u8>(), 0..60).prop_map(Some),
             1 => Just(None),
         ]
+    }
+
+    #[test]
+    fn a_window_that_is_larger_than_the_open_offsets_moves_nothing_round_and_round() {
+        let settings = [("kafka.open_offsets_max", "100"), ("delivery.retry.window_max", "1000")];
+        let needed = [("kafka.brokers", "b:9092"), ("secrets.keys", "k:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")];
+        let config = Arc::new(Config::with(settings.into_iter().chain(needed)).unwrap());
+        let partition = assigned("task-events.retry.7");
+        let mut intake = Intake::Retries(Retries::new(&config));
+        let due = (now_ms() + 3_600_000).to_string();
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in [
+            ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
+            ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
+            ("optio-event", "task.failed"),
+            ("optio-event-id", "e"),
+            ("optio-task-id", "t"),
+            ("optio-attempts", "1"),
+            ("optio-due-at", &due),
+            ("optio-first-seen-at", "0"),
+            ("optio-source-topic", "task-events"),
+            ("optio-source-partition", "0"),
+            ("optio-source-offset", "0"),
+        ] {
+            headers = headers.insert(rdkafka::message::Header { key, value: Some(value) });
+        }
+        let mut ready = Batch::default();
+        for offset in 0..100 {
+            if intake.is_full(&partition) {
+                break;
+            }
+            let headers = Some(headers.as_borrowed());
+            let record = Record { key: None, value: Some(b"{}"), headers, offset, timestamp_ms: now_ms() };
+            intake.take(&record, &partition, &mut ready);
+            intake.release(100, &mut ready);
+        }
+        assert_eq!((partition.open_offsets(), ready.len()), (25, 0));
     }
 
     /// Builds everything that the pipeline builds from a record (bodies, and the headers of a hand-off and of a

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rdkafka::ClientConfig;
 use rdkafka::Message as _;
 use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedHeaders;
+use rdkafka::message::{OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
@@ -36,9 +36,56 @@ pub struct Producing {
     conditions: Conditions,
 }
 
+/// Writes instead of a broker, in simulations: topic, key, value and headers.
+#[cfg(test)]
+pub(crate) type Script = std::sync::Arc<
+    dyn Fn(&str, Option<&[u8]>, Option<&[u8]>, &OwnedHeaders) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
+        + Send
+        + Sync,
+>;
+
 struct Renewable {
     config: ClientConfig,
-    producer: RwLock<FutureProducer<Logging>>,
+    producer: RwLock<Producer>,
+}
+
+/// What writes records.
+#[derive(Clone)]
+enum Producer {
+    Kafka(FutureProducer<Logging>),
+    #[cfg(test)]
+    Scripted(Script),
+}
+
+impl Producer {
+    /// Writes a record. The client retries temporary errors by itself.
+    ///
+    /// # Errors
+    /// The broker refused the record, which comes back.
+    async fn send(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Result<(), (KafkaError, OwnedHeaders)> {
+        let Outgoing { topic, key, value } = outgoing;
+        match self {
+            Self::Kafka(producer) => {
+                let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
+                record.key = key;
+                record.payload = value;
+                let sent = producer.send(record, Timeout::Never).await;
+                let headers = |record: OwnedMessage| record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
+                sent.map(drop).map_err(|(error, record)| (error, headers(record)))
+            }
+            #[cfg(test)]
+            Self::Scripted(script) => script(topic, key, value, &headers).await.map_err(|error| (error, headers)),
+        }
+    }
+
+    /// The error after which the producer can't go on.
+    fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        match self {
+            Self::Kafka(producer) => producer.client().fatal_error(),
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
 }
 
 /// A record to write.
@@ -74,6 +121,16 @@ impl Producing {
         let mut unbatched = config.clone();
         unbatched.set("batch.num.messages", "1");
         Ok(Self { batched: Renewable::new(config)?, unbatched: Renewable::new(unbatched)?, conditions })
+    }
+
+    /// Writes with `script`.
+    #[cfg(test)]
+    pub(crate) fn scripted(script: Script, conditions: Conditions) -> Self {
+        let renewable = || Renewable {
+            config: ClientConfig::new(),
+            producer: RwLock::new(Producer::Scripted(script.clone())),
+        };
+        Self { batched: renewable(), unbatched: renewable(), conditions }
     }
 
     /// Writes a record. Returns when the broker has it, when it turns out to be too large, or when its partition is no
@@ -117,10 +174,7 @@ impl Producing {
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
             let producer = renewable.producer();
-            let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
-            record.key = key;
-            record.payload = value;
-            let mut sending = std::pin::pin!(producer.send(record, Timeout::Never));
+            let mut sending = std::pin::pin!(producer.send(outgoing, headers));
             let sent = loop {
                 match tokio::time::timeout(LOUD_AFTER, &mut sending).await {
                     Ok(sent) => break sent,
@@ -132,14 +186,14 @@ impl Producing {
                     }
                 }
             };
-            let (error, record) = match sent {
-                Ok(_) => {
+            let (error, returned) = match sent {
+                Ok(()) => {
                     metrics::HAND_OFF_DURATION.observe(began.elapsed());
                     return Written::Done;
                 }
                 Err(failed) => failed,
             };
-            headers = record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
+            headers = returned;
             if is_for_size(&error) {
                 if std::ptr::eq(renewable, &self.batched) {
                     renewable = &self.unbatched;
@@ -166,27 +220,27 @@ impl Producing {
 
 impl Renewable {
     fn new(config: ClientConfig) -> Result<Self, KafkaError> {
-        let producer = RwLock::new(config.create_with_context(Logging)?);
+        let producer = RwLock::new(Producer::Kafka(config.create_with_context(Logging)?));
         Ok(Self { config, producer })
     }
 
-    fn producer(&self) -> FutureProducer<Logging> {
+    fn producer(&self) -> Producer {
         self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces the producer if it had a fatal error. An idempotent producer can't recover from one.
-    fn renew_if_fatal(&self, failed: &FutureProducer<Logging>) {
-        if failed.client().fatal_error().is_none() {
+    fn renew_if_fatal(&self, failed: &Producer) {
+        if failed.fatal_error().is_none() {
             return;
         }
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         // Another hand-off may have replaced it already.
-        let Some((code, reason)) = producer.client().fatal_error() else { return };
+        let Some((code, reason)) = producer.fatal_error() else { return };
         tracing::error!(%code, reason, "the producer had a fatal error and is replaced");
         metrics::PRODUCERS_RENEWED.increment();
         match self.config.create_with_context(Logging) {
             Ok(new) => {
-                let old = std::mem::replace(&mut *producer, new);
+                let old = std::mem::replace(&mut *producer, Producer::Kafka(new));
                 // Closing the old producer waits for its thread, and must not block other hand-offs.
                 let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(old));
             }

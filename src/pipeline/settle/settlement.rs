@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::delivery::{Attempt, Delivery, DeliveryId, Fate};
 use crate::pipeline::handling::Handling;
 use crate::position::{Offset, TimestampMs};
@@ -22,8 +20,7 @@ const MISSED_BYTES: usize = 160;
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) webhook: WebhookId,
-    pub(super) meta: Vec<u8>,
-    pub(super) body: Bytes,
+    pub(super) packed: Vec<u8>,
     pub(super) succeeded: bool,
     pub(super) duration: Duration,
 }
@@ -47,8 +44,7 @@ impl Settlement {
     pub fn attempted(delivery: &Delivery, attempt: &Attempt, fate: Fate, handling: Handling) -> Self {
         let line = Line {
             webhook: delivery.webhook_id,
-            meta: Logged::new(delivery, attempt, fate.due_at_ms()).to_json(),
-            body: delivery.body.clone(),
+            packed: Logged::new(delivery, attempt, fate.due_at_ms()).packed(&delivery.body),
             succeeded: attempt.failure.is_none(),
             duration: attempt.duration,
         };
@@ -95,7 +91,7 @@ impl Settlement {
 
     /// The approximate size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let line = self.log.as_ref().map_or(0, |line| line.meta.len() + line.body.len());
+        let line = self.log.as_ref().map_or(0, |line| line.packed.len());
         SETTLEMENT_BYTES + line + self.missed.len() * MISSED_BYTES
     }
 }

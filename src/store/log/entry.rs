@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::EntryId;
+use super::{EntryId, packed};
 use crate::clock::rfc3339;
 use crate::delivery::{Attempt, Delivery, DeliveryId, FailureCode};
 use crate::event::EventType;
@@ -12,7 +12,7 @@ use crate::http::client::USER_AGENT;
 use crate::secret::MASK;
 use crate::webhook::WebhookId;
 
-/// An attempt as the log stores it, without the payload, which is a separate field of the entry.
+/// An attempt as the log stores it, without the payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Logged<'a> {
@@ -94,10 +94,10 @@ impl<'a> Logged<'a> {
         }
     }
 
-    /// The entry's `meta` field.
+    /// The attempt with its payload, as the log stores them.
     #[must_use]
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("strings and numbers always serialize")
+    pub fn packed(&self, payload: &[u8]) -> Vec<u8> {
+        packed::pack(&serde_json::to_vec(self).expect("strings and numbers always serialize"), payload)
     }
 
     /// The headers of the request, in the order of `docs/reference.md`, section "Request headers"; none if no request was

@@ -4,7 +4,7 @@ use crate::store::connection::Connection;
 use redis::RedisError;
 use redis::streams::{StreamId, StreamRangeReply};
 
-use super::{EntryId, LogEntry, Logged};
+use super::{EntryId, LogEntry, Logged, packed};
 use crate::delivery::DeliveryId;
 use crate::event::EventType;
 use crate::store::{Keys, is_away};
@@ -196,9 +196,14 @@ fn empty_if_unreadable(error: RedisError) -> redis::RedisResult<StreamRangeReply
 }
 
 fn read(webhook_id: WebhookId, stream_id: &StreamId) -> Option<LogEntry<'static>> {
-    let logged: Logged<'static> = serde_json::from_slice(&stream_id.get::<Vec<u8>>("meta")?)
+    let (meta, payload) = match stream_id.get::<Vec<u8>>("packed") {
+        Some(packed) => packed::unpack(&packed)?,
+        // Version 0.1 stored two fields, and its entries may be there for `log.age_max`.
+        None => (stream_id.get::<Vec<u8>>("meta")?, stream_id.get::<Vec<u8>>("payload")?),
+    };
+    let logged: Logged<'static> = serde_json::from_slice(&meta)
         .inspect_err(|error| tracing::debug!(%error, webhook = %webhook_id, "a log entry cannot be read"))
         .ok()?;
-    let payload = String::from_utf8_lossy(&stream_id.get::<Vec<u8>>("payload")?).into_owned();
+    let payload = String::from_utf8_lossy(&payload).into_owned();
     Some(LogEntry { id: stream_id.id.parse().ok()?, webhook_id, logged, payload: payload.into() })
 }

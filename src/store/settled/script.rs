@@ -43,7 +43,7 @@ local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
         local key, field = ARGV[at + 1], ARGV[at + 2]
-        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'meta', ARGV[at + 5], 'payload', ARGV[at + 6])
+        local id = call('XADD', key, 'MAXLEN', '~', log_max, '*', 'packed', ARGV[at + 5])
         if accepted(key, id) then
             logs[key] = true
             if ARGV[at + 4] == '1' then accepted(key, call('XTRIM', key, 'MINID', '~', log_oldest)) end
@@ -52,7 +52,7 @@ for _ = 1, lines do
         local took = ARGV[at + 3]
         counts[took] = (counts[took] or 0) + 1
     end
-    at = at + 7
+    at = at + 6
 end
 for key in pairs(logs) do accepted(key, call('PEXPIRE', key, log_expire)) end
 if next(counts) then

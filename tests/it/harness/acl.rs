@@ -59,6 +59,40 @@ pub fn allow(client: &AdminClient<DefaultClientContext>, commands: &str) -> usiz
     count
 }
 
+/// Removes every rule, so that everything is allowed again.
+pub fn clear(client: &AdminClient<DefaultClientContext>) {
+    use native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_ANY as ANY_OPERATION;
+    use native::rd_kafka_AclPermissionType_t::RD_KAFKA_ACL_PERMISSION_TYPE_ANY as ANY_PERMISSION;
+    use native::rd_kafka_ResourcePatternType_t::RD_KAFKA_RESOURCE_PATTERN_ANY as ANY_PATTERN;
+    use native::rd_kafka_ResourceType_t::RD_KAFKA_RESOURCE_ANY as ANY_RESOURCE;
+    let mut error = [0; 512];
+    // SAFETY: librdkafka copies its arguments, and every object that this block creates is destroyed at its end. A null
+    // name, principal or host matches any.
+    unsafe {
+        let client = client.inner().native_ptr();
+        let queue = native::rd_kafka_queue_new(client);
+        let mut filter = native::rd_kafka_AclBindingFilter_new(
+            ANY_RESOURCE,
+            ptr::null(),
+            ANY_PATTERN,
+            ptr::null(),
+            ptr::null(),
+            ANY_OPERATION,
+            ANY_PERMISSION,
+            error.as_mut_ptr(),
+            error.len(),
+        );
+        assert!(!filter.is_null(), "librdkafka refused the filter");
+        native::rd_kafka_DeleteAcls(client, &raw mut filter, 1, ptr::null(), queue);
+        let event = native::rd_kafka_queue_poll(queue, 30_000);
+        assert!(!event.is_null(), "the broker did not answer");
+        assert_eq!(RDKafkaErrorCode::from(native::rd_kafka_event_error(event)), RDKafkaErrorCode::NoError);
+        native::rd_kafka_event_destroy(event);
+        native::rd_kafka_AclBinding_destroy(filter);
+        native::rd_kafka_queue_destroy(queue);
+    }
+}
+
 fn operation(name: &str) -> native::rd_kafka_AclOperation_t {
     use native::rd_kafka_AclOperation_t::{
         RD_KAFKA_ACL_OPERATION_DESCRIBE as DESCRIBE, RD_KAFKA_ACL_OPERATION_READ as READ,

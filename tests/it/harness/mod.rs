@@ -1,9 +1,11 @@
 //! The fixtures of the tests: a `World` per test (topics, keys, a receiver), workers as processes, and faulty peers.
 
 pub mod acl;
+pub mod brokers;
 pub mod browser;
 pub mod claims;
 pub mod endpoint;
+pub mod odd;
 pub mod prometheus;
 pub mod proxy;
 pub mod receiver;
@@ -28,13 +30,22 @@ pub fn skipped(reason: &str) {
 }
 
 /// Polls `condition` until it returns a value. Panics after `PATIENCE`; `what` describes the condition in the panic.
-pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, condition).await
+}
+
+/// Like [`eventually`], and panics after `patience`.
+pub async fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "this did not happen within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

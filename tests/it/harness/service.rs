@@ -76,6 +76,21 @@ impl Service {
         self.call("resume");
     }
 
+    /// Kills the service. Its data stays.
+    pub fn kill(&self) {
+        self.call("kill");
+    }
+
+    /// Lets the service stand still.
+    pub fn freeze(&self) {
+        self.call("freeze");
+    }
+
+    /// Lets the service go on after [`Service::freeze`].
+    pub fn thaw(&self) {
+        self.call("thaw");
+    }
+
     fn call(&self, verb: &str) -> String {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(self.name);
         let mut command = Command::new(&script);

@@ -9,6 +9,7 @@ use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients, headers};
 use optio_webhooks::secret::keyring::Keyring;
 use optio_webhooks::signature::SigningSecret;
+use optio_webhooks::store::log::packed;
 use optio_webhooks::store::success::{self, Counts};
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::store::{Keys, connection};
@@ -23,7 +24,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::eventually;
+use super::{PATIENCE, eventually, eventually_within};
 use super::receiver::Receiver;
 use super::worker::Worker;
 
@@ -278,11 +279,16 @@ impl World {
 
     /// Waits until every record is committed: events by the events group, retries and replays by the retry group.
     pub async fn settled(&self) {
+        self.settled_within(PATIENCE).await;
+    }
+
+    /// Like [`World::settled`], and panics after `patience` for each group.
+    pub async fn settled_within(&self, patience: Duration) {
         let names = self.names();
         let mut waiting: Vec<String> = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
         waiting.push(names.replays());
-        self.events_committed().await;
-        self.committed(&names.retry_group(), waiting).await;
+        self.committed_within(patience, names.events_group(), vec![names.events().to_owned()]).await;
+        self.committed_within(patience, &names.retry_group(), waiting).await;
     }
 
     /// Waits until the events group has committed every event.
@@ -293,8 +299,12 @@ impl World {
 
     /// Waits until `group` has committed every record of `topics`.
     pub async fn committed(&self, group: &str, topics: Vec<String>) {
+        self.committed_within(PATIENCE, group, topics).await;
+    }
+
+    async fn committed_within(&self, patience: Duration, group: &str, topics: Vec<String>) {
         let consumer: BaseConsumer = clients::consumer(&self.config(), group).create().unwrap();
-        eventually("every record is committed", async || {
+        eventually_within(patience, "every record is committed", async || {
             tokio::task::block_in_place(|| topics.iter().all(|topic| lag(&consumer, topic) == Some(0))).then_some(())
         })
         .await;
@@ -325,11 +335,16 @@ impl World {
 
     /// The entries of a webhook's delivery log, oldest first.
     pub async fn logged(&self, webhook: WebhookId) -> Vec<Value> {
+        self.unpacked_log(webhook).await.iter().map(|(meta, _)| serde_json::from_slice(meta).unwrap()).collect()
+    }
+
+    /// The attempts and payloads of the delivery log, as they were before they were packed, oldest first.
+    pub async fn unpacked_log(&self, webhook: WebhookId) -> Vec<(Vec<u8>, Vec<u8>)> {
         let key = Keys::new(&self.settings["redis.prefix"]).log(webhook);
         let entries: redis::streams::StreamRangeReply =
             redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut self.redis.clone()).await.unwrap();
-        let meta = |entry: &redis::streams::StreamId| entry.get::<Vec<u8>>("meta").unwrap();
-        entries.ids.iter().map(|entry| serde_json::from_slice(&meta(entry)).unwrap()).collect()
+        let packed = |entry: &redis::streams::StreamId| entry.get::<Vec<u8>>("packed").unwrap();
+        entries.ids.iter().map(|entry| packed::unpack(&packed(entry)).expect("the worker packed it")).collect()
     }
 
     /// Every record of `topic`.
