@@ -21,6 +21,10 @@ const SESSION_TIMEOUT_MS: &str = "20000";
 /// New topics and partitions are noticed within this time. librdkafka's default takes minutes.
 const METADATA_REFRESH_MS: &str = "10000";
 
+/// A request that has no answer after this time fails, and its connection is made anew. librdkafka's default is a minute,
+/// for which a connection that died without FIN would hold up commits, hand-offs and drains.
+const SOCKET_TIMEOUT_MS: &str = "15000";
+
 fn client(config: &Config, properties: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set_log_level(RDKafkaLogLevel::Warning);
@@ -28,6 +32,7 @@ fn client(config: &Config, properties: &[(&str, &str)]) -> ClientConfig {
     client.set("client.id", "optio-webhooks");
     client.set("reconnect.backoff.max.ms", "2000");
     client.set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS);
+    client.set("socket.timeout.ms", SOCKET_TIMEOUT_MS);
     for (key, value) in properties {
         client.set(*key, *value);
     }

@@ -28,7 +28,7 @@ async fn random_faults_lose_no_event() {
     for seed in first.. {
         let brokers = if seed % 2 == 0 { 3 } else { 1 };
         let figures = run(seed, brokers, faults as usize, &Fault::all()).await;
-        println!("seed {seed}, {brokers} brokers: {figures:?}");
+        println!("seed {seed}, {brokers} brokers: {figures}");
         assert!(figures.broken.is_empty(), "seed {seed}: {:#?}", figures.broken);
         all += figures.faults;
         repeated += figures.repeated;
@@ -44,7 +44,7 @@ async fn random_faults_lose_no_event() {
 async fn drains_and_rebalances_repeat_nothing() {
     let drains = number("CHAOS_DRAINS", 8) as usize;
     let figures = run(0, 1, drains, &[Fault::Drain, Fault::Join]).await;
-    println!("{figures:?}");
+    println!("{figures}");
     assert!(figures.broken.is_empty() && figures.repeated == 0, "{:#?}", figures.broken);
 }
 

@@ -26,8 +26,6 @@ enum Stage {
     Started,
     /// The endpoint accepted it, or the broker stored the hand-off. The worker doesn't know yet.
     Durable,
-    /// The worker knows.
-    Acknowledged,
     /// Redis has the mark.
     Marked,
 }
@@ -148,10 +146,12 @@ impl Model for Partition {
             }
             actions.extend(owner.stages.iter().map(|(offset, _)| Action::Advance(worker, *offset)));
             let commit = owner.offsets.commit().map(|commit| (commit.offset, commit_note::encode(&commit)));
-            if commit.is_some() && commit != owner.sent {
+            // A worker waits for the answer before it sends the next commit. A commit of one that lost the partition is
+            // refused, so only those that were on their way matter.
+            let is_arrived = !state.network.iter().any(|commit| commit.epoch == owner.epoch);
+            if is_arrived && owner.epoch == state.epoch && commit.is_some() && commit != owner.sent {
                 actions.push(Action::Commit(worker));
             }
-            let is_arrived = !state.network.iter().any(|commit| commit.epoch == owner.epoch);
             if owner.is_idle() && is_arrived && owner.next == self.records {
                 // Everything is done; a further hand-over would only repeat the same states.
                 continue;
@@ -224,8 +224,7 @@ impl Model for Partition {
                         owner.stages[at].1 = Stage::Durable;
                         state.effects[offset as usize] += 1;
                     }
-                    Stage::Durable => owner.stages[at].1 = Stage::Acknowledged,
-                    Stage::Acknowledged => {
+                    Stage::Durable => {
                         owner.stages[at].1 = Stage::Marked;
                         state.marks.insert(offset);
                     }
@@ -266,6 +265,12 @@ impl Model for Partition {
                 }
             }
         }
+        // Which worker is which makes no difference, and a worker that lost the partition and has nothing to do is gone.
+        let (epoch, records) = (state.epoch, self.records);
+        for owner in &mut state.owners {
+            owner.take_if(|owner| owner.epoch != epoch && owner.stages.is_empty() && owner.next == records);
+        }
+        state.owners.sort_by_key(|owner| std::cmp::Reverse(owner.as_ref().map(|owner| owner.epoch)));
         Some(state)
     }
 

@@ -1,11 +1,13 @@
 //! What was written, what receivers saw, and what became a dead letter; and whether that is what was promised.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use optio_webhooks::clock::now_ms;
 use optio_webhooks::delivery::DeliveryId;
+use optio_webhooks::event::EventType;
 use optio_webhooks::schedule::Schedule;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::message::OwnedMessage;
@@ -45,8 +47,10 @@ impl Requests {
 /// What a run did to the system, beside its faults.
 #[derive(Default)]
 pub struct Ledger {
-    /// The ids of the events that were written.
-    pub written: Vec<String>,
+    /// The events that were written: their ids and types.
+    pub written: Vec<(String, EventType)>,
+    /// The webhooks that must get every event of their types.
+    pub webhooks: Vec<(WebhookId, Vec<EventType>)>,
     /// The number of records that are no transitions.
     pub malformed: usize,
     /// The paths of deleted webhooks, with the time after which nothing may arrive there.
@@ -56,7 +60,7 @@ pub struct Ledger {
 }
 
 /// What a run found.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Figures {
     pub faults: usize,
     pub events: usize,
@@ -68,6 +72,13 @@ pub struct Figures {
     pub broken: Vec<String>,
 }
 
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { faults, events, accepted, dead, repeated, .. } = self;
+        write!(f, "{faults} faults, {events} events, {accepted} accepted, {dead} dead letters, {repeated} repeated")
+    }
+}
+
 impl Ledger {
     /// Nothing may arrive at the path of a webhook that was deleted just now, `grace` from now.
     pub fn deleted(&mut self, path: String, grace: Duration) {
@@ -77,7 +88,6 @@ impl Ledger {
     /// Compares what was written with what arrived and what was given up.
     pub fn figures(
         &self,
-        webhooks: &[WebhookId],
         dead: &[OwnedMessage],
         schedule: &Schedule,
         in_flight_max: usize,
@@ -88,8 +98,8 @@ impl Ledger {
             dead.iter().map(|letter| header(letter, "optio-delivery-id")).filter(|id| !id.is_empty()).collect();
         let mut broken = Vec::new();
         let (mut accepted, mut repeated) = (0, 0);
-        for event in &self.written {
-            for webhook in webhooks {
+        for (event, kind) in &self.written {
+            for (webhook, _) in self.webhooks.iter().filter(|(_, kinds)| kinds.contains(kind)) {
                 let id = DeliveryId::of(event, *webhook).to_string();
                 let times = requests.get(&id).map_or(0, |delivered| delivered.accepted());
                 accepted += times.min(1);

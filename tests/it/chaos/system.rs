@@ -7,7 +7,7 @@ use std::time::Duration;
 use optio_webhooks::event::EventType;
 use optio_webhooks::kafka::clients;
 use optio_webhooks::schedule::Schedule;
-use optio_webhooks::webhook::{Webhook, WebhookId};
+use optio_webhooks::webhook::Webhook;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
@@ -29,6 +29,8 @@ use crate::harness::{Reply, World, acl, eventually};
 
 /// The most requests in flight at a worker, and so the most that one crash repeats.
 const IN_FLIGHT_MAX: usize = 64;
+/// The only events that the hostile endpoint gets, because each costs it seconds.
+const RARE: EventType = EventType::TaskNeedsAttention;
 /// The most workers.
 const WORKERS_MAX: usize = 3;
 /// The most partitions of the topic of events.
@@ -50,7 +52,6 @@ pub struct System {
     redis_proxy: Proxy,
     endpoints_proxy: Proxy,
     _hostile: Endpoint,
-    webhooks: Vec<WebhookId>,
     workers: Vec<Worker>,
     outage: Arc<AtomicBool>,
     partitions: usize,
@@ -85,7 +86,6 @@ impl System {
             redis_proxy,
             endpoints_proxy,
             _hostile: hostile,
-            webhooks: Vec::new(),
             workers: Vec::new(),
             outage,
             partitions: 4,
@@ -95,12 +95,13 @@ impl System {
         for path in ["/healthy", "/flaky", "/dead"] {
             let webhook = system.webhook(path);
             system.add(&webhook).await;
-            system.webhooks.push(webhook.id);
+            system.ledger.webhooks.push((webhook.id, webhook.events));
         }
         let mut webhook = system.webhook("/hostile");
         webhook.url = system._hostile.url().parse().unwrap();
+        webhook.events = vec![RARE];
         system.add(&webhook).await;
-        system.webhooks.push(webhook.id);
+        system.ledger.webhooks.push((webhook.id, webhook.events));
         let mut worker = system.worker();
         worker.readiness(true).await;
         system.workers.push(worker);
@@ -132,10 +133,11 @@ impl System {
         let topic = self.world.names().events().to_owned();
         let count = self.random.random_range(50..200);
         let written = &mut self.ledger.written;
-        let event = |_| {
-            let value = World::transition(EventType::TaskCompleted);
+        let event = |number| {
+            let kind = if number % 10 == 0 { RARE } else { EventType::TaskCompleted };
+            let value = World::transition(kind);
             let (id, key) = (value["id"].as_str().unwrap().to_owned(), value["taskId"].as_str().unwrap().to_owned());
-            written.push(id);
+            written.push((id, kind));
             let value = value.to_string();
             let record = FutureRecord::to(&topic).key(&key).payload(&value);
             self.world.producer().send_result(record).map_err(|(error, _)| error).unwrap()
@@ -323,7 +325,7 @@ impl System {
         for worker in &mut self.workers {
             assert!(!worker.log().contains("panicked"), "{}", worker.log());
         }
-        self.ledger.figures(&self.webhooks, &dead, &schedule, IN_FLIGHT_MAX)
+        self.ledger.figures(&dead, &schedule, IN_FLIGHT_MAX)
     }
 }
 
