@@ -160,7 +160,7 @@ impl Consume {
             self.regulate();
             self.after_standstill();
             if self.client.must_be_replaced.load(Ordering::Relaxed) {
-                self.replace_consumer();
+                self.replace_consumer("reads nothing");
             }
         }
         let left = self.finish();
@@ -174,9 +174,9 @@ impl Consume {
         self.client.consumer.context().finish(&self.client.consumer, self.drain_timeout)
     }
 
-    /// Replaces a consumer that reads nothing. Its partitions are drained first, so that the new one repeats nothing.
-    fn replace_consumer(&mut self) {
-        tracing::warn!(thread = self.blueprint.thread_name, "the consumer reads nothing, so it is replaced");
+    /// Replaces the consumer. Its partitions are drained first, so that the new one repeats nothing.
+    fn replace_consumer(&mut self, reason: &str) {
+        tracing::warn!(thread = self.blueprint.thread_name, "the consumer {reason}, so it is replaced");
         metrics::CONSUMERS_RENEWED.increment();
         self.finish();
         self.pending = Batch::default();
@@ -242,13 +242,8 @@ impl Consume {
             self.given_up_at = None;
         } else if since.elapsed() >= REJOIN_AFTER {
             self.given_up_at = None;
-            tracing::warn!("the group hasn't noticed the standstill, so this member joins again");
-            self.client.consumer.unsubscribe();
-            let topics: Vec<&str> = self.blueprint.topics.iter().map(String::as_str).collect();
-            if let Err(error) = self.client.consumer.subscribe(&topics) {
-                tracing::error!(%error, "this member can't join its group again, so the process ends");
-                self.is_fatal = true;
-            }
+            // A new consumer, because one that leaves and joins again within a rebalance may get no partitions any more.
+            self.replace_consumer("has partitions that were given up after a standstill");
         }
     }
 
