@@ -5,7 +5,7 @@
 //! separate thread, and partitions that were assigned before a standstill start nothing more.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// The time between two ticks of the thread.
@@ -20,8 +20,6 @@ pub struct Standstill {
     /// The number of standstills so far.
     epoch: AtomicU64,
     longest: Duration,
-    /// Locked while a standstill is counted, so that it is counted once.
-    counting: Mutex<()>,
 }
 
 impl Standstill {
@@ -38,7 +36,7 @@ impl Standstill {
     }
 
     fn new(longest: Duration) -> Self {
-        Self { began: Instant::now(), tick_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest, counting: Mutex::new(()) }
+        Self { began: Instant::now(), tick_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest }
     }
 
     fn now_ms(&self) -> u64 {
@@ -52,7 +50,6 @@ impl Standstill {
     }
 
     fn tick(&self) {
-        let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pause) = self.pause() {
             self.epoch.fetch_add(1, Ordering::AcqRel);
             tracing::error!(
@@ -64,14 +61,8 @@ impl Standstill {
     }
 
     /// The number of standstills so far. A partition that was assigned under another number is lost.
-    ///
-    /// A standstill that has just ended counts, although the thread may not have ticked yet: what is assigned from now on
-    /// is not lost.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        if self.pause().is_some() {
-            self.tick();
-        }
         self.epoch.load(Ordering::Acquire)
     }
 
@@ -101,12 +92,10 @@ mod tests {
         assert!(!standstill.has_been_since(0));
         std::thread::sleep(Duration::from_millis(40));
         assert!(standstill.has_been_since(0), "before it is noticed");
-        let assigned_now = standstill.epoch();
-        assert!(
-            standstill.has_been_since(0) && !standstill.has_been_since(assigned_now),
-            "a partition that is assigned before the thread notices it is ours"
-        );
         standstill.tick();
-        assert!(standstill.has_been_since(0) && !standstill.has_been_since(assigned_now), "it counts once");
+        assert!(
+            standstill.has_been_since(0) && !standstill.has_been_since(standstill.epoch()),
+            "a partition that is assigned now is ours"
+        );
     }
 }
