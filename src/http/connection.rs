@@ -1,11 +1,9 @@
 //! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::driver::Driver;
 use super::observed::{Observed, Seen};
 
 /// The limits of every connection.
@@ -29,8 +28,7 @@ pub struct Bounds {
     pub silence_max: Duration,
 }
 
-/// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well. For
-/// each answer it prepares 64 bytes for each header of this count, so a large count costs processor time and memory.
+/// The most headers in an answer. `Bounds::headers_max` is the intended limit; hyper's parser needs a count as well.
 const HEADER_COUNT_MAX: usize = 2_048;
 /// The space in the HTTP/1 parser's buffer beyond the headers, in bytes. The start of the body may arrive with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
@@ -49,34 +47,10 @@ pub struct Http1 {
     /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
     seen: Arc<Seen>,
+    bounds: Bounds,
     driver: Driver,
-}
-
-/// The part of an HTTP/1 connection that reads and writes. None once the connection has ended.
-struct Driver(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
-
-impl Driver {
-    /// Moves the connection on as far as it goes now.
-    fn advance(&mut self, context: &mut Context<'_>) {
-        if let Some(connection) = &mut self.0
-            && let Poll::Ready(ended) = connection.as_mut().poll(context)
-        {
-            if let Err(error) = ended {
-                tracing::trace!(%error, "an HTTP/1 connection ended");
-            }
-            self.0 = None;
-        }
-    }
-
-    /// Moves the connection on until `what`, which waits for it, is done.
-    async fn until<T>(&mut self, what: impl Future<Output = T>) -> T {
-        let mut what = pin!(what);
-        poll_fn(|context| {
-            self.advance(context);
-            what.as_mut().poll(context)
-        })
-        .await
-    }
+    /// Whether it may carry no further request.
+    is_spent: bool,
 }
 
 /// An HTTP/2 connection that requests share. It closes when the last handle is dropped.
@@ -103,17 +77,20 @@ where
 {
     let seen = Arc::new(Seen::default());
     let io = TokioIo::new(Observed { stream, seen: seen.clone() });
-    // The parser is as lenient as common HTTP clients, because some servers send malformed headers.
-    let (sender, connection) = http1::Builder::new()
+    let (sender, connection) = parser(bounds).handshake(io).await?;
+    Ok(Http1 { sender, peer, seen, bounds, driver: Driver::new(connection), is_spent: false })
+}
+
+/// A parser that is as lenient as common HTTP clients, because some servers send malformed headers.
+fn parser(bounds: Bounds) -> http1::Builder {
+    let mut parser = http1::Builder::new();
+    parser
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true)
-        .max_headers(HEADER_COUNT_MAX)
         .max_header_size(bounds.headers_max)
-        .max_buf_size(bounds.headers_max + BODY_BESIDE_HEADERS)
-        .handshake(io)
-        .await?;
-    Ok(Http1 { sender, peer, seen, driver: Driver(Some(Box::pin(connection))) })
+        .max_buf_size(bounds.headers_max + BODY_BESIDE_HEADERS);
+    parser
 }
 
 /// Starts HTTP/2 on an established connection.
@@ -148,12 +125,12 @@ impl Http1 {
     #[must_use]
     pub fn is_ready(&mut self) -> bool {
         self.driver.advance(&mut Context::from_waker(Waker::noop()));
-        self.sender.is_ready()
+        !self.is_spent && self.sender.is_ready()
     }
 
     /// Waits until the connection can take a request. Returns false if it has closed.
     pub async fn ready(&mut self) -> bool {
-        self.driver.until(self.sender.ready()).await.is_ok()
+        !self.is_spent && self.driver.until(self.sender.ready()).await.is_ok()
     }
 
     /// Reads until the next part of an answer's body has arrived. None after the last one.
@@ -173,8 +150,22 @@ impl Http1 {
     /// Returns hyper's error, and whether any byte of an answer arrived before it.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
         let before = self.seen.received();
-        let answer = self.driver.until(self.sender.send_request(request)).await;
+        let mut answer = self.driver.until(self.sender.send_request(request)).await;
+        if answer.as_ref().is_err_and(hyper::Error::is_parse_too_large) && self.driver.has_ended() && !self.is_spent {
+            answer = self.reread().await;
+        }
         answer.map_err(|error| (error, self.seen.received() != before))
+    }
+
+    /// Reads the head of an answer again, with room for more headers.
+    async fn reread(&mut self) -> hyper::Result<Response<Incoming>> {
+        self.is_spent = true;
+        let io = TokioIo::new(self.driver.take_reread());
+        let (sender, connection) = parser(self.bounds).max_headers(HEADER_COUNT_MAX).handshake(io).await?;
+        (self.sender, self.driver) = (sender, Driver::new(connection));
+        // It is never sent. Without a request, hyper expects no answer.
+        let request = Request::post("/").body(Body::default()).expect("a constant request is valid");
+        self.driver.until(self.sender.send_request(request)).await
     }
 }
 

@@ -22,13 +22,7 @@ pub const RESPONSE_BODY_MAX: usize = 2_000;
 pub const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Adds a command that appends an entry, from [`Logged::packed`]. Its answer is the id of the entry.
-pub fn append(
-    pipe: &mut redis::Pipeline,
-    keys: &Keys,
-    webhook: WebhookId,
-    packed: &[u8],
-    log: &config::Log,
-) {
+pub fn append(pipe: &mut redis::Pipeline, keys: &Keys, webhook: WebhookId, packed: &[u8], log: &config::Log) {
     pipe.cmd("XADD").arg(keys.log(webhook)).arg("MAXLEN").arg("~").arg(log.entries_max);
     pipe.arg("*").arg("packed").arg(packed);
 }

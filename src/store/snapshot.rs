@@ -180,7 +180,12 @@ impl Snapshots {
         let snapshots = Self::new(Duration::MAX);
         let seen = Some((1, webhooks.len() as u64));
         let snapshot = Arc::new(Snapshot::of(webhooks, Vec::new(), HashMap::new()));
-        snapshots.confirmed.send_replace(Confirmed { snapshot, at: Some(Instant::now()), seen, trouble: Trouble::default() });
+        snapshots.confirmed.send_replace(Confirmed {
+            snapshot,
+            at: Some(Instant::now()),
+            seen,
+            trouble: Trouble::default(),
+        });
         snapshots
     }
 

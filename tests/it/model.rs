@@ -277,7 +277,11 @@ impl Model for Partition {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("a commit never passes a record without its effect", |_, state: &State| {
-                state.effects.iter().position(|effects| *effects == 0).is_none_or(|open| state.committed.0 <= open as i64)
+                state
+                    .effects
+                    .iter()
+                    .position(|effects| *effects == 0)
+                    .is_none_or(|open| state.committed.0 <= open as i64)
             }),
             Property::always("a note lists no record without its effect", |model, state: &State| {
                 let (offset, note) = &state.committed;

@@ -39,7 +39,12 @@ pub struct Producing {
 /// Writes instead of a broker, in simulations: topic, key, value and headers.
 #[cfg(test)]
 pub(crate) type Script = std::sync::Arc<
-    dyn Fn(&str, Option<&[u8]>, Option<&[u8]>, &OwnedHeaders) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
+    dyn Fn(
+            &str,
+            Option<&[u8]>,
+            Option<&[u8]>,
+            &OwnedHeaders,
+        ) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
         + Send
         + Sync,
 >;
@@ -126,10 +131,8 @@ impl Producing {
     /// Writes with `script`.
     #[cfg(test)]
     pub(crate) fn scripted(script: Script, conditions: Conditions) -> Self {
-        let renewable = || Renewable {
-            config: ClientConfig::new(),
-            producer: RwLock::new(Producer::Scripted(script.clone())),
-        };
+        let renewable =
+            || Renewable { config: ClientConfig::new(), producer: RwLock::new(Producer::Scripted(script.clone())) };
         Self { batched: renewable(), unbatched: renewable(), conditions }
     }
 

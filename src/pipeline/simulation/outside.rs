@@ -171,9 +171,9 @@ impl Outside {
         let read = [true, false].into_iter().flat_map(|is_of_events| self.partitions(is_of_events));
         let committed = |partition: &(String, i32)| self.commits.get(partition).map_or(0, |(offset, _)| *offset);
         self.to_write == 0
-            && read.into_iter().all(|partition| {
-                self.logs.get(&partition).map_or(0, Vec::len) as i64 == committed(&partition)
-            })
+            && read
+                .into_iter()
+                .all(|partition| self.logs.get(&partition).map_or(0, Vec::len) as i64 == committed(&partition))
     }
 
     /// When the process dies, for each of its lives but the last.
@@ -238,7 +238,8 @@ impl Outside {
                     broken.push(format!("{id} is lost"));
                 }
                 if accepted > 1 + self.interruptions {
-                    broken.push(format!("{id} was accepted {accepted} times after {} interruptions", self.interruptions));
+                    broken
+                        .push(format!("{id} was accepted {accepted} times after {} interruptions", self.interruptions));
                 }
                 for request in requests.iter().filter(|request| request.attempt > 1) {
                     let before = requests.iter().filter(|one| one.attempt + 1 == request.attempt);

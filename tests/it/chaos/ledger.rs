@@ -86,12 +86,7 @@ impl Ledger {
     }
 
     /// Compares what was written with what arrived and what was given up.
-    pub fn figures(
-        &self,
-        dead: &[OwnedMessage],
-        schedule: &Schedule,
-        in_flight_max: usize,
-    ) -> Figures {
+    pub fn figures(&self, dead: &[OwnedMessage], schedule: &Schedule, in_flight_max: usize) -> Figures {
         let requests = self.requests.0.lock().unwrap();
         // A malformed record is a dead letter without a delivery.
         let letters: HashSet<String> =
@@ -109,7 +104,7 @@ impl Ledger {
                 }
             }
         }
-        let malformed = dead.iter().filter(|letter| header(letter, "optio-dead-reason") == "malformed").count();
+        let malformed = dead.iter().filter(|letter| header(letter, "optio-delivery-id").is_empty()).count();
         if malformed < self.malformed {
             broken.push(format!("lost: {malformed} of {} malformed records are dead letters", self.malformed));
         }
@@ -117,7 +112,9 @@ impl Ledger {
             broken.extend(delivered.early(schedule).map(|early| format!("early: {early} of {id}")));
             let until = self.deleted.get(&delivered.path);
             let late = until.and_then(|until| delivered.requests.iter().find(|seen| seen.arrived_at_ms > *until));
-            broken.extend(late.map(|seen| format!("sent after deletion: {id} to {} by {} ms", delivered.path, seen.arrived_at_ms - until.unwrap())));
+            broken.extend(late.map(|seen| {
+                format!("sent after deletion: {id} to {} by {} ms", delivered.path, seen.arrived_at_ms - until.unwrap())
+            }));
         }
         let causes: usize = self.faults.iter().filter(|(fault, _)| fault.may_repeat()).map(|(_, count)| count).sum();
         if repeated > causes * in_flight_max {
@@ -143,7 +140,8 @@ impl Delivered {
     fn early<'a>(&'a self, schedule: &'a Schedule) -> impl Iterator<Item = String> + 'a {
         self.requests.iter().filter_map(|seen| {
             let before = seen.attempt - 1;
-            let earliest = self.requests.iter().filter(|one| one.attempt == before).map(|one| one.arrived_at_ms).min()?;
+            let earliest =
+                self.requests.iter().filter(|one| one.attempt == before).map(|one| one.arrived_at_ms).min()?;
             let wait = schedule.shortest(before)?.as_millis() as i64;
             let waited = seen.arrived_at_ms - earliest;
             (waited < wait).then(|| format!("attempt {} after {waited} instead of {wait} ms", seen.attempt))

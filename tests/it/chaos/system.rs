@@ -333,8 +333,7 @@ impl System {
 fn answer(world: &World, requests: Requests, outage: Arc<AtomicBool>) {
     world.receiver.answer(move |request| {
         let is_flaky = request.path == "/flaky" || request.path.starts_with("/doomed");
-        let fails =
-            outage.load(Ordering::Relaxed) || request.path == "/dead" || (is_flaky && request.attempt() == 1);
+        let fails = outage.load(Ordering::Relaxed) || request.path == "/dead" || (is_flaky && request.attempt() == 1);
         requests.note(request, !fails);
         Reply::status(if fails { 503 } else { 200 }).after(Duration::from_millis(5))
     });

@@ -35,11 +35,7 @@ pub async fn eventually<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>
 }
 
 /// Like [`eventually`], and panics after `patience`.
-pub async fn eventually_within<T>(
-    patience: Duration,
-    what: &str,
-    mut condition: impl AsyncFnMut() -> Option<T>,
-) -> T {
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = condition().await {

@@ -24,9 +24,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{PATIENCE, eventually, eventually_within};
 use super::receiver::Receiver;
 use super::worker::Worker;
+use super::{PATIENCE, eventually, eventually_within};
 
 /// How long an event waits until the workers know the webhooks.
 const KNOWN_MAX: Duration = Duration::from_secs(3);
