@@ -4,7 +4,6 @@ pub(crate) mod answer;
 pub mod client;
 pub mod connection;
 pub(crate) mod dial;
-pub(crate) mod driver;
 pub mod failure;
 pub(crate) mod guard;
 pub mod names;

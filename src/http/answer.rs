@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body as _, Incoming};
 use hyper::{HeaderMap, Response};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -19,15 +18,6 @@ pub enum Carrier {
     Http1(Http1),
     /// A stream on a shared HTTP/2 connection.
     Http2(Stream),
-}
-
-impl Carrier {
-    async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
-        match self {
-            Self::Http1(connection) => connection.frame(body).await,
-            Self::Http2(_) => body.frame().await,
-        }
-    }
 }
 
 /// A carrier, and the pool that it returns to.
@@ -64,7 +54,7 @@ impl Pooled {
         if connection.is_ready() {
             return pool.put(&origin, connection);
         }
-        // The connection has not read to the end of the answer yet, or it is about to close.
+        // The connection's task has not seen the end of the answer yet, or the connection is about to close.
         tokio::spawn(async move {
             if timeout(pool.idle_timeout(), connection.ready()).await == Ok(true) {
                 pool.put(&origin, connection);
@@ -97,11 +87,11 @@ impl Answer {
     /// attempt.
     pub async fn body(self, max: usize) -> (Vec<u8>, Result<(), SendError>) {
         const STEP: &str = "reading the answer's body";
-        let Self { response, mut pooled, deadline } = self;
+        let Self { response, pooled, deadline } = self;
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while !incoming.is_end_stream() {
-            let frame = match timeout_at(deadline, pooled.carrier.frame(&mut incoming)).await {
+            let frame = match timeout_at(deadline, incoming.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => break,
                 Ok(Some(Err(error))) => {

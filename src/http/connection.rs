@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Frame, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::driver::Driver;
 use super::observed::{Observed, Seen};
+use super::reread::{Reread, Stream as AnyStream};
 
 /// The limits of every connection.
 #[derive(Debug, Clone, Copy)]
@@ -39,16 +38,14 @@ const WINDOW: u32 = 256 * 1_024;
 pub type Body = Full<Bytes>;
 
 /// An HTTP/1 connection. It closes when it is dropped.
-///
-/// The exchange that uses it moves it on as well. A task of its own would cost each exchange two changes of task, often
-/// between threads. Between two exchanges nothing moves it, and [`Http1::is_ready`] notices that the peer has closed it.
 pub struct Http1 {
     sender: http1::SendRequest<Body>,
     /// The address of the endpoint or of the egress proxy.
     pub peer: SocketAddr,
     seen: Arc<Seen>,
     bounds: Bounds,
-    driver: Driver,
+    /// Ends with what the connection read and did not understand.
+    task: AbortOnDropHandle<Reread>,
     /// Whether it may carry no further request.
     is_spent: bool,
 }
@@ -78,7 +75,18 @@ where
     let seen = Arc::new(Seen::default());
     let io = TokioIo::new(Observed { stream, seen: seen.clone() });
     let (sender, connection) = parser(bounds).handshake(io).await?;
-    Ok(Http1 { sender, peer, seen, bounds, driver: Driver::new(connection), is_spent: false })
+    Ok(Http1 { sender, peer, seen, bounds, task: spawned(connection), is_spent: false })
+}
+
+/// Reads and writes in a task of its own.
+fn spawned<S: AnyStream + 'static>(mut connection: http1::Connection<TokioIo<S>, Body>) -> AbortOnDropHandle<Reread> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = (&mut connection).await {
+            tracing::trace!(%error, "an HTTP/1 connection ended");
+        }
+        let parts = connection.into_parts();
+        Reread::new(parts.read_buf, Box::new(parts.io.into_inner()))
+    }))
 }
 
 /// A parser that is as lenient as common HTTP clients, because some servers send malformed headers.
@@ -123,19 +131,13 @@ where
 impl Http1 {
     /// Whether the connection can take a request now.
     #[must_use]
-    pub fn is_ready(&mut self) -> bool {
-        self.driver.advance(&mut Context::from_waker(Waker::noop()));
+    pub fn is_ready(&self) -> bool {
         !self.is_spent && self.sender.is_ready()
     }
 
     /// Waits until the connection can take a request. Returns false if it has closed.
     pub async fn ready(&mut self) -> bool {
-        !self.is_spent && self.driver.until(self.sender.ready()).await.is_ok()
-    }
-
-    /// Reads until the next part of an answer's body has arrived. None after the last one.
-    pub async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
-        self.driver.until(body.frame()).await
+        !self.is_spent && self.sender.ready().await.is_ok()
     }
 
     /// What the connection remembers.
@@ -150,22 +152,25 @@ impl Http1 {
     /// Returns hyper's error, and whether any byte of an answer arrived before it.
     pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
         let before = self.seen.received();
-        let mut answer = self.driver.until(self.sender.send_request(request)).await;
-        if answer.as_ref().is_err_and(hyper::Error::is_parse_too_large) && self.driver.has_ended() && !self.is_spent {
-            answer = self.reread().await;
+        let mut answer = self.sender.send_request(request).await;
+        if answer.as_ref().is_err_and(hyper::Error::is_parse_too_large)
+            && !self.is_spent
+            && let Ok(read) = (&mut self.task).await
+        {
+            answer = self.reread(read).await;
         }
         answer.map_err(|error| (error, self.seen.received() != before))
     }
 
     /// Reads the head of an answer again, with room for more headers.
-    async fn reread(&mut self) -> hyper::Result<Response<Incoming>> {
+    async fn reread(&mut self, read: Reread) -> hyper::Result<Response<Incoming>> {
         self.is_spent = true;
-        let io = TokioIo::new(self.driver.take_reread());
+        let io = TokioIo::new(read);
         let (sender, connection) = parser(self.bounds).max_headers(HEADER_COUNT_MAX).handshake(io).await?;
-        (self.sender, self.driver) = (sender, Driver::new(connection));
+        (self.sender, self.task) = (sender, spawned(connection));
         // It is never sent. Without a request, hyper expects no answer.
         let request = Request::post("/").body(Body::default()).expect("a constant request is valid");
-        self.driver.until(self.sender.send_request(request)).await
+        self.sender.send_request(request).await
     }
 }
 

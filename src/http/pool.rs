@@ -102,7 +102,7 @@ impl Pool {
             return Checkout::Shared(key, shared.join());
         }
         if freshness == Freshness::Any {
-            while let Some((mut connection, since)) = origin.idle.pop() {
+            while let Some((connection, since)) = origin.idle.pop() {
                 if connection.is_ready() && since.elapsed() < self.idle_timeout {
                     return Checkout::Idle(key, connection);
                 }
@@ -177,7 +177,7 @@ impl Pool {
 impl Origin {
     /// Drops expired and closed connections. Returns whether the origin is still needed.
     fn keep(&mut self, idle_timeout: Duration) -> bool {
-        self.idle.retain_mut(|(connection, since)| connection.is_ready() && since.elapsed() < idle_timeout);
+        self.idle.retain(|(connection, since)| connection.is_ready() && since.elapsed() < idle_timeout);
         self.shared.retain(|shared| !shared.is_closed() && shared.idle() < idle_timeout);
         let is_dialled = self.dialling.as_ref().is_some_and(|dialling| dialling.has_changed().is_ok());
         is_dialled || !self.idle.is_empty() || !self.shared.is_empty()
