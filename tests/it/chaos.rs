@@ -27,7 +27,7 @@ async fn random_faults_lose_no_event() {
     let (mut all, mut repeated, mut seeds) = (0, 0, 0);
     for seed in first.. {
         let brokers = if seed % 2 == 0 { 3 } else { 1 };
-        let figures = run(seed, brokers, faults as usize, &Fault::all()).await;
+        let figures = run(seed, brokers, faults as usize, &Fault::all(brokers)).await;
         println!("seed {seed}, {brokers} brokers: {figures}");
         assert!(figures.broken.is_empty(), "seed {seed}: {:#?}", figures.broken);
         all += figures.faults;

@@ -94,13 +94,14 @@ const OTHERS: [Fault; 19] = [
 ];
 
 impl Fault {
-    /// All faults.
-    pub fn all() -> Vec<Self> {
+    /// All faults that are possible with this many brokers: access control lists need a single one.
+    pub fn all(brokers: u16) -> Vec<Self> {
         let toxics = [Toxic::Latency, Toxic::Bandwidth, Toxic::Cut, Toxic::HalfClose, Toxic::Freeze, Toxic::Reset];
         let network = [Part::Kafka, Part::Redis, Part::Endpoints]
             .into_iter()
             .flat_map(|part| toxics.map(|toxic| Self::Network(part, toxic)));
-        OTHERS.into_iter().chain(network).collect()
+        let others = OTHERS.into_iter().filter(|fault| brokers == 1 || *fault != Self::RetriesRefused);
+        others.chain(network).collect()
     }
 
     /// Whether requests that are in flight may be made again after it. Nothing else may repeat one.

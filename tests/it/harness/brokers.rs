@@ -8,8 +8,12 @@ const PORTS_EACH: u16 = 4;
 /// The 16 bytes of a cluster's id in the URL-safe Base64 of the brokers.
 const CLUSTER_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// A cluster whose topics have a replica on every broker. Access control lists are enforced; everything is allowed until
-/// a test creates the first one.
+/// The settings with which access control lists are enforced. Everything is allowed until a test creates the first one.
+const AUTHORIZER: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true";
+
+/// A cluster whose topics have a replica on every broker. One broker alone enforces access control lists: several could not
+/// elect a controller before they have read the lists.
 pub struct Brokers {
     pub brokers: Vec<Service>,
     /// The proxies in front of the brokers, in their order.
@@ -34,6 +38,7 @@ impl Brokers {
         let settings = |broker: u16| {
             let (id, port, proxied) = (broker + 1, port(broker), proxies[usize::from(broker)].address);
             let in_sync_min = count / 2 + 1;
+            let authorizer = if count == 1 { AUTHORIZER } else { "" };
             format!(
                 "node.id={id}
 controller.quorum.voters={voters}
@@ -45,8 +50,7 @@ default.replication.factor={count}
 offsets.topic.replication.factor={count}
 min.insync.replicas={in_sync_min}
 broker.session.timeout.ms=3000
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-allow.everyone.if.no.acl.found=true",
+{authorizer}",
                 port + 2,
                 port + 1,
             )
