@@ -9,16 +9,14 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
-mod floor;
-
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use optio_webhooks::event::EventType;
 
 use rig::process::Process;
-use rig::receiver;
 use rig::world::World;
+use rig::{figure, floor, receiver};
 use rig::{median, setting};
 
 const WEBHOOKS: usize = 4;
@@ -78,15 +76,18 @@ async fn compare() {
     let waiting = setting("WAITING", 500_000);
     let peak = memory(waiting, |world| world.worker()).await;
     println!();
-    println!("processor time per delivery, against the bare consumer: {:.2} (median of {rounds})", median(&mut cost));
-    println!("rate, against the bare consumer:                        {:.2} (median of {rounds})", median(&mut rate));
-    println!("peak memory with {waiting} events waiting:               {peak:.0} MiB");
+    let spread = |values: &[f64]| format!("from {:.2} to {:.2}", values[0], values[values.len() - 1]);
+    figure("cost", "processor time per delivery, against the bare consumer", median(&mut cost), "");
+    println!("  in {rounds} rounds {}", spread(&cost));
+    figure("cost", "rate, against the bare consumer", median(&mut rate), "");
+    println!("  in {rounds} rounds {}", spread(&rate));
+    figure("cost", &format!("peak memory with {waiting} events waiting"), peak, "MiB");
     if let Some(program) = &earlier {
         let before = memory(waiting, |world| world.worker_from(program)).await;
         println!();
-        println!("processor time per delivery, against the earlier build: {:.2}", median(&mut cost_grown));
-        println!("rate, against the earlier build:                        {:.2}", median(&mut rate_grown));
-        println!("peak memory, against the earlier build's {before:.0} MiB:         {:.2}", peak / before);
+        figure("cost", "processor time per delivery, against the earlier build", median(&mut cost_grown), "");
+        figure("cost", "rate, against the earlier build", median(&mut rate_grown), "");
+        figure("cost", "peak memory, against the earlier build", peak / before, "");
     }
 }
 

@@ -23,7 +23,7 @@ use serde_json::json;
 use rig::process::Process;
 use rig::receiver;
 use rig::world::World;
-use rig::{median, setting};
+use rig::{figure, median, setting};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -64,14 +64,9 @@ async fn compare() {
         refusing.push((one_filtered - one) / webhooks as f64);
     }
     println!();
-    println!(
-        "an event for {webhooks} webhooks with filters, against one without: {:.2} (median of {rounds})",
-        median(&mut matching)
-    );
-    println!(
-        "one filter that refuses an event:                              {:.2} us (median of {rounds})",
-        median(&mut refusing)
-    );
+    let name = format!("an event for {webhooks} webhooks with filters, against one without");
+    figure("filters", &name, median(&mut matching), "");
+    figure("filters", "one filter that refuses an event", median(&mut refusing), "us");
 }
 
 /// The processor time of the worker for each event, in microseconds.

@@ -7,7 +7,7 @@ use optio_webhooks::event::EventType;
 use crate::rig::process::Process;
 use crate::rig::receiver;
 use crate::rig::world::World;
-use crate::rig::{median, setting};
+use crate::rig::{figure, median, setting};
 
 /// The number of deliveries of one run, for every number of webhooks.
 const DELIVERIES: usize = 40_000;
@@ -22,7 +22,12 @@ pub async fn compare() {
     }
     let costs = costs.map(|mut costs| median(&mut costs));
     for (webhooks, cost) in [1, 100, 10_000].into_iter().zip(costs) {
-        println!("{webhooks} webhooks: {:.2} ({cost:.0} us)", cost / costs[0]);
+        figure(
+            "isolation",
+            &format!("processor time per delivery with {webhooks} webhooks, against one"),
+            cost / costs[0],
+            "",
+        );
     }
 }
 

@@ -21,7 +21,7 @@ use optio_webhooks::event::EventType;
 use rig::process::Process;
 use rig::receiver;
 use rig::world::World;
-use rig::{median, setting};
+use rig::{figure, median, setting};
 
 /// The number of good endpoints. A tenth endpoint is bad in every second run.
 const GOOD: usize = 9;
@@ -91,7 +91,8 @@ async fn faults() {
 pub fn report(name: &str, with: &[Figures], without: &[Figures]) {
     let of = |runs: &[Figures], figure: fn(&Figures) -> f64| median(&mut runs.iter().map(figure).collect::<Vec<_>>());
     let ratio = |figure| of(with, figure) / of(without, figure);
-    println!("{name}: rate {:.2}, p99 latency {:.2}", ratio(|run| run.rate), ratio(|run| run.p99_ms));
+    figure("isolation", &format!("{name}: rate, against a run without it"), ratio(|run| run.rate), "");
+    figure("isolation", &format!("{name}: p99 latency, against a run without it"), ratio(|run| run.p99_ms), "");
     for (with, without) in with.iter().zip(without) {
         println!(
             "  {:.0}/s against {:.0}/s, p99 {:.0} ms against {:.0} ms",
@@ -124,13 +125,13 @@ pub async fn measure(world: &World, at: SocketAddr, worker: &mut Process) -> Fig
     let warm_up = WARM_UP_S * EVEN_PER_SECOND;
     world.emit_evenly(EventType::TaskCompleted, warm_up, EVEN_PER_SECOND).await;
     until(at, warm_up * GOOD, worker).await;
-    receiver::latencies_ms(at);
+    receiver::latencies_us(at);
 
     let even = setting("EVEN_SECONDS", 20) * EVEN_PER_SECOND;
     world.emit_evenly(EventType::TaskCompleted, even, EVEN_PER_SECOND).await;
     until(at, (warm_up + even) * GOOD, worker).await;
-    let latencies = receiver::latencies_ms(at);
-    let p99_ms = latencies[latencies.len() * 99 / 100] as f64;
+    let latencies = receiver::latencies_us(at);
+    let p99_ms = latencies[latencies.len() * 99 / 100] as f64 / 1_000.0;
 
     let burst = setting("EVENTS", 6_000);
     let began = Instant::now();

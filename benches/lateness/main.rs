@@ -50,7 +50,9 @@ async fn measure() {
     let at_share = |percent: usize| late[(late.len() * percent / 100).min(late.len() - 1)];
     println!("retries, two of each of {events} deliveries: {}", late.len());
     println!("early: {}", late.iter().filter(|late| **late < 0).count());
-    println!("late: median {} ms, p99 {} ms, most {} ms", at_share(50), at_share(99), at_share(100));
+    for (name, share) in [("median", 50), ("p99", 99), ("most", 100)] {
+        rig::figure("lateness", &format!("lateness of retries, {name}"), at_share(share) as f64, "ms");
+    }
 }
 
 async fn until(at: std::net::SocketAddr, count: u64, worker: &mut Process) {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use rig::process::Process;
 use rig::world::World;
-use rig::{receiver, setting};
+use rig::{figure, receiver, setting};
 
 const TOKEN: &str = "a token of the benchmark";
 
@@ -68,7 +68,8 @@ async fn measure() {
         }
         took.sort();
         let ms = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)].as_secs_f64() * 1_000.0;
-        println!("{name}: median {:.1} ms, 99 % within {:.1} ms", ms(50), ms(99));
+        figure("pages", &format!("{name}, median"), ms(50), "ms");
+        figure("pages", &format!("{name}, p99"), ms(99), "ms");
     }
 }
 
@@ -130,8 +131,8 @@ async fn fill(world: &World, webhooks: &[WebhookId], entries: usize) {
                     ("webhook-signature", header(&format!("v1,{}=", "A".repeat(43)))),
                 ],
             };
-            let meta = Logged::new(&delivery, &attempt, None).to_json();
-            log::append(&mut pipe, &keys, *webhook, &meta, &delivery.body, &world.config.log);
+            let packed = Logged::new(&delivery, &attempt, None).packed(&delivery.body);
+            log::append(&mut pipe, &keys, *webhook, &packed, &world.config.log);
             pipe.ignore();
         }
         pipe.query_async::<()>(&mut redis).await.expect("Redis answers");

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use rig::process::Process;
 use rig::world::World;
-use rig::{median, receiver, setting};
+use rig::{figure, median, receiver, setting};
 
 const WEBHOOKS: usize = 10;
 
@@ -64,7 +64,8 @@ async fn measure() {
         dry.push(letters as f64 / seconds);
         memory = memory.max(peak);
     }
-    println!("dry run over {letters}, against a bare consumer: {:.2}", median(&mut dry) / median(&mut bare));
+    let name = format!("dry run over {letters}, against a bare consumer");
+    figure("replay", &name, median(&mut dry) / median(&mut bare), "");
     println!("  {:.0}/s against {:.0}/s", median(&mut dry), median(&mut bare));
     let with_headers = median(&mut bare_with_headers);
     println!(
@@ -81,7 +82,7 @@ async fn measure() {
     // The time from the first batch to the last covers all batches but one. A batch is a tenth of a second.
     let held = (rated as f64 - rate as f64 / 10.0) / ((last_ms - first_ms) as f64 / 1_000.0);
     println!("rate asked for: {rate}/s, held: {held:.0}/s ({:.3})", held / rate as f64);
-    println!("peak memory with {letters} dead letters: {:.0} MiB", memory.max(peak));
+    figure("replay", &format!("peak memory with {letters} dead letters"), memory.max(peak), "MiB");
 
     let (seconds, peak) = run(world.start(&["replay", "--reason", "exhausted"]));
     println!("all of them replayed: {:.0}/s, peak memory {peak:.0} MiB", (letters - rated) as f64 / seconds);

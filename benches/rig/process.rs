@@ -30,6 +30,14 @@ impl Process {
         Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
     }
 
+    /// Asks the process to end, and returns how long that took.
+    pub fn terminate(&mut self) -> Duration {
+        let began = std::time::Instant::now();
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill is there");
+        assert!(asked.success() && self.child.wait().expect("the process is our child").success(), "it ends well");
+        began.elapsed()
+    }
+
     /// Panics if the process has ended. Otherwise the benchmark would wait forever for its requests.
     pub fn assert_alive(&mut self) {
         if let Some(exit) = self.child.try_wait().expect("the process is our child") {

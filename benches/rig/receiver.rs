@@ -10,14 +10,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use optio_webhooks::clock::now_ms;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The counts and times of the received requests.
 #[derive(Default)]
 struct Seen {
     counts: BTreeMap<String, u64>,
-    latencies_ms: Vec<i64>,
+    latencies_us: Vec<i64>,
     /// The time of the last answer to a delivery that will be tried again, by its id.
     answered: HashMap<String, Instant>,
     waits_ms: Vec<i64>,
@@ -56,7 +55,7 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
         let path = String::from_utf8_lossy(line).into_owned();
         let answer = match path.as_str() {
             "/count" => page(&seen.lock().expect("the lock is not poisoned").counts),
-            "/latencies" => page(&std::mem::take(&mut seen.lock().expect("the lock is not poisoned").latencies_ms)),
+            "/latencies" => page(&std::mem::take(&mut seen.lock().expect("the lock is not poisoned").latencies_us)),
             "/hang" => std::future::pending().await,
             "/500" => "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned(),
             "/slow" => {
@@ -78,11 +77,11 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
                 }
             }
             _ => {
-                let latency_ms = written_at_ms(&buffer[head..head + length]).map(|at| now_ms() - at);
+                let latency_us = written_at_us(&buffer[head..head + length]).map(|at| now_us() - at);
                 {
                     let mut seen = seen.lock().expect("the lock is not poisoned");
                     *seen.counts.entry(path.clone()).or_default() += 1;
-                    seen.latencies_ms.extend(latency_ms);
+                    seen.latencies_us.extend(latency_us);
                 }
                 if path.starts_with("/100ms") {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -97,13 +96,18 @@ async fn serve(mut stream: tokio::net::TcpStream, seen: Arc<Mutex<Seen>>) {
     }
 }
 
+/// The time in Unix microseconds.
+pub fn now_us() -> i64 {
+    std::time::UNIX_EPOCH.elapsed().expect("the clock is right").as_micros() as i64
+}
+
 fn page(value: &impl serde::Serialize) -> String {
     let body = serde_json::to_string(value).expect("strings and numbers always serialize");
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The time at which the benchmark wrote the event, which is the title of its task.
-fn written_at_ms(body: &[u8]) -> Option<i64> {
+fn written_at_us(body: &[u8]) -> Option<i64> {
     const BEFORE: &[u8] = b"\"title\":\"";
     let at = body.windows(BEFORE.len()).position(|window| window == BEFORE)? + BEFORE.len();
     let digits = body[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -153,7 +157,7 @@ pub fn counts(address: SocketAddr) -> BTreeMap<String, u64> {
 }
 
 /// The sorted times from events to their requests, for all requests since the last call.
-pub fn latencies_ms(address: SocketAddr) -> Vec<i64> {
+pub fn latencies_us(address: SocketAddr) -> Vec<i64> {
     let mut latencies: Vec<i64> = get(address, "/latencies");
     latencies.sort_unstable();
     latencies

@@ -15,6 +15,8 @@ use optio_webhooks::signature::SigningSecret;
 use optio_webhooks::store::connection;
 use optio_webhooks::store::webhooks::WebhookStore;
 use optio_webhooks::webhook::{Webhook, WebhookId};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use uuid::Uuid;
 
@@ -117,6 +119,31 @@ impl World {
         }
     }
 
+    /// Waits until the worker has committed every event.
+    pub async fn committed(&self, worker: &mut Process) {
+        let consumer: BaseConsumer =
+            clients::consumer(&self.config, &self.config.kafka.group).create().expect("the consumer starts");
+        let wait = Duration::from_secs(10);
+        let is_committed = || {
+            let metadata = consumer.fetch_metadata(Some(&self.config.kafka.topic), wait).ok()?;
+            let mut list = TopicPartitionList::new();
+            for partition in metadata.topics()[0].partitions() {
+                list.add_partition(&self.config.kafka.topic, partition.id());
+            }
+            let committed = consumer.committed_offsets(list, wait).ok()?;
+            let committed = committed.elements();
+            let lag = committed.iter().map(|one| {
+                let (_, end) = consumer.fetch_watermarks(one.topic(), one.partition(), wait).ok()?;
+                Some(end - one.offset().to_raw().unwrap_or(0).max(0))
+            });
+            Some(lag.sum::<Option<i64>>()? == 0)
+        };
+        while tokio::task::block_in_place(is_committed) != Some(true) {
+            worker.assert_alive();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Writes `count` transitions that lead to `event`, each of a different task, as fast as possible.
     pub async fn emit(&self, event: EventType, count: usize) {
         let producer: FutureProducer =
@@ -140,6 +167,7 @@ impl World {
 
 /// The key and the value of a transition. Its title is the current time, from which the receiver computes the latency.
 fn transition(event: EventType) -> (String, String) {
-    let (task, now) = (Uuid::now_v7(), now_ms());
-    (task.to_string(), sample::transition(event, task, &now.to_string(), now).to_string())
+    let task = Uuid::now_v7();
+    let title = super::receiver::now_us().to_string();
+    (task.to_string(), sample::transition(event, task, &title, now_ms()).to_string())
 }

@@ -14,7 +14,7 @@ use optio_webhooks::event::EventType;
 
 use rig::process::Process;
 use rig::world::World;
-use rig::{median, receiver, setting};
+use rig::{figure, median, receiver, setting};
 
 const WORKERS: [usize; 3] = [1, 2, 4];
 const WEBHOOKS: usize = 8;
@@ -39,10 +39,12 @@ async fn measure() {
         }
     }
     let medians = rates.map(|mut of_count| median(&mut of_count));
-    println!("one worker, against its {in_flight} deliveries in flight: {:.2} of {bound:.0}/s", medians[0] / bound);
+    let name = format!("rate of one worker, against {in_flight} in flight by 0.1 s");
+    figure("scale", &name, medians[0] / bound, "");
     for (workers, rate) in WORKERS.into_iter().zip(medians) {
         let linear = workers as f64 * medians[0];
-        println!("{workers} workers: {rate:.0}/s, {:.2} of linear", rate / linear);
+        println!("{workers} workers: {rate:.0}/s");
+        figure("scale", &format!("rate of {workers} workers, against linear"), rate / linear, "");
     }
 }
 

@@ -16,8 +16,8 @@ use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::rig::process::Process;
-use crate::rig::world::SECRET;
+use super::process::Process;
+use super::world::SECRET;
 
 /// Starts the bare consumer on the topic of `config`. It posts to as many endpoints as there are `webhooks`.
 pub fn start(config: &Config, at: SocketAddr, webhooks: usize) -> Process {

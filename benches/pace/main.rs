@@ -1,0 +1,163 @@
+//! How quick the worker is, and what its parts cost: latency at half of the highest rate, the cost of a delivery to eight
+//! webhooks and of a deferral, the first delivery after a start, and the end after SIGTERM.
+//!
+//! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench pace`. Environment
+//! variables and their defaults: `ROUNDS` (3) and `DELIVERIES` of a round (20000).
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use optio_webhooks::event::EventType;
+
+use rig::process::Process;
+use rig::world::World;
+use rig::{figure, floor, median, receiver, setting};
+
+/// The bare consumer uses the same allocator as the worker, so that only the work differs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
+        Some("role=floor") => floor::run(&arguments[1..]),
+        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
+    }
+}
+
+async fn measure() {
+    let (rounds, deliveries) = (setting("ROUNDS", 3), setting("DELIVERIES", 20_000));
+    latency(rounds, deliveries).await;
+    width(rounds, deliveries).await;
+    deferrals(rounds, deliveries).await;
+    start_and_end(rounds).await;
+}
+
+/// A topic with `webhooks` webhooks that a process reads, and that has delivered a first event.
+struct Stage {
+    world: World,
+    at: SocketAddr,
+    process: Process,
+    delivered: usize,
+    webhooks: usize,
+    _receiver: Process,
+}
+
+impl Stage {
+    async fn new(webhooks: usize, start: impl FnOnce(&World, SocketAddr) -> Process) -> Self {
+        let world = World::new(&[("kafka.properties.session_timeout_ms", "6000")]).await;
+        let at = receiver::free_address();
+        let _receiver = Process::role("receiver", &[at.to_string()]);
+        let paths: Vec<String> = (0..webhooks).map(|number| format!("/{number}")).collect();
+        world.webhooks(at, &paths, &[EventType::TaskCompleted]).await;
+        world.emit(EventType::TaskCompleted, 1).await;
+        let process = start(&world, at);
+        let mut stage = Self { world, at, process, delivered: 0, webhooks, _receiver };
+        stage.until(1).await;
+        stage
+    }
+
+    /// Waits until `events` more events are delivered.
+    async fn until(&mut self, events: usize) {
+        self.delivered += events * self.webhooks;
+        while receiver::total(self.at) < self.delivered as u64 {
+            self.process.assert_alive();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The processor time and the time that `events` events take.
+    async fn burst(&mut self, events: usize) -> (Duration, Duration) {
+        let (before, began) = (self.process.processor_time(), Instant::now());
+        self.world.emit(EventType::TaskCompleted, events).await;
+        self.until(events).await;
+        (self.process.processor_time().saturating_sub(before), began.elapsed())
+    }
+}
+
+/// The latency of the worker against that of the bare consumer, at half of the bare consumer's rate.
+async fn latency(rounds: usize, deliveries: usize) {
+    let (mut p50, mut p99) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let mut bare = Stage::new(4, |world, at| floor::start(&world.config, at, 4)).await;
+        let events = deliveries / 4;
+        let (_, took) = bare.burst(events).await;
+        let per_second = (events as f64 / took.as_secs_f64() / 2.0) as usize;
+        let mut worker = Stage::new(4, |world, _| world.worker()).await;
+        worker.burst(events).await;
+        let mut of = Vec::new();
+        for stage in [&mut bare, &mut worker] {
+            receiver::latencies_us(stage.at);
+            stage.world.emit_evenly(EventType::TaskCompleted, events, per_second).await;
+            stage.until(events).await;
+            let latencies = receiver::latencies_us(stage.at);
+            let at_share = |share: usize| latencies[(latencies.len() * share / 100).min(latencies.len() - 1)] as f64;
+            of.push((at_share(50), at_share(99)));
+        }
+        println!(
+            "at {per_second} events/s: {:.0} us and {:.0} us against {:.0} us and {:.0} us",
+            of[1].0, of[1].1, of[0].0, of[0].1
+        );
+        p50.push(of[1].0 / of[0].0);
+        p99.push(of[1].1 / of[0].1);
+    }
+    figure("pace", "median latency at half of the highest rate, against the bare consumer", median(&mut p50), "");
+    figure("pace", "p99 latency at half of the highest rate, against the bare consumer", median(&mut p99), "");
+}
+
+/// The cost of a delivery if an event goes to eight webhooks, against one.
+async fn width(rounds: usize, deliveries: usize) {
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let mut costs = Vec::new();
+        for webhooks in [1, 8] {
+            let mut stage = Stage::new(webhooks, |world, _| world.worker()).await;
+            costs.push(stage.burst(deliveries / webhooks).await.0.as_secs_f64());
+        }
+        ratios.push(costs[1] / costs[0]);
+    }
+    figure("pace", "processor time per delivery with 8 webhooks for an event, against one", median(&mut ratios), "");
+}
+
+/// The cost of a deferral, against a delivery: an endpoint that refuses all connections opens its circuit, and its
+/// deliveries are written to a retry tier.
+async fn deferrals(rounds: usize, deliveries: usize) {
+    let mut ratios = Vec::new();
+    for _ in 0..rounds {
+        let mut stage = Stage::new(1, |world, _| world.worker()).await;
+        let delivered = stage.burst(deliveries).await.0.as_secs_f64();
+        // The second webhook is the only one that gets failed tasks.
+        stage.world.webhooks(receiver::free_address(), &["/".to_owned()], &[EventType::TaskFailed]).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stage.world.emit(EventType::TaskFailed, 200).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = stage.process.processor_time();
+        stage.world.emit(EventType::TaskFailed, deliveries).await;
+        stage.world.committed(&mut stage.process).await;
+        let deferred = stage.process.processor_time().saturating_sub(before).as_secs_f64();
+        ratios.push(deferred / delivered);
+    }
+    figure("pace", "processor time per deferral to a retry tier, against a delivery", median(&mut ratios), "");
+}
+
+/// The time from a start to the first delivery, and from SIGTERM to the end.
+async fn start_and_end(rounds: usize) {
+    let (mut starts, mut ends) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let began = std::cell::Cell::new(Instant::now());
+        let mut stage = Stage::new(1, |world, _| {
+            began.set(Instant::now());
+            world.worker()
+        })
+        .await;
+        starts.push(began.get().elapsed().as_secs_f64());
+        stage.burst(1_000).await;
+        ends.push(stage.process.terminate().as_secs_f64());
+    }
+    figure("pace", "from the start of the process to the first delivery", median(&mut starts), "s");
+    figure("pace", "from SIGTERM to the end of the process", median(&mut ends), "s");
+}
