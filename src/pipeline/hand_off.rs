@@ -5,7 +5,7 @@
 //! hand-off that is refused for another reason blocks its own offset and nothing else: it gives its permits back, a
 //! drain doesn't wait for it, and `/readyz` names the topic and the reason.
 
-mod producing;
+pub(super) mod producing;
 
 use crate::metrics;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ use crate::delivery::{DeadReason, Delivery};
 use crate::detail::Detail;
 use crate::record::{self, LastError};
 use crate::topics::Names;
-#[cfg(test)]
-pub(crate) use producing::Script;
 pub use producing::{Limits, Producing};
 use producing::{Outgoing, Written};
 

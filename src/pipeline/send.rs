@@ -70,17 +70,6 @@ pub async fn attempt(
     attempt
 }
 
-/// An attempt whose answer a simulation decides.
-#[cfg(test)]
-fn scripted(attempt: Attempt, answer: Result<u16, SendError>, started: Instant) -> Attempt {
-    let (status, failure) = match answer {
-        Ok(status @ 200..300) => (Some(status), None),
-        Ok(status) => (Some(status), Some(FailureCode::Status)),
-        Err(error) => (None, Some(error.code)),
-    };
-    Attempt { status, failure, is_sent: true, duration: started.elapsed(), ended_at_ms: now_ms_up(), ..attempt }
-}
-
 async fn read(answer: Answer, attempt: &mut Attempt, settings: &config::DeliverySettings) -> Result<(), SendError> {
     let status = answer.status();
     attempt.status = Some(status.as_u16());
@@ -163,4 +152,15 @@ fn delivery_id(delivery: &Delivery) -> HeaderValue {
     let mut text = Uuid::encode_buffer();
     let text = delivery.id.0.hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).expect("hexadecimal digits and dashes are allowed in a header")
+}
+
+/// An attempt whose answer a simulation decides.
+#[cfg(test)]
+fn scripted(attempt: Attempt, answer: Result<u16, SendError>, started: Instant) -> Attempt {
+    let (status, failure) = match answer {
+        Ok(status @ 200..300) => (Some(status), None),
+        Ok(status) => (Some(status), Some(FailureCode::Status)),
+        Err(error) => (None, Some(error.code)),
+    };
+    Attempt { status, failure, is_sent: true, duration: started.elapsed(), ended_at_ms: now_ms_up(), ..attempt }
 }

@@ -36,19 +36,6 @@ pub struct Producing {
     conditions: Conditions,
 }
 
-/// Writes instead of a broker, in simulations: topic, key, value and headers.
-#[cfg(test)]
-pub(crate) type Script = std::sync::Arc<
-    dyn Fn(
-            &str,
-            Option<&[u8]>,
-            Option<&[u8]>,
-            &OwnedHeaders,
-        ) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
-        + Send
-        + Sync,
->;
-
 struct Renewable {
     config: ClientConfig,
     producer: RwLock<Producer>,
@@ -256,3 +243,16 @@ fn is_for_size(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{MessageBatchTooLarge, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | MessageBatchTooLarge))
 }
+
+/// Writes instead of a broker, in simulations: topic, key, value and headers.
+#[cfg(test)]
+pub(crate) type Script = std::sync::Arc<
+    dyn Fn(
+            &str,
+            Option<&[u8]>,
+            Option<&[u8]>,
+            &OwnedHeaders,
+        ) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
+        + Send
+        + Sync,
+>;
