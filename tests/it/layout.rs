@@ -68,7 +68,8 @@ fn sources() -> Vec<Source> {
 
 fn source(root: &Path, path: PathBuf) -> Source {
     let text = fs::read_to_string(&path).expect("a source file can be read");
-    let lines: Vec<&str> = text.lines().take_while(|line| !line.ends_with("mod tests {")).collect();
+    let before_tests = text.lines().take_while(|line| !line.ends_with("mod tests {"));
+    let lines: Vec<&str> = before_tests.filter(|line| *line != "#[cfg(test)]").collect();
     let code = lines.iter().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let relative = path.strip_prefix(root).expect("it is below src").with_extension("");
     let module = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
