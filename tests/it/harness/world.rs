@@ -397,20 +397,21 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64
     consumer.fetch_watermarks(topic, partition, Duration::from_secs(10)).unwrap()
 }
 
-/// The number of records that aren't committed. Returns `None` while the coordinator doesn't answer.
+/// The number of records that aren't committed. Returns `None` while a broker doesn't answer, or a leader moves.
 fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
     let mut list = TopicPartitionList::new();
-    for partition in partitions(consumer, topic) {
-        list.add_partition(topic, partition);
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition(topic, partition.id());
     }
     let committed = consumer.committed_offsets(list, Duration::from_secs(10)).ok()?;
     let elements = committed.elements();
     let lag = elements.iter().map(|element| {
-        let (low, high) = watermarks(consumer, topic, element.partition());
-        let Offset::Offset(offset) = element.offset() else { return high - low };
-        high - offset
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), Duration::from_secs(10)).ok()?;
+        let Offset::Offset(offset) = element.offset() else { return Some(high - low) };
+        Some(high - offset)
     });
-    Some(lag.sum())
+    lag.sum()
 }
 
 /// The text of a header of `record`, or an empty text if the record doesn't have it.
