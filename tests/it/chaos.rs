@@ -42,7 +42,7 @@ async fn random_faults_lose_no_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drains_and_rebalances_repeat_nothing() {
-    let drains = number("CHAOS_DRAINS", 8) as usize;
+    let drains = number("CHAOS_DRAINS", 4) as usize;
     let figures = run(0, 1, drains, &[Fault::Drain, Fault::Join]).await;
     println!("{figures}");
     assert!(figures.broken.is_empty() && figures.repeated == 0, "{:#?}", figures.broken);
