@@ -2,7 +2,8 @@
 //!
 //! For each answer, hyper prepares 64 bytes for each header that it may have. Room for the few thousand that are allowed
 //! would cost every exchange more than its bookkeeping, and hardly any answer has more than a hundred. So the first parser
-//! has hyper's default, and an answer with more headers is read again by one with more room.
+//! has hyper's default, and an answer with more headers is read again by one with more room. The first one has closed the
+//! direction to the endpoint by then, so the connection carries no further request.
 
 use std::io;
 use std::pin::Pin;
