@@ -10,7 +10,7 @@ help:  ## list the targets
 
 demo:  ## run the whole system on this machine: broker, Redis, worker, receiver, sample events
 	@$(services)/install-missing demo
-	@echo 'Building optio-webhooks. The first build takes 5 to 10 minutes on 2 processors; later ones take seconds.'
+	@echo 'Building optio-webhooks. The first build takes 5 to 15 minutes on 2 processors; later ones take seconds.'
 	cargo build --locked
 	@cargo run --quiet --locked -- dev
 
