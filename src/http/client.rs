@@ -275,11 +275,12 @@ async fn exchange(mut pooled: Pooled, request: Request<Body>, deadline: Instant)
                 Carrier::Http1(connection) => connection.seen(),
                 Carrier::Http2(stream) => stream.connection().seen(),
             };
-            let (code, reason) = match seen.tls_error() {
-                Some(tls) => (FailureCode::Tls, tls::explanation(tls)),
-                None => classify(&error),
+            let (code, reason) = match (seen.tls_error(), &error) {
+                (Some(tls), _) => (FailureCode::Tls, tls::explanation(tls)),
+                (None, Some(error)) => classify(error),
+                (None, None) => (FailureCode::Connect, "the connection ended before it took the request".to_owned()),
             };
-            let is_unprocessed = failure::is_unprocessed(&error);
+            let is_unprocessed = error.as_ref().is_some_and(failure::is_unprocessed);
             // A protocol error concerns one stream. The other requests on its connection may still succeed.
             if is_unprocessed || code != FailureCode::Protocol {
                 pooled.discard();

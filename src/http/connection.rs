@@ -1,6 +1,7 @@
 //! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::observed::{Observed, Seen};
@@ -31,6 +33,8 @@ pub struct Bounds {
 const HEADER_COUNT_MAX: usize = 2_048;
 /// The space in the HTTP/1 parser's buffer beyond the headers, in bytes. The start of the body may arrive with them.
 const BODY_BESIDE_HEADERS: usize = 16_384;
+/// How long an answer may be on its way from the task of a connection that has ended.
+const LOST_AFTER: Duration = Duration::from_secs(1);
 /// The HTTP/2 flow-control window of a stream, in bytes. The window of a connection is four times as large.
 const WINDOW: u32 = 256 * 1_024;
 
@@ -46,6 +50,7 @@ pub struct Http1 {
     bounds: Bounds,
     /// Ends with what the connection read and did not understand.
     task: AbortOnDropHandle<Reread>,
+    ended: CancellationToken,
     /// Whether it may carry no further request.
     is_spent: bool,
 }
@@ -61,6 +66,7 @@ pub struct Http2 {
     /// When the last request ended, in milliseconds since `made`.
     used_ms: AtomicU64,
     seen: Arc<Seen>,
+    ended: CancellationToken,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -75,12 +81,18 @@ where
     let seen = Arc::new(Seen::default());
     let io = TokioIo::new(Observed { stream, seen: seen.clone() });
     let (sender, connection) = parser(bounds).handshake(io).await?;
-    Ok(Http1 { sender, peer, seen, bounds, task: spawned(connection), is_spent: false })
+    let ended = CancellationToken::new();
+    let task = spawned(connection, ended.clone());
+    Ok(Http1 { sender, peer, seen, bounds, task, ended, is_spent: false })
 }
 
-/// Reads and writes in a task of its own.
-fn spawned<S: AnyStream + 'static>(mut connection: http1::Connection<TokioIo<S>, Body>) -> AbortOnDropHandle<Reread> {
+/// Reads and writes in a task of its own, which cancels `ended` when it ends.
+fn spawned<S: AnyStream + 'static>(
+    mut connection: http1::Connection<TokioIo<S>, Body>,
+    ended: CancellationToken,
+) -> AbortOnDropHandle<Reread> {
     AbortOnDropHandle::new(tokio::spawn(async move {
+        let _ended = ended.drop_guard();
         if let Err(error) = (&mut connection).await {
             tracing::trace!(%error, "an HTTP/1 connection ended");
         }
@@ -119,13 +131,34 @@ where
         .initial_connection_window_size(WINDOW * 4)
         .handshake(TokioIo::new(Observed { stream, seen: seen.clone() }))
         .await?;
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        let _ended = guard;
         if let Err(error) = connection.await {
             tracing::trace!(%error, "an HTTP/2 connection ended");
         }
     }));
     let (streams, used_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-    Ok(Http2 { sender, peer, streams, made: Instant::now(), used_ms, seen, _task: task })
+    Ok(Http2 { sender, peer, streams, made: Instant::now(), used_ms, seen, ended, _task: task })
+}
+
+/// Waits for the answer to a request. None: the connection ended, and the request is lost.
+///
+/// hyper hands a request to the connection's task through a channel. If the task ends in the very moment in which the request
+/// is put there, nobody takes it out, and its answer would never come.
+async fn answered<T>(
+    answer: impl Future<Output = hyper::Result<T>>,
+    ended: &CancellationToken,
+) -> Result<T, Option<hyper::Error>> {
+    let mut answer = pin!(answer);
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => Some(answer),
+        // An answer or an error that the connection has read may still be on its way to here.
+        () = ended.cancelled() => timeout(LOST_AFTER, answer).await.ok(),
+    };
+    answer.ok_or(None)?.map_err(Some)
 }
 
 impl Http1 {
@@ -149,11 +182,12 @@ impl Http1 {
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// Returns hyper's error, and whether any byte of an answer arrived before it.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (hyper::Error, bool)> {
+    /// Returns hyper's error, if the request was not lost, and whether any byte of an answer arrived before it.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, (Option<hyper::Error>, bool)> {
         let before = self.seen.received();
-        let mut answer = self.sender.send_request(request).await;
-        if answer.as_ref().is_err_and(hyper::Error::is_parse_too_large)
+        let mut answer = answered(self.sender.send_request(request), &self.ended).await;
+        if let Err(Some(error)) = &answer
+            && error.is_parse_too_large()
             && !self.is_spent
             && let Ok(read) = (&mut self.task).await
         {
@@ -163,14 +197,16 @@ impl Http1 {
     }
 
     /// Reads the head of an answer again, with room for more headers.
-    async fn reread(&mut self, read: Reread) -> hyper::Result<Response<Incoming>> {
+    async fn reread(&mut self, read: Reread) -> Result<Response<Incoming>, Option<hyper::Error>> {
         self.is_spent = true;
         let io = TokioIo::new(read);
-        let (sender, connection) = parser(self.bounds).max_headers(HEADER_COUNT_MAX).handshake(io).await?;
-        (self.sender, self.task) = (sender, spawned(connection));
+        let (sender, connection) =
+            parser(self.bounds).max_headers(HEADER_COUNT_MAX).handshake(io).await.map_err(Some)?;
+        self.ended = CancellationToken::new();
+        (self.sender, self.task) = (sender, spawned(connection, self.ended.clone()));
         // It is never sent. Without a request, hyper expects no answer.
         let request = Request::post("/").body(Body::default()).expect("a constant request is valid");
-        self.sender.send_request(request).await
+        answered(self.sender.send_request(request), &self.ended).await
     }
 }
 
@@ -229,9 +265,9 @@ impl Stream {
     /// Sends a request and waits for the head of the answer.
     ///
     /// # Errors
-    /// Returns hyper's error. In that case no part of an answer to this request was received.
-    pub async fn send(&self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
-        self.0.sender.clone().send_request(request).await
+    /// Returns hyper's error, if the request was not lost. In both cases no part of an answer to it was received.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Option<hyper::Error>> {
+        answered(self.0.sender.clone().send_request(request), &self.0.ended).await
     }
 }
 
@@ -239,5 +275,24 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.0.used_ms.store(self.0.made.elapsed().as_millis() as u64, Ordering::Relaxed);
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_a_connection_never_took_is_given_up_soon_after_its_end() {
+        let ended = CancellationToken::new();
+        ended.cancel();
+        let began = Instant::now();
+        let lost = answered(std::future::pending::<hyper::Result<()>>(), &ended).await;
+        assert!(matches!(lost, Err(None)) && began.elapsed() < LOST_AFTER * 2, "{lost:?} after {:?}", began.elapsed());
+        let late = async {
+            tokio::time::sleep(LOST_AFTER / 2).await;
+            Ok(7)
+        };
+        assert_eq!(answered(late, &ended).await.ok(), Some(7), "an answer that is on its way still arrives");
     }
 }
