@@ -22,7 +22,7 @@ const SESSION_TIMEOUT_MS: &str = "20000";
 const METADATA_REFRESH_MS: &str = "10000";
 
 /// A request that has no answer after this time fails, and its connection is made anew. librdkafka's default is a minute,
-/// for which a connection that died without FIN would hold up commits, hand-offs and drains.
+/// for which a connection that died without FIN would hold up commits and drains.
 const SOCKET_TIMEOUT_MS: &str = "15000";
 
 fn client(config: &Config, properties: &[(&str, &str)]) -> ClientConfig {

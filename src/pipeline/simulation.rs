@@ -1,8 +1,8 @@
 //! A simulation of one worker in paused time: the intake, the windows, the fan-out, lanes, circuit breakers, permits, the
-//! hand-off, the settling and the commits are those of the program. What is outside of it ([`outside`]) is played: the
-//! brokers, Redis and the endpoints are slow, refuse, or lose an answer, and the process dies and loses partitions.
+//! hand-off, the settling and the commits are those of the program. What is outside of it ([`outside`]) is scripted:
+//! the brokers, Redis and the endpoints are slow, refuse, or lose an answer, and the process dies and loses partitions.
 //!
-//! A seed decides everything that is played. Tokio wakes the tasks that wait for one value in an order of its own, so a seed
+//! A seed decides what the scripts do. Tokio wakes the tasks that wait for one value in an order of its own, so a seed
 //! repeats its faults, and not every interleaving. `make test` runs a few hundred seeds, and `make chaos` a hundred thousand
 //! (`SIMULATED_SEEDS`, `SIMULATED_FIRST`).
 
@@ -127,7 +127,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn no_seed_loses_repeats_or_hastens_a_delivery() {
+fn no_seed_loses_a_delivery_or_sends_it_twice_or_early() {
     let (first, seeds) = (number("SIMULATED_FIRST", 1), number("SIMULATED_SEEDS", 300));
     let halves = [(first, seeds.div_ceil(2)), (first + seeds.div_ceil(2), seeds / 2)];
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The consumer that is played: it reads, commits, and now and then loses a partition and gets it back.
+//! A simulated consumer: it reads, commits, and now and then loses a partition and gets it back.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

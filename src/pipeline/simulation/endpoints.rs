@@ -1,4 +1,4 @@
-//! The endpoints that are played.
+//! The scripted endpoints.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Plays the endpoints.
+/// The script of the endpoints.
 pub fn script(world: &World) -> Script {
     let world = world.clone();
     std::sync::Arc::new(move |url, headers| {
@@ -70,8 +70,13 @@ async fn answer(world: &World, path: String, delivery: String, attempt: u32) -> 
         outside.requests.entry(delivery).or_default().push(request);
     });
     let _in_flight = InFlight { world: world.clone(), path };
-    // A slow answer may come after the worker has given it up. The endpoint has accepted it then, and gets it again.
-    world.pause(if is_slow { Duration::from_millis(1_900) } else { Duration::from_millis(50) }).await;
+    // An endpoint that accepts answers in time. One that fails may answer after the worker has given it up.
+    let longest = match (is_slow, fails) {
+        (false, _) => Duration::from_millis(50),
+        (true, false) => Duration::from_millis(1_900),
+        (true, true) => Duration::from_secs(4),
+    };
+    world.pause(longest).await;
     if breaks {
         return Err(SendError::new(FailureCode::Connect, "waiting for an answer", "the connection broke"));
     }

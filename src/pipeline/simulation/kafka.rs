@@ -1,4 +1,4 @@
-//! The broker that is played: writes of the worker, and the producer of the events.
+//! The scripted broker, which takes the writes of the worker, and the producer of the events.
 
 use std::time::Duration;
 

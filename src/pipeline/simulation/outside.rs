@@ -47,9 +47,8 @@ pub struct Outside {
     pub random: StdRng,
     pub logs: BTreeMap<(String, i32), Vec<Stored>>,
     pub commits: BTreeMap<(String, i32), (i64, String)>,
-    /// The streams of marks, and the highest line that each process recorded.
+    /// The streams of marks.
     pub marks: BTreeMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
-    pub recorded: BTreeMap<Vec<u8>, u64>,
     pub next_mark: u64,
     /// The events that are still to be written, and the ids of those that were.
     pub to_write: usize,
@@ -114,7 +113,6 @@ impl World {
             logs: BTreeMap::new(),
             commits: BTreeMap::new(),
             marks: BTreeMap::new(),
-            recorded: BTreeMap::new(),
             next_mark: 0,
             to_write,
             events: Vec::new(),

@@ -1,5 +1,5 @@
-//! The Redis that is played: it knows the script that settles, and the streams of marks. It refuses everything else, which
-//! the worker must bear.
+//! The scripted Redis: it knows the script that settles, and the streams of marks. It refuses everything else, which the
+//! worker must bear.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use redis::{Arg, Cmd, ErrorKind, RedisError, RedisResult, Value};
 use super::outside::{Outside, World};
 use crate::store::connection::scripted::Script;
 
-/// Plays Redis.
+/// The script of Redis.
 pub fn script(world: &World) -> Script {
     let world = world.clone();
     std::sync::Arc::new(move |command| {
@@ -57,7 +57,7 @@ fn carried_out(outside: &mut Outside, words: &[Vec<u8>]) -> RedisResult<Value> {
             Ok(Value::Int(1))
         }
         b"ZRANGEBYSCORE" => Ok(Value::Array(Vec::new())),
-        _ => Err(RedisError::from((ErrorKind::UnexpectedReturnType, "this isn't played"))),
+        _ => Err(RedisError::from((ErrorKind::UnexpectedReturnType, "the simulated Redis does not know this command"))),
     }
 }
 
@@ -76,12 +76,10 @@ fn stream(entries: Option<&Vec<(u64, Vec<u8>)>>) -> Value {
     Value::Array(entries.into_iter().flatten().map(entry).collect())
 }
 
-/// Carries out the script of `store/settled/script.rs`, as far as the marks and the numbers of lines.
+/// Carries out the script of `store/settled/script.rs`, as far as the marks.
 fn settle(outside: &mut Outside, words: &[Vec<u8>]) -> Value {
     let count = |at: usize| number(&words[at]) as usize;
     let (lines, marks, died, missed) = (count(9), count(10), count(12), count(15));
-    let recorded = outside.recorded.entry(words[0].clone()).or_default();
-    *recorded = (*recorded).max(number(&words[1]));
     let mut at = 17 + lines * 6 + died * 2 + missed * 6;
     let mut ids = Vec::new();
     for _ in 0..marks {

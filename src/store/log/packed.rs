@@ -13,8 +13,8 @@ const DICTIONARY: &[u8] = include_bytes!("dictionary.txt");
 const VERSION: u8 = 1;
 /// The version, the length of `meta`, and the length of the payload.
 const HEAD: usize = 9;
-/// LZ4 makes no text smaller than this part of it (a run takes one byte for each 255). An entry that claims to be larger was
-/// not written by this program, and no memory is taken for it.
+/// LZ4 takes at least one byte for each 255 of the text. An entry that claims more text was not written by this program, and
+/// no memory is taken for it.
 const RATIO_MAX: usize = 255;
 
 /// Packs an attempt for the field `packed` of its entry.

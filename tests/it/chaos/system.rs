@@ -51,7 +51,7 @@ pub struct System {
     redis: Service,
     redis_proxy: Proxy,
     endpoints_proxy: Proxy,
-    _hostile: Endpoint,
+    hostile: Endpoint,
     workers: Vec<Worker>,
     outage: Arc<AtomicBool>,
     partitions: usize,
@@ -85,7 +85,7 @@ impl System {
             redis,
             redis_proxy,
             endpoints_proxy,
-            _hostile: hostile,
+            hostile,
             workers: Vec::new(),
             outage,
             partitions: 4,
@@ -98,7 +98,7 @@ impl System {
             system.ledger.webhooks.push((webhook.id, webhook.events));
         }
         let mut webhook = system.webhook("/hostile");
-        webhook.url = system._hostile.url().parse().unwrap();
+        webhook.url = system.hostile.url().parse().unwrap();
         webhook.events = vec![RARE];
         system.add(&webhook).await;
         system.ledger.webhooks.push((webhook.id, webhook.events));
