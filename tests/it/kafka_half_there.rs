@@ -50,6 +50,30 @@ async fn a_worker_that_stood_still_repeats_at_most_in_flight_max_attempts() {
     assert!(other.terminate().await.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_standstill_its_group_did_not_notice_reads_every_partition_again() {
+    let world = World::with(&[("topics.partitions", "4")]).await;
+    world.webhook("/", &EventType::TASKS).await;
+    // Each delivery goes through a retry topic, so both consumers are needed.
+    world.receiver.answer(|request| Reply::status(if request.attempt() == 1 { 500 } else { 200 }));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 20).await;
+    world.receiver.arrived(40).await;
+    // Longer than a heartbeat may be late, and shorter than the session of 6 s.
+    worker.signal("-STOP");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    worker.signal("-CONT");
+    eventually("both consumers are replaced", async || {
+        (worker.log().matches("given up after a standstill, so it is replaced").count() == 2).then_some(())
+    })
+    .await;
+    world.emit(EventType::TaskCompleted, 200).await;
+    world.receiver.arrived(440).await;
+    world.settled().await;
+    assert_eq!(world.receiver.count(), 440, "nothing was in flight, so nothing is repeated");
+    assert!(worker.terminate().await.success());
+}
+
 /// Starts a worker on librdkafka's mock broker, whose answers can be made to fail.
 async fn worker_on_mock(
     world: &mut World,
