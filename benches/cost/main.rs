@@ -34,12 +34,7 @@ struct Figures {
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
-        Some("role=floor") => floor::run(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(compare()),
-    }
+    rig::run(&[("floor", floor::run)], compare());
 }
 
 async fn compare() {

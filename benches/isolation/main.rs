@@ -40,12 +40,7 @@ pub struct Figures {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
-        Some("role=slow") => slow_clients::run(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(all()),
-    }
+    rig::run(&[("slow", slow_clients::run)], all());
 }
 
 async fn all() {

@@ -21,12 +21,7 @@ use rig::{figure, floor, median, receiver, setting};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
-        Some("role=floor") => floor::run(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
-    }
+    rig::run(&[("floor", floor::run)], measure());
 }
 
 async fn measure() {
@@ -132,13 +127,17 @@ async fn deferrals(rounds: usize, deliveries: usize) {
         let delivered = stage.burst(deliveries).await.0.as_secs_f64();
         // The second webhook is the only one that gets failed tasks.
         stage.world.webhooks(receiver::free_address(), &["/".to_owned()], &[EventType::TaskFailed]).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        stage.world.emit(EventType::TaskFailed, 200).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let before = stage.process.processor_time();
+        while !stage.world.has_open_circuit().await {
+            stage.world.emit(EventType::TaskFailed, 20).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        stage.world.committed(&mut stage.process).await;
+        let (before, waiting) = (stage.process.processor_time(), stage.world.waiting());
         stage.world.emit(EventType::TaskFailed, deliveries).await;
         stage.world.committed(&mut stage.process).await;
         let deferred = stage.process.processor_time().saturating_sub(before).as_secs_f64();
+        let written = stage.world.waiting() - waiting;
+        assert!(written >= deliveries as i64, "{written} of {deliveries} deliveries are in a retry tier");
         ratios.push(deferred / delivered);
     }
     figure("pace", "processor time per deferral to a retry tier, against a delivery", median(&mut ratios), "");

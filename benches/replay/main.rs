@@ -36,12 +36,7 @@ const WEBHOOKS: usize = 10;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
-        Some("role=floor") => floor(&arguments[1..]),
-        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
-    }
+    rig::run(&[("floor", floor)], measure());
 }
 
 async fn measure() {

@@ -12,8 +12,9 @@ use optio_webhooks::config::{Config, variable};
 use optio_webhooks::event::{EventType, sample};
 use optio_webhooks::kafka::{admin, clients};
 use optio_webhooks::signature::SigningSecret;
-use optio_webhooks::store::connection;
 use optio_webhooks::store::webhooks::WebhookStore;
+use optio_webhooks::store::{Keys, connection};
+use optio_webhooks::topics::Names;
 use optio_webhooks::webhook::{Webhook, WebhookId};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -117,6 +118,28 @@ impl World {
         for sent in sent {
             sent.await.expect("the producer lives").map_err(|(error, _)| error).expect("the record is written");
         }
+    }
+
+    /// Whether the workers have announced that an endpoint's circuit is open.
+    pub async fn has_open_circuit(&self) -> bool {
+        let mut redis = connection::open(&self.config.redis).expect("the URL is valid");
+        let key = Keys::new(&self.config.redis.prefix).backing_off();
+        let count: usize = redis::cmd("ZCARD").arg(key).query_async(&mut redis).await.expect("Redis answers");
+        count > 0
+    }
+
+    /// The number of records that were written to the retry tiers.
+    pub fn waiting(&self) -> i64 {
+        let consumer: BaseConsumer = clients::consumer(&self.config, "bench").create().expect("the consumer starts");
+        let wait = Duration::from_secs(10);
+        let names = Names::new(&self.config);
+        let of_topic = |tier: u32| {
+            let topic = names.retry(tier);
+            let metadata = consumer.fetch_metadata(Some(&topic), wait).expect("the broker answers");
+            let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+            partitions.map(|id| consumer.fetch_watermarks(&topic, id, wait).expect("the broker answers").1).sum::<i64>()
+        };
+        tokio::task::block_in_place(|| (1..self.config.delivery.attempts_max).map(of_topic).sum())
     }
 
     /// Waits until the worker has committed every event.

@@ -22,11 +22,7 @@ const WEBHOOKS: usize = 8;
 const TAKES: f64 = 0.1;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("role=receiver") => receiver::run(arguments[1].parse().expect("the argument is an address")),
-        _ => tokio::runtime::Runtime::new().expect("the runtime starts").block_on(measure()),
-    }
+    rig::run(&[], measure());
 }
 
 async fn measure() {

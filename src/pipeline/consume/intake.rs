@@ -352,6 +352,21 @@ mod tests {
         ]
     }
 
+    /// All headers that a retry record needs. Further headers may override them.
+    const REQUIRED: [(&str, &str); 11] = [
+        ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
+        ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
+        ("optio-event", "task.failed"),
+        ("optio-event-id", "e"),
+        ("optio-task-id", "t"),
+        ("optio-attempts", "1"),
+        ("optio-due-at", "0"),
+        ("optio-first-seen-at", "0"),
+        ("optio-source-topic", "task-events"),
+        ("optio-source-partition", "0"),
+        ("optio-source-offset", "0"),
+    ];
+
     fn headers() -> impl Strategy<Value = Headers> {
         let ours = prop::sample::select(vec![
             "optio-delivery-id",
@@ -379,22 +394,8 @@ mod tests {
             8 => ours.prop_map(|name| name.as_bytes().to_vec()),
             1 => prop::collection::vec(1_u8.., 0..12),
         ];
-        // All headers that a retry record needs. Further headers may override them.
-        let required = [
-            ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
-            ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
-            ("optio-event", "task.failed"),
-            ("optio-event-id", "e"),
-            ("optio-task-id", "t"),
-            ("optio-attempts", "1"),
-            ("optio-due-at", "0"),
-            ("optio-first-seen-at", "0"),
-            ("optio-source-topic", "task-events"),
-            ("optio-source-partition", "0"),
-            ("optio-source-offset", "0"),
-        ];
         let required: Headers =
-            required.map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).to_vec();
+            REQUIRED.map(|(key, value)| (key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))).to_vec();
         (any::<bool>(), prop::collection::vec((key, value()), 0..8)).prop_map(move |(has_required, more)| {
             let first = if has_required { required.clone() } else { Headers::new() };
             [first, more].concat()
@@ -425,19 +426,7 @@ mod tests {
         let mut intake = Intake::Retries(Retries::new(&config));
         let due = (now_ms() + 3_600_000).to_string();
         let mut headers = OwnedHeaders::new();
-        for (key, value) in [
-            ("optio-delivery-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b10"),
-            ("optio-webhook-id", "0190a5b2-7c1d-7d52-9d5b-0c2f7a1e4b11"),
-            ("optio-event", "task.failed"),
-            ("optio-event-id", "e"),
-            ("optio-task-id", "t"),
-            ("optio-attempts", "1"),
-            ("optio-due-at", &due),
-            ("optio-first-seen-at", "0"),
-            ("optio-source-topic", "task-events"),
-            ("optio-source-partition", "0"),
-            ("optio-source-offset", "0"),
-        ] {
+        for (key, value) in REQUIRED.into_iter().chain([("optio-due-at", due.as_str())]) {
             headers = headers.insert(rdkafka::message::Header { key, value: Some(value) });
         }
         let mut ready = Batch::default();

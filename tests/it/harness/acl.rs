@@ -87,6 +87,12 @@ pub fn clear(client: &AdminClient<DefaultClientContext>) {
         let event = native::rd_kafka_queue_poll(queue, 30_000);
         assert!(!event.is_null(), "the broker did not answer");
         assert_eq!(RDKafkaErrorCode::from(native::rd_kafka_event_error(event)), RDKafkaErrorCode::NoError);
+        let mut count = 0;
+        let deleted = native::rd_kafka_event_DeleteAcls_result(event);
+        let responses = native::rd_kafka_DeleteAcls_result_responses(deleted, &raw mut count);
+        assert_eq!(count, 1);
+        let error = native::rd_kafka_DeleteAcls_result_response_error(*responses);
+        assert!(error.is_null(), "the broker refused to delete the ACLs");
         native::rd_kafka_event_destroy(event);
         native::rd_kafka_AclBinding_destroy(filter);
         native::rd_kafka_queue_destroy(queue);
