@@ -4,6 +4,7 @@
 pub(crate) mod header_names;
 
 use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
+use uuid::Uuid;
 
 use crate::delivery::{DeadReason, Delivery, DeliveryId, FailureCode};
 use crate::detail::Detail;
@@ -61,38 +62,37 @@ const TEXT_MAX: usize = 1_024;
 #[must_use]
 pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(18);
-    let mut put = |key: &str, value: &str| {
-        let taken = std::mem::take(&mut headers);
-        headers = taken.insert(Header { key, value: Some(value) });
-    };
-    put(names::DELIVERY_ID, &delivery.id.to_string());
-    put(names::WEBHOOK_ID, &delivery.webhook_id.to_string());
-    put(names::EVENT, delivery.event_type.as_str());
-    put(names::EVENT_ID, &delivery.event_id);
-    put(names::TASK_ID, &delivery.task_id);
-    put(names::ATTEMPTS, &delivery.attempts.to_string());
-    put(names::DEFERRALS, &delivery.deferrals.to_string());
+    let mut put = |name: &str, value: &[u8]| headers::add(&mut headers, name.as_bytes(), Some(value));
+    // Numbers and ids are formatted here, because a text of its own for each would cost as much as the header.
+    let (mut number, mut id) = (itoa::Buffer::new(), Uuid::encode_buffer());
+    put(names::DELIVERY_ID, delivery.id.0.hyphenated().encode_lower(&mut id).as_bytes());
+    put(names::WEBHOOK_ID, delivery.webhook_id.0.hyphenated().encode_lower(&mut id).as_bytes());
+    put(names::EVENT, delivery.event_type.as_str().as_bytes());
+    put(names::EVENT_ID, delivery.event_id.as_bytes());
+    put(names::TASK_ID, delivery.task_id.as_bytes());
+    put(names::ATTEMPTS, number.format(delivery.attempts).as_bytes());
+    put(names::DEFERRALS, number.format(delivery.deferrals).as_bytes());
     if let Some(due_at_ms) = due_at_ms {
-        put(names::DUE_AT, &due_at_ms.to_string());
+        put(names::DUE_AT, number.format(due_at_ms).as_bytes());
     }
-    put(names::FIRST_SEEN_AT, &delivery.first_seen_at_ms.to_string());
+    put(names::FIRST_SEEN_AT, number.format(delivery.first_seen_at_ms).as_bytes());
     if let Some(code) = last.code {
-        put(names::LAST_ERROR, code.as_str());
+        put(names::LAST_ERROR, code.as_str().as_bytes());
     }
     if let Some(status) = last.status {
-        put(names::LAST_STATUS, &status.to_string());
+        put(names::LAST_STATUS, number.format(status).as_bytes());
     }
-    put(names::SOURCE_TOPIC, &delivery.source.topic);
-    put(names::SOURCE_PARTITION, &delivery.source.partition.to_string());
-    put(names::SOURCE_OFFSET, &delivery.source.offset.to_string());
+    put(names::SOURCE_TOPIC, delivery.source.topic.as_bytes());
+    put(names::SOURCE_PARTITION, number.format(delivery.source.partition).as_bytes());
+    put(names::SOURCE_OFFSET, number.format(delivery.source.offset).as_bytes());
     if delivery.replays > 0 {
-        put(names::REPLAYS, &delivery.replays.to_string());
+        put(names::REPLAYS, number.format(delivery.replays).as_bytes());
     }
     if let Some(traceparent) = &delivery.traceparent {
-        put(names::TRACEPARENT, traceparent.as_str());
+        put(names::TRACEPARENT, traceparent.as_str().as_bytes());
     }
     if delivery.by_hand && delivery.attempts == 0 {
-        put(names::BY_HAND, "true");
+        put(names::BY_HAND, b"true");
     }
     headers
 }

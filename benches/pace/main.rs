@@ -2,7 +2,8 @@
 //! webhooks and of a deferral, the first delivery after a start, and the end after SIGTERM.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench pace`. Environment
-//! variables and their defaults: `ROUNDS` (3) and `DELIVERIES` of a round (20000).
+//! variables and their defaults: `ROUNDS` (7); `DELIVERIES` of a round (20000); `ONLY`, one part: `latency`, `width`,
+//! `deferrals` or `ends`.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -25,11 +26,23 @@ fn main() {
 }
 
 async fn measure() {
-    let (rounds, deliveries) = (setting("ROUNDS", 3), setting("DELIVERIES", 20_000));
-    latency(rounds, deliveries).await;
-    width(rounds, deliveries).await;
-    deferrals(rounds, deliveries).await;
-    start_and_end(rounds).await;
+    let (rounds, deliveries) = (setting("ROUNDS", 7), setting("DELIVERIES", 20_000));
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let parts = ["", "latency", "width", "deferrals", "ends"];
+    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be latency, width, deferrals or ends");
+    let wanted = |part: &str| only.is_empty() || only == part;
+    if wanted("latency") {
+        latency(rounds, deliveries).await;
+    }
+    if wanted("width") {
+        width(rounds, deliveries).await;
+    }
+    if wanted("deferrals") {
+        deferrals(rounds, deliveries).await;
+    }
+    if wanted("ends") {
+        start_and_end(rounds).await;
+    }
 }
 
 /// A topic with `webhooks` webhooks that a process reads, and that has delivered a first event.

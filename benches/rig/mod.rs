@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // No benchmark uses all of these fixtures.
 
+pub mod course;
 pub mod floor;
 pub mod process;
 pub mod receiver;

@@ -52,10 +52,19 @@ impl Process {
         exit.is_some()
     }
 
+    /// The resident memory. Returns `None` once the process has ended.
+    pub fn memory_mib(&self) -> Option<f64> {
+        self.memory("VmRSS")
+    }
+
     /// The peak of the resident memory. Returns `None` once the process has ended.
     pub fn memory_peak_mib(&self) -> Option<f64> {
+        self.memory("VmHWM")
+    }
+
+    fn memory(&self, name: &str) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
         Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1_024.0)
     }
 }
