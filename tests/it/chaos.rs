@@ -10,11 +10,15 @@ mod system;
 
 use std::time::{Duration, Instant};
 
+use optio_webhooks::clock::now_ms;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use fault::Fault;
+use fault::{Fault, Part};
 use system::System;
+
+/// For how long after a fault of the network requests may still be on their way.
+const HELD_BACK_MS: i64 = 5_000;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
@@ -57,11 +61,14 @@ async fn run(seed: u64, brokers: u16, count: usize, kinds: &[Fault]) -> ledger::
             left = kinds.to_vec();
         }
         let fault = left.swap_remove(system.random.random_range(0..left.len()));
-        let began = Instant::now();
+        let (began, began_ms) = (Instant::now(), now_ms());
         let written = system.load();
         system.inject(fault).await;
         for record in written {
             record.await.unwrap().map_err(|(error, _)| error).unwrap();
+        }
+        if matches!(fault, Fault::Network(Part::Endpoints, _)) {
+            system.ledger.held_back.push(began_ms..=now_ms() + HELD_BACK_MS);
         }
         *system.ledger.faults.entry(fault).or_default() += 1;
         println!("{fault:?} took {:.1} s", began.elapsed().as_secs_f64());

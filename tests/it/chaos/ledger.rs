@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,6 +56,9 @@ pub struct Ledger {
     pub malformed: usize,
     /// The paths of deleted webhooks, with the time after which nothing may arrive there.
     pub deleted: HashMap<String, i64>,
+    /// When the network held requests back on their way to the receivers, in Unix milliseconds. The arrival of such a
+    /// request doesn't say when its attempt was made.
+    pub held_back: Vec<RangeInclusive<i64>>,
     pub requests: Requests,
     pub faults: HashMap<Fault, usize>,
 }
@@ -109,7 +113,7 @@ impl Ledger {
             broken.push(format!("lost: {malformed} of {} malformed records are dead letters", self.malformed));
         }
         for (id, delivered) in requests.iter() {
-            broken.extend(delivered.early(schedule).map(|early| format!("early: {early} of {id}")));
+            broken.extend(delivered.early(schedule, &self.held_back).map(|early| format!("early: {early} of {id}")));
             let until = self.deleted.get(&delivered.path);
             let late = until.and_then(|until| delivered.requests.iter().find(|seen| seen.arrived_at_ms > *until));
             broken.extend(late.map(|seen| {
@@ -137,11 +141,18 @@ impl Delivered {
     }
 
     /// The attempts that came before the wait after the attempt before them was over.
-    fn early<'a>(&'a self, schedule: &'a Schedule) -> impl Iterator<Item = String> + 'a {
+    fn early<'a>(
+        &'a self,
+        schedule: &'a Schedule,
+        held_back: &'a [RangeInclusive<i64>],
+    ) -> impl Iterator<Item = String> + 'a {
         self.requests.iter().filter_map(|seen| {
             let before = seen.attempt - 1;
             let earliest =
                 self.requests.iter().filter(|one| one.attempt == before).map(|one| one.arrived_at_ms).min()?;
+            if held_back.iter().any(|held_back| held_back.contains(&earliest)) {
+                return None;
+            }
             let wait = schedule.shortest(before)?.as_millis() as i64;
             let waited = seen.arrived_at_ms - earliest;
             (waited < wait).then(|| format!("attempt {} after {waited} instead of {wait} ms", seen.attempt))
