@@ -223,7 +223,8 @@ impl Client {
                 Checkout::Idle(origin, connection) => return Ok((pooled(Carrier::Http1(connection), origin), true)),
                 Checkout::Shared(origin, stream) => return Ok((pooled(Carrier::Http2(stream), origin), true)),
                 Checkout::Dial(origin, done) => {
-                    let carrier = self.dial(target, &origin, done, deadline).await?;
+                    // Dialling is rare and its state is large, so not every request has room for it.
+                    let carrier = Box::pin(self.dial(target, &origin, done, deadline)).await?;
                     return Ok((pooled(carrier, origin), false));
                 }
                 Checkout::Wait(mut dialling) => {

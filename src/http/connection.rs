@@ -191,7 +191,7 @@ impl Http1 {
             && !self.is_spent
             && let Ok(read) = (&mut self.task).await
         {
-            answer = self.reread(read).await;
+            answer = Box::pin(self.reread(read)).await;
         }
         answer.map_err(|error| (error, self.seen.received() != before))
     }

@@ -36,9 +36,11 @@ impl Dispatcher {
             Ok(webhook) => webhook,
             Err(NoRecipient::Dropped(why)) => return self.drop_silently(&delivery, handling, why).await,
             Err(NoRecipient::Unsupported) => {
-                return self.defer_handled(&delivery, last, handling, Deferral::UNSUPPORTED).await;
+                return Box::pin(self.defer_handled(&delivery, last, handling, Deferral::UNSUPPORTED)).await;
             }
-            Err(NoRecipient::Held) => return self.defer_handled(&delivery, last, handling, Deferral::HELD).await,
+            Err(NoRecipient::Held) => {
+                return Box::pin(self.defer_handled(&delivery, last, handling, Deferral::HELD)).await;
+            }
         };
         drop(snapshot);
         handling.receipt.note(Stage::Sending, webhook.id);
@@ -53,7 +55,7 @@ impl Dispatcher {
         // stays active, and the attempt counts as an ordinary failure. After a crash between the two steps, the
         // delivery is dropped when it comes up again.
         let is_disabled =
-            attempt.status == Some(GONE) && self.disabling.disable_gone(&webhook, attempt.ended_at_ms).await;
+            attempt.status == Some(GONE) && Box::pin(self.disabling.disable_gone(&webhook, attempt.ended_at_ms)).await;
         let fate =
             if is_disabled { Fate::Dropped } else { self.policy.after_attempt(&delivery, &attempt, chance::share()) };
         let last = LastError { code: attempt.failure, status: attempt.status };
@@ -78,7 +80,8 @@ impl Dispatcher {
                 return;
             }
             let next = Delivery { attempts: delivery.attempts.saturating_add(1), ..(*delivery).clone() };
-            if self.hand_off_by_fate(&next, fate, last, &mut handling).await == HandedOff::LeftToNextOwner {
+            let handed_off = Box::pin(self.hand_off_by_fate(&next, fate, last, &mut handling)).await;
+            if handed_off == HandedOff::LeftToNextOwner {
                 return;
             }
         }

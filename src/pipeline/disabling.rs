@@ -53,7 +53,7 @@ impl Disabling {
             self.reported().remove(&webhook.id);
             return;
         }
-        if let Err(error) = self.failed(webhook, attempt.ended_at_ms).await {
+        if let Err(error) = Box::pin(self.failed(webhook, attempt.ended_at_ms)).await {
             tracing::debug!(webhook = %webhook.id, %error, "the failure of a webhook can't be recorded for now");
         }
     }

@@ -267,21 +267,26 @@ impl Dispatcher {
             if panics::caught(run(dispatcher.clone(), open)).await.is_ok() {
                 return;
             }
-            tracing::error!(delivery = %delivery.id, webhook = %delivery.webhook_id, "handling a delivery panicked");
-            let permits = dispatcher.permits.write().await;
-            let snapshot = dispatcher.snapshots.current().await;
-            match snapshot.get(delivery.webhook_id) {
-                Some(webhook) if panics == 0 => {
-                    let open =
-                        Open { delivery, last, receipt, permits, order_key: None, panics: panics + 1, queued_at: None };
-                    dispatcher.submit(webhook, open);
-                }
-                _ => {
-                    let Some(handling) = dispatcher.handle(receipt, permits) else { return };
-                    dispatcher.give_up(delivery, DeadReason::Malformed, panics::detail(), handling).await;
-                }
-            }
+            Box::pin(dispatcher.after_panic(delivery, receipt, last, panics)).await;
         });
+    }
+
+    /// Handles a delivery whose handling has panicked once more, or gives it up if that was the second time.
+    async fn after_panic(self: Arc<Self>, delivery: Arc<Delivery>, receipt: Arc<Receipt>, last: LastError, panics: u8) {
+        tracing::error!(delivery = %delivery.id, webhook = %delivery.webhook_id, "handling a delivery panicked");
+        let permits = self.permits.write().await;
+        let snapshot = self.snapshots.current().await;
+        match snapshot.get(delivery.webhook_id) {
+            Some(webhook) if panics == 0 => {
+                let open =
+                    Open { delivery, last, receipt, permits, order_key: None, panics: panics + 1, queued_at: None };
+                self.submit(webhook, open);
+            }
+            _ => {
+                let Some(handling) = self.handle(receipt, permits) else { return };
+                self.give_up(delivery, DeadReason::Malformed, panics::detail(), handling).await;
+            }
+        }
     }
 }
 

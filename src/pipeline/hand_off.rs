@@ -67,7 +67,8 @@ impl HandOff {
             Written::TooLarge => {
                 let refused = Detail::new("topic ").value(&topic).text(" refuses a record of ");
                 let detail = refused.size(delivery.body.len()).text(" bytes");
-                self.dead(delivery, DeadReason::TooLarge, &detail, last, handling).await
+                // Few deliveries die here, so the others have no room for it.
+                Box::pin(self.dead(delivery, DeadReason::TooLarge, &detail, last, handling)).await
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::detail::Detail;
 use crate::metrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 
 /// The detail of the dead letter.
 #[must_use]
@@ -36,8 +36,9 @@ pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
 ///
 /// # Errors
 /// Fails if it panics.
-pub async fn caught<F: Future>(handling: F) -> Result<F::Output, Panicked> {
-    AssertUnwindSafe(handling).catch_unwind().await.map_err(|_| counted())
+pub fn caught<F: Future>(handling: F) -> impl Future<Output = Result<F::Output, Panicked>> {
+    // An async function would have room for `handling` twice: for its argument, and for what it awaits.
+    AssertUnwindSafe(handling).catch_unwind().map_err(|_| counted())
 }
 
 fn counted() -> Panicked {

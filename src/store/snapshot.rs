@@ -194,7 +194,7 @@ impl Snapshots {
         let now = self.usable(&self.confirmed.borrow());
         match now {
             Some(snapshot) => snapshot,
-            None => self.wait_for(|_| true).await,
+            None => Box::pin(self.wait_for(|_| true)).await,
         }
     }
 

@@ -16,6 +16,7 @@ use rdkafka::producer::{DeliveryFuture, FutureRecord};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
 
 use super::fault::{Fault, Part, Toxic};
 use super::ledger::{Figures, Ledger, Requests};
@@ -319,13 +320,25 @@ impl System {
 
     /// Waits until everything is settled, and compares.
     pub async fn figures(mut self) -> Figures {
-        self.world.settled_within(SETTLED_MAX).await;
+        if timeout(SETTLED_MAX, self.world.settled_within(SETTLED_MAX * 2)).await.is_err() {
+            self.show().await;
+            panic!("not everything is settled after {SETTLED_MAX:?}");
+        }
         let schedule = Schedule::new(&self.world.config().delivery);
         let dead = self.world.dead_letters();
         for worker in &mut self.workers {
             assert!(!worker.log().contains("panicked"), "{}", worker.log());
         }
         self.ledger.figures(&dead, &schedule, IN_FLIGHT_MAX)
+    }
+
+    /// Prints what each worker says of itself, and which records are not committed.
+    async fn show(&self) {
+        for worker in &self.workers {
+            println!("the whole log of a worker:\n{}", worker.log());
+            println!("its health: {:?} {:?}", worker.page("/healthz").await, worker.page("/readyz").await);
+        }
+        println!("not committed: {:#?}", self.world.unsettled());
     }
 }
 

@@ -291,6 +291,24 @@ impl World {
         self.committed_within(patience, &names.retry_group(), waiting).await;
     }
 
+    /// The partitions of events, retries and replays in which records are not committed, with the number of these records.
+    pub fn unsettled(&self) -> Vec<(String, i32, i64)> {
+        let names = self.names();
+        let tiers = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier));
+        let of_retries = tiers.chain([names.replays()]).map(|topic| (names.retry_group(), topic));
+        let all = of_retries.chain([(names.events_group().to_owned(), names.events().to_owned())]);
+        tokio::task::block_in_place(|| {
+            all.flat_map(|(group, topic)| {
+                let consumer: BaseConsumer = clients::consumer(&self.config(), &group).create().unwrap();
+                let lags = lags(&consumer, &topic).unwrap_or_default();
+                lags.into_iter()
+                    .filter(|(_, lag)| *lag != 0)
+                    .map(move |(partition, lag)| (topic.clone(), partition, lag))
+            })
+            .collect()
+        })
+    }
+
     /// Waits until the events group has committed every event.
     pub async fn events_committed(&self) {
         let names = self.names();
@@ -399,6 +417,11 @@ fn watermarks(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64
 
 /// The number of records that aren't committed. Returns `None` while a broker doesn't answer, or a leader moves.
 fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
+    Some(lags(consumer, topic)?.into_iter().map(|(_, lag)| lag).sum())
+}
+
+/// The number of records that are not committed, by partition.
+fn lags(consumer: &BaseConsumer, topic: &str) -> Option<Vec<(i32, i64)>> {
     let mut list = TopicPartitionList::new();
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).ok()?;
     for partition in metadata.topics()[0].partitions() {
@@ -406,12 +429,12 @@ fn lag(consumer: &BaseConsumer, topic: &str) -> Option<i64> {
     }
     let committed = consumer.committed_offsets(list, Duration::from_secs(10)).ok()?;
     let elements = committed.elements();
-    let lag = elements.iter().map(|element| {
+    let lags = elements.iter().map(|element| {
         let (low, high) = consumer.fetch_watermarks(topic, element.partition(), Duration::from_secs(10)).ok()?;
-        let Offset::Offset(offset) = element.offset() else { return Some(high - low) };
-        Some(high - offset)
+        let committed = if let Offset::Offset(offset) = element.offset() { offset } else { low };
+        Some((element.partition(), high - committed))
     });
-    lag.sum()
+    lags.collect()
 }
 
 /// The text of a header of `record`, or an empty text if the record doesn't have it.
