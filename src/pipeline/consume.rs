@@ -7,6 +7,7 @@ mod client;
 mod committing;
 mod group;
 pub(super) mod intake;
+mod peek;
 mod rebalance;
 mod regulating;
 mod watchdog;

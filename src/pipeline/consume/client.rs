@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::committing;
+use super::peek::Peek;
 use super::rebalance::{Parts, Rebalances};
 use super::watchdog::Watchdog;
 use super::watching;
@@ -61,7 +62,7 @@ impl Client {
         let watchdog = Watchdog::new(blueprint.stall_after, blueprint.conditions.clone(), must_be_replaced.clone());
         let name = blueprint.thread_name;
         let committing = committing::start(name, consumer.clone(), blueprint.commit_interval)?;
-        let watching = watching::start(name, consumer.clone(), watchdog)?;
+        let watching = watching::start(name, consumer.clone(), watchdog, Peek::new(blueprint.config.clone()))?;
         Ok(Self { consumer, must_be_replaced, committing, watching })
     }
 

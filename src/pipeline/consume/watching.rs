@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Helper;
+use super::peek::Peek;
 use super::rebalance::Rebalances;
 use super::watchdog::Watchdog;
 
@@ -24,10 +25,13 @@ pub(super) fn start(
     name: &str,
     consumer: Arc<BaseConsumer<Rebalances>>,
     mut watchdog: Watchdog,
+    peek: Peek,
 ) -> anyhow::Result<Helper> {
     Helper::start(format!("{name} watches"), INTERVAL, move || {
         note_ends(&consumer);
-        watchdog.look(&consumer.context().partitions());
+        watchdog.look(&consumer.context().partitions(), |partition, offset| {
+            peek.has_record(&partition.topic, partition.number, offset)
+        });
     })
 }
 
