@@ -24,6 +24,8 @@ COPY --from=build /build/target/release/optio-webhooks /usr/local/bin/optio-webh
 # The user needs no entry in /etc/passwd. The program writes no files, so the root file system may be read-only.
 USER 65532:65532
 ENV OPTIO_WEBHOOKS__ADMIN__LISTEN=0.0.0.0:8080
+# Huge pages, where the kernel gives them unasked, would take up to 40 MiB more for the same data.
+ENV MIMALLOC_ALLOW_THP=0
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["optio-webhooks", "health"]
 # SIGTERM drains. Allow longer than worker.drain_timeout before SIGKILL.
