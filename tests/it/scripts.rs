@@ -9,11 +9,17 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The folders of what was built or fetched.
+const BUILT: [&str; 2] = ["node_modules", "target"];
+
 /// The lines of the Makefile and of everything under `tests`, `benches` and `src`, without comments, with their files.
 fn lines() -> Vec<(PathBuf, String)> {
     let mut open = vec![root().join("Makefile"), root().join("tests"), root().join("benches"), root().join("src")];
     let mut lines = Vec::new();
     while let Some(path) = open.pop() {
+        if BUILT.iter().any(|folder| path.ends_with(folder)) {
+            continue;
+        }
         if path.is_dir() {
             open.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         } else if !path.ends_with(file!())
