@@ -63,7 +63,7 @@ const TEXT_MAX: usize = 1_024;
 pub fn headers(delivery: &Delivery, due_at_ms: Option<i64>, last: LastError) -> OwnedHeaders {
     let mut headers = OwnedHeaders::new_with_capacity(18);
     let mut put = |name: &str, value: &[u8]| headers::add(&mut headers, name.as_bytes(), Some(value));
-    // Numbers and ids are formatted here, because a text of its own for each would cost as much as the header.
+    // Both buffers are reused, because a String for each value would cost as much as its header.
     let (mut number, mut id) = (itoa::Buffer::new(), Uuid::encode_buffer());
     put(names::DELIVERY_ID, delivery.id.0.hyphenated().encode_lower(&mut id).as_bytes());
     put(names::WEBHOOK_ID, delivery.webhook_id.0.hyphenated().encode_lower(&mut id).as_bytes());

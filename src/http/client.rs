@@ -223,7 +223,7 @@ impl Client {
                 Checkout::Idle(origin, connection) => return Ok((pooled(Carrier::Http1(connection), origin), true)),
                 Checkout::Shared(origin, stream) => return Ok((pooled(Carrier::Http2(stream), origin), true)),
                 Checkout::Dial(origin, done) => {
-                    // Dialling is rare and its state is large, so not every request has room for it.
+                    // Dialling is rare and its state is large, so it is allocated only when it is needed.
                     let carrier = Box::pin(self.dial(target, &origin, done, deadline)).await?;
                     return Ok((pooled(carrier, origin), false));
                 }

@@ -23,7 +23,8 @@ use crate::traces::AttemptTrace;
 use crate::webhook::WebhookId;
 
 impl Dispatcher {
-    /// Makes one attempt of a delivery whose turn it is.
+    /// Makes one attempt of a delivery whose turn it is. Branches that most deliveries don't take are boxed, because each
+    /// task would otherwise be allocated and moved with the state of all of them.
     pub(super) async fn deliver(self: Arc<Self>, open: Open, started: Started) {
         let Open { delivery, last, receipt, permits, order_key, queued_at, .. } = open;
         // The turn is dropped on every way out, a panic included, which gives back the endpoint's slot.
@@ -157,5 +158,21 @@ impl Drop for Turn {
             let _ = self.dispatcher.announcements.try_send(Announcement::new(self.webhook_id, change));
         }
         self.dispatcher.advance(self.webhook_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what an async function returns, in bytes.
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_tasks_of_deliveries_and_deferrals_are_small() {
+        let sizes = [size_of_future(Dispatcher::deliver), size_of_future(Dispatcher::defer)];
+        assert!(sizes.iter().all(|size| *size <= 8 << 10), "{sizes:?} bytes: which branch is not boxed?");
     }
 }

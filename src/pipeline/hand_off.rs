@@ -67,7 +67,7 @@ impl HandOff {
             Written::TooLarge => {
                 let refused = Detail::new("topic ").value(&topic).text(" refuses a record of ");
                 let detail = refused.size(delivery.body.len()).text(" bytes");
-                // Few deliveries die here, so the others have no room for it.
+                // Few deliveries die here. The state of this call is large, so it is allocated only for them.
                 Box::pin(self.dead(delivery, DeadReason::TooLarge, &detail, last, handling)).await
             }
         }

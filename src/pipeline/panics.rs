@@ -37,7 +37,7 @@ pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
 /// # Errors
 /// Fails if it panics.
 pub fn caught<F: Future>(handling: F) -> impl Future<Output = Result<F::Output, Panicked>> {
-    // An async function would have room for `handling` twice: for its argument, and for what it awaits.
+    // An async function would store `handling` twice: as its argument, and as the future that it awaits.
     AssertUnwindSafe(handling).catch_unwind().map_err(|_| counted())
 }
 

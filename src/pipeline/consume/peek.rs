@@ -1,17 +1,25 @@
-//! Looks whether a record can be read at an offset, with a consumer of its own.
+//! Looks whether records can be read at given offsets, with a consumer of its own.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use crate::kafka::logging::Logging;
+use crate::pipeline::partition::Partition;
 
-/// The time that a look may take.
-const LOOK_MAX: Duration = Duration::from_secs(3);
+/// The time that a look at all partitions together may take.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 /// The longest wait of one poll.
 const POLL_MAX: Duration = Duration::from_millis(100);
+
+/// Partitions, each with the offset at which to look.
+pub(super) type Suspects = [(Arc<Partition>, i64)];
+/// Whether there is a record, by topic and partition. What can't be known now is left out.
+pub(super) type Found = HashMap<(Arc<str>, i32), bool>;
 
 /// The configuration of the consumers that look. They join no group and commit nothing.
 pub(super) struct Peek(ClientConfig);
@@ -24,26 +32,41 @@ impl Peek {
         Self(config)
     }
 
-    /// Whether there is a record at `offset` or after it, or in a log that doesn't have this offset. Transaction markers
-    /// are no records. None if it can't be known now.
-    pub(super) fn has_record(&self, topic: &str, partition: i32, offset: i64) -> Option<bool> {
-        let look = || {
-            let consumer: BaseConsumer<Logging> = self.0.create_with_context(Logging).ok()?;
-            let mut list = TopicPartitionList::new();
-            list.add_partition_offset(topic, partition, Offset::Offset(offset)).ok()?;
-            consumer.assign(&list).ok()?;
-            let deadline = Instant::now() + LOOK_MAX;
-            while Instant::now() < deadline {
-                match consumer.poll(POLL_MAX) {
-                    Some(Ok(_)) => return Some(true),
-                    Some(Err(KafkaError::PartitionEOF(_))) => return Some(false),
-                    Some(Err(_)) | None => {}
+    /// Looks for a record at the offset of each partition or after it, or in a log that doesn't have this offset.
+    /// Transaction markers are no records.
+    pub(super) fn records(&self, suspects: &Suspects) -> Found {
+        let mut found = Found::new();
+        if let Err(error) = self.look(suspects, &mut found) {
+            tracing::debug!(%error, "records that nobody reads can't be looked for");
+        }
+        found
+    }
+
+    fn look(&self, suspects: &Suspects, found: &mut Found) -> KafkaResult<()> {
+        let consumer: BaseConsumer<Logging> = self.0.create_with_context(Logging)?;
+        let deadline = Instant::now() + LOOK_MAX;
+        let mut by_topic: HashMap<&Arc<str>, TopicPartitionList> = HashMap::new();
+        for (partition, offset) in suspects {
+            let list = by_topic.entry(&partition.topic).or_default();
+            list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*offset))?;
+        }
+        // One topic after another, because rdkafka names only the partition whose end is reached.
+        for (topic, list) in by_topic {
+            consumer.assign(&list)?;
+            let mut unknown = list.count();
+            while unknown > 0 && Instant::now() < deadline {
+                let (number, is_record) = match consumer.poll(POLL_MAX) {
+                    Some(Ok(record)) => (record.partition(), true),
+                    Some(Err(KafkaError::PartitionEOF(number))) => (number, false),
+                    Some(Err(_)) | None => continue,
+                };
+                // The first finding counts, because the end is also reached after the last record.
+                if let std::collections::hash_map::Entry::Vacant(first) = found.entry((topic.clone(), number)) {
+                    first.insert(is_record);
+                    unknown -= 1;
                 }
             }
-            None
-        };
-        let found = look();
-        tracing::debug!(topic, partition, offset, ?found, "looked for a record that is not read");
-        found
+        }
+        Ok(())
     }
 }

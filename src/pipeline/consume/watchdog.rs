@@ -1,13 +1,15 @@
 //! Detects a consumer that polls but reads nothing, although records wait for it, and has it replaced.
 //!
 //! Nothing in this program causes that, but Kafka clients have stalled in this way after rebalances and broker failures
-//! (rust-rdkafka issue 638), and when a topic was deleted and created again. `/readyz` shows it first, so that operators know about it before users do.
+//! (rust-rdkafka issue 638), and when a topic was deleted and created again. `/readyz` shows it first, so that operators
+//! know about it before users do.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::peek::{Found, Suspects};
 use crate::conditions::{Conditions, Severity};
 use crate::pipeline::partition::Partition;
 
@@ -45,14 +47,14 @@ impl Watchdog {
         Self { stall_after, conditions, seen: HashMap::new(), looked_at: Instant::now(), must_be_replaced }
     }
 
-    /// Looks at every partition, a few times within `kafka.stall_after`. `has_record` says whether a record can be read
-    /// at an offset of a partition; None if it doesn't know.
-    pub(super) fn look(&mut self, partitions: &[Arc<Partition>], has_record: impl Fn(&Partition, i64) -> Option<bool>) {
+    /// Looks at every partition, a few times within `kafka.stall_after`. `records` looks for records that are not read.
+    pub(super) fn look(&mut self, partitions: &[Arc<Partition>], records: impl FnOnce(&Suspects) -> Found) {
         let now = Instant::now();
         if now.duration_since(self.looked_at) < self.stall_after / 4 {
             return;
         }
         self.looked_at = now;
+        let mut suspects = Vec::new();
         for partition in partitions {
             let seen = self.seen.entry(Arc::as_ptr(partition).addr()).or_insert_with(|| Seen {
                 partition: partition.clone(),
@@ -68,7 +70,15 @@ impl Watchdog {
                 (seen.end, seen.since, seen.first_log_end) = (end, now, None);
             }
             let is_quiet = now.duration_since(seen.since) >= self.stall_after;
-            let unread = if is_quiet { seen.unread(&has_record) } else { 0 };
+            match seen.suspected_at().filter(|_| is_quiet) {
+                Some(offset) => suspects.push((partition.clone(), offset)),
+                None => drop(report(&self.conditions, seen, 0)),
+            }
+        }
+        let found = if suspects.is_empty() { Found::new() } else { records(&suspects) };
+        for (partition, _) in suspects {
+            let Some(seen) = self.seen.get_mut(&Arc::as_ptr(&partition).addr()) else { continue };
+            let unread = seen.unread(found.get(&(partition.topic.clone(), partition.number)).copied());
             if report(&self.conditions, seen, unread) >= LOOKS_BEFORE_REPLACED {
                 self.must_be_replaced.store(true, Ordering::Relaxed);
             }
@@ -93,26 +103,34 @@ impl Drop for Watchdog {
 }
 
 impl Seen {
-    /// The approximate number of records that wait to be read. It is 0 if it can't be known. A distance from the end of
-    /// the log alone proves nothing, because the last offsets may be transaction markers or compacted records, and an
-    /// end below the position may be that of a topic that was created again.
-    fn unread(&mut self, has_record: impl Fn(&Partition, i64) -> Option<bool>) -> i64 {
+    /// The offset at which a record may wait. A distance from the end of the log alone proves nothing, because the last
+    /// offsets may be transaction markers or compacted records, and an end below the position may be that of a topic
+    /// that was created again.
+    fn suspected_at(&self) -> Option<i64> {
+        let (end, log_end) = (self.end?, self.partition.log_end()?);
+        (self.distance() > 0 && self.nothing_between != Some((end, log_end))).then_some(end)
+    }
+
+    /// The number of offsets that were not read. It is 0 if it can't be known.
+    fn distance(&self) -> i64 {
+        match (self.end, self.partition.log_end()) {
+            (Some(end), Some(log_end)) if log_end < end => log_end,
+            (Some(end), Some(log_end)) => log_end - end,
+            _ => 0,
+        }
+    }
+
+    /// The approximate number of records that wait to be read. `has_record` says whether there is one; None if nobody
+    /// knows.
+    fn unread(&mut self, has_record: Option<bool>) -> i64 {
         let (Some(end), Some(log_end)) = (self.end, self.partition.log_end()) else { return 0 };
-        let unread = if log_end < end { log_end } else { log_end - end };
         let first = *self.first_log_end.get_or_insert(log_end);
-        if unread == 0 || self.nothing_between == Some((end, log_end)) {
-            return 0;
+        if has_record == Some(false) {
+            self.nothing_between = Some((end, log_end));
         }
-        match has_record(&self.partition, end) {
-            Some(true) => unread,
-            Some(false) => {
-                self.nothing_between = Some((end, log_end));
-                0
-            }
-            // What is written meanwhile is most likely no marker.
-            None if log_end > first.max(end) => unread,
-            None => 0,
-        }
+        // What is written meanwhile is most likely no marker.
+        let waits = has_record.unwrap_or(log_end > first.max(end));
+        if waits { self.distance() } else { 0 }
     }
 }
 
@@ -130,8 +148,6 @@ fn report(conditions: &Conditions, seen: &mut Seen, unread: i64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
     use crate::pipeline::committed::Committed;
     use crate::pipeline::standstill::Standstill;
@@ -154,31 +170,46 @@ mod tests {
     #[test]
     fn records_wait_if_the_log_grows_or_one_can_be_read() {
         let mut growing = seen(10, 15);
-        assert_eq!(growing.unread(|_, _| None), 0, "nobody knows whether these are records");
+        assert_eq!(growing.suspected_at(), Some(10));
+        assert_eq!(growing.unread(None), 0, "nobody knows whether these are records");
         growing.partition.log_ends_at(16);
-        assert_eq!(growing.unread(|_, _| None), 6);
-        let at_once = |_: &Partition, offset| Some(offset == 10);
-        assert_eq!(seen(10, 15).unread(at_once), 5, "nothing more needs to be written");
-        assert_eq!(seen(10, 10).unread(|_, _| panic!("there is nothing to look for")), 0);
+        assert_eq!(growing.unread(None), 6);
+        assert_eq!(seen(10, 15).unread(Some(true)), 5, "nothing more needs to be written");
+        assert_eq!(seen(10, 10).suspected_at(), None);
     }
 
     #[test]
-    fn a_topic_that_was_created_again_is_read_from_its_beginning() {
-        assert_eq!(seen(10, 4).unread(|_, _| Some(true)), 4);
-        assert_eq!(seen(10, 0).unread(|_, _| panic!("an empty log has no records")), 0);
+    fn a_topic_that_was_created_again_is_suspected_although_its_end_is_below_the_position() {
+        let mut again = seen(10, 4);
+        assert_eq!(again.suspected_at(), Some(10));
+        assert_eq!(again.unread(Some(true)), 4);
+        assert_eq!(seen(10, 0).suspected_at(), None, "an empty log has no records");
     }
 
     #[test]
     fn markers_are_looked_at_once() {
-        let (mut marked, looks) = (seen(10, 11), Cell::new(0));
-        let has_record = |_: &Partition, _| {
-            looks.set(looks.get() + 1);
-            Some(false)
-        };
-        assert_eq!([marked.unread(has_record), marked.unread(has_record)], [0, 0]);
-        assert_eq!(looks.get(), 1);
+        let mut marked = seen(10, 11);
+        assert_eq!((marked.unread(Some(false)), marked.suspected_at()), (0, None));
         marked.partition.log_ends_at(12);
-        assert_eq!(marked.unread(has_record), 0, "another marker is no record either");
-        assert_eq!(looks.get(), 2);
+        assert_eq!(marked.suspected_at(), Some(10), "the log has grown, perhaps by a record");
+        assert_eq!((marked.unread(Some(false)), marked.suspected_at()), (0, None));
+    }
+
+    #[test]
+    fn a_consumer_is_replaced_after_two_looks_that_find_a_record() {
+        let must_be_replaced = Arc::<AtomicBool>::default();
+        let mut watchdog = Watchdog::new(Duration::ZERO, Conditions::default(), must_be_replaced.clone());
+        let partition = seen(0, 0).partition;
+        partition.begins_at(10, None);
+        partition.log_ends_at(4);
+        let record = |suspects: &Suspects| {
+            suspects.iter().map(|(partition, _)| ((partition.topic.clone(), partition.number), true)).collect()
+        };
+        for has_looked in [false, true] {
+            assert!(!must_be_replaced.load(Ordering::Relaxed));
+            watchdog.look(&[partition.clone()], record);
+            assert_eq!(watchdog.seen.values().next().unwrap().stalled_looks, if has_looked { 2 } else { 1 });
+        }
+        assert!(must_be_replaced.load(Ordering::Relaxed));
     }
 }

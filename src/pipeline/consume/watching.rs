@@ -29,9 +29,7 @@ pub(super) fn start(
 ) -> anyhow::Result<Helper> {
     Helper::start(format!("{name} watches"), INTERVAL, move || {
         note_ends(&consumer);
-        watchdog.look(&consumer.context().partitions(), |partition, offset| {
-            peek.has_record(&partition.topic, partition.number, offset)
-        });
+        watchdog.look(&consumer.context().partitions(), |suspects| peek.records(suspects));
     })
 }
 

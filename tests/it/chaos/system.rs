@@ -199,7 +199,7 @@ impl System {
             Fault::PartitionAdded => {}
             Fault::TopicAnew => {
                 // What a topic held is gone with it, so everything is settled first.
-                self.world.settled_within(SETTLED_MAX).await;
+                self.settled().await;
                 self.world.delete(&self.world.names().retry(2)).await;
                 tokio::time::sleep(pause).await;
                 self.world.recreate_topics(1).await;
@@ -320,10 +320,7 @@ impl System {
 
     /// Waits until everything is settled, and compares.
     pub async fn figures(mut self) -> Figures {
-        if timeout(SETTLED_MAX, self.world.settled_within(SETTLED_MAX * 2)).await.is_err() {
-            self.show().await;
-            panic!("not everything is settled after {SETTLED_MAX:?}");
-        }
+        self.settled().await;
         let schedule = Schedule::new(&self.world.config().delivery);
         let dead = self.world.dead_letters();
         for worker in &mut self.workers {
@@ -332,13 +329,18 @@ impl System {
         self.ledger.figures(&dead, &schedule, IN_FLIGHT_MAX)
     }
 
-    /// Prints what each worker says of itself, and which records are not committed.
-    async fn show(&self) {
+    /// Waits until everything is settled. If that takes too long, it prints what each worker says of itself, and which
+    /// records are not committed.
+    async fn settled(&self) {
+        // The outer limit is the shorter one, so that this prints before the inner one panics.
+        if timeout(SETTLED_MAX, self.world.settled_within(SETTLED_MAX * 2)).await.is_ok() {
+            return;
+        }
         for worker in &self.workers {
             println!("the whole log of a worker:\n{}", worker.log());
             println!("its health: {:?} {:?}", worker.page("/healthz").await, worker.page("/readyz").await);
         }
-        println!("not committed: {:#?}", self.world.unsettled());
+        panic!("not settled after {SETTLED_MAX:?}: {:#?}", self.world.unsettled());
     }
 }
 

@@ -284,29 +284,31 @@ impl World {
 
     /// Like [`World::settled`], and panics after `patience` for each group.
     pub async fn settled_within(&self, patience: Duration) {
+        for (group, topics) in self.consumed() {
+            self.committed_within(patience, &group, topics).await;
+        }
+    }
+
+    /// The consumer groups of workers with the topics that they read.
+    fn consumed(&self) -> [(String, Vec<String>); 2] {
         let names = self.names();
-        let mut waiting: Vec<String> = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier)).collect();
-        waiting.push(names.replays());
-        self.committed_within(patience, names.events_group(), vec![names.events().to_owned()]).await;
-        self.committed_within(patience, &names.retry_group(), waiting).await;
+        let tiers = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier));
+        let waiting = tiers.chain([names.replays()]).collect();
+        [(names.events_group().to_owned(), vec![names.events().to_owned()]), (names.retry_group(), waiting)]
     }
 
     /// The partitions of events, retries and replays in which records are not committed, with the number of these records.
     pub fn unsettled(&self) -> Vec<(String, i32, i64)> {
-        let names = self.names();
-        let tiers = (1..self.config().delivery.attempts_max).map(|tier| names.retry(tier));
-        let of_retries = tiers.chain([names.replays()]).map(|topic| (names.retry_group(), topic));
-        let all = of_retries.chain([(names.events_group().to_owned(), names.events().to_owned())]);
-        tokio::task::block_in_place(|| {
-            all.flat_map(|(group, topic)| {
-                let consumer: BaseConsumer = clients::consumer(&self.config(), &group).create().unwrap();
-                let lags = lags(&consumer, &topic).unwrap_or_default();
-                lags.into_iter()
-                    .filter(|(_, lag)| *lag != 0)
-                    .map(move |(partition, lag)| (topic.clone(), partition, lag))
-            })
-            .collect()
-        })
+        let mut unsettled = Vec::new();
+        for (group, topics) in self.consumed() {
+            let consumer: BaseConsumer = clients::consumer(&self.config(), &group).create().unwrap();
+            for topic in topics {
+                let lags = tokio::task::block_in_place(|| lags(&consumer, &topic)).unwrap_or_default();
+                let behind = lags.into_iter().filter(|(_, lag)| *lag != 0);
+                unsettled.extend(behind.map(|(partition, lag)| (topic.clone(), partition, lag)));
+            }
+        }
+        unsettled
     }
 
     /// Waits until the events group has committed every event.
