@@ -207,7 +207,7 @@ mod tests {
         };
         for has_looked in [false, true] {
             assert!(!must_be_replaced.load(Ordering::Relaxed));
-            watchdog.look(&[partition.clone()], record);
+            watchdog.look(std::slice::from_ref(&partition), record);
             assert_eq!(watchdog.seen.values().next().unwrap().stalled_looks, if has_looked { 2 } else { 1 });
         }
         assert!(must_be_replaced.load(Ordering::Relaxed));
