@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "rdkafka lacks these requests, or drops the errors of single topics")]
 
+pub mod members;
 pub mod rights;
 pub mod settings;
 

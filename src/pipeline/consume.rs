@@ -5,6 +5,7 @@
 
 mod client;
 mod committing;
+mod coverage;
 mod group;
 pub(super) mod intake;
 mod peek;
@@ -79,7 +80,7 @@ pub struct Setup {
 /// # Errors
 /// Fails if the consumer or a thread can't be created.
 pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
-    let Group { thread_name, group_id, topics, intake } = group;
+    let Group { thread_name, group_id, topics, reads, intake } = group;
     let config = &setup.config;
     let client = clients::consumer(config, &group_id);
     let parts = rebalance::Parts {
@@ -97,6 +98,7 @@ pub fn start(group: Group, setup: Setup) -> anyhow::Result<JoinHandle<usize>> {
         thread_name,
         config: client,
         topics,
+        reads,
         parts,
         commit_interval: config.kafka.commit_interval,
         stall_after: config.kafka.stall_after,

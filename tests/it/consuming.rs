@@ -8,8 +8,9 @@ use rdkafka::Message as _;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
+use crate::harness::worker::Worker;
 use crate::harness::world::header;
-use crate::harness::{Reply, World};
+use crate::harness::{Reply, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_every_compression_codec_are_read() {
@@ -113,5 +114,26 @@ async fn the_new_group_protocol_and_static_membership_can_be_configured() {
         assert!(worker.terminate().await.success());
         world.settled().await;
         assert_eq!(world.receiver.count(), 40);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_members_have_every_partition_is_left_alone() {
+    for protocol in ["classic", "consumer"] {
+        let mut settings = vec![("kafka.properties.group_protocol", protocol), ("kafka.stall_after", "1s")];
+        if protocol == "consumer" {
+            settings.push(("kafka.properties.session_timeout_ms", "-"));
+        }
+        let world = World::with(&settings).await;
+        let mut environment = world.environment();
+        environment.push(("RUST_LOG".to_owned(), "optio_webhooks=debug".to_owned()));
+        let mut worker = Worker::start(&environment);
+        worker.readiness(true).await;
+        eventually("both groups are looked at several times", async || {
+            (worker.log().matches("looked for partitions without a member").count() >= 12).then_some(())
+        })
+        .await;
+        assert!(!worker.log().contains("so it is replaced"), "{}", worker.log());
+        assert!(worker.terminate().await.success());
     }
 }

@@ -10,6 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::committing;
+use super::coverage::Coverage;
+use super::group::Reads;
 use super::peek::Peek;
 use super::rebalance::{Parts, Rebalances};
 use super::watchdog::Watchdog;
@@ -25,6 +27,8 @@ pub(super) struct Blueprint {
     pub(super) thread_name: &'static str,
     pub(super) config: ClientConfig,
     pub(super) topics: Vec<String>,
+    /// Whether the group reads a topic.
+    pub(super) reads: Reads,
     pub(super) parts: Parts,
     pub(super) commit_interval: Duration,
     pub(super) stall_after: Duration,
@@ -62,7 +66,9 @@ impl Client {
         let watchdog = Watchdog::new(blueprint.stall_after, blueprint.conditions.clone(), must_be_replaced.clone());
         let name = blueprint.thread_name;
         let committing = committing::start(name, consumer.clone(), blueprint.commit_interval)?;
-        let watching = watching::start(name, consumer.clone(), watchdog, Peek::new(blueprint.config.clone()))?;
+        let coverage = Coverage::new(blueprint, must_be_replaced.clone());
+        let peek = Peek::new(blueprint.config.clone());
+        let watching = watching::start(name, consumer.clone(), watchdog, peek, coverage)?;
         Ok(Self { consumer, must_be_replaced, committing, watching })
     }
 

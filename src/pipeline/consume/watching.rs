@@ -8,9 +8,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Helper;
+use super::coverage::Coverage;
 use super::peek::Peek;
 use super::rebalance::Rebalances;
 use super::watchdog::Watchdog;
+use crate::kafka::describe::members::{self, Partitions};
 
 /// How often the broker is asked for the ends of the logs.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,10 +28,12 @@ pub(super) fn start(
     consumer: Arc<BaseConsumer<Rebalances>>,
     mut watchdog: Watchdog,
     peek: Peek,
+    mut coverage: Coverage,
 ) -> anyhow::Result<Helper> {
     Helper::start(format!("{name} watches"), INTERVAL, move || {
         note_ends(&consumer);
         watchdog.look(&consumer.context().partitions(), |suspects| peek.records(suspects));
+        coverage.look(|group| Ok((topics(&consumer)?, members::assigned(consumer.client(), group, ANSWER_MAX)?)));
     })
 }
 
@@ -56,4 +60,15 @@ fn note_ends(consumer: &BaseConsumer<Rebalances>) {
             partition.log_ends_at(*end);
         }
     }
+}
+
+/// All partitions of all topics.
+fn topics(consumer: &BaseConsumer<Rebalances>) -> Result<Partitions, String> {
+    let metadata = consumer.fetch_metadata(None, ANSWER_MAX).map_err(|error| error.to_string())?;
+    let partitions = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topic.error().is_none())
+        .flat_map(|topic| topic.partitions().iter().map(|partition| (topic.name().to_owned(), partition.id())));
+    Ok(partitions.collect())
 }
