@@ -11,6 +11,7 @@ mod endpoints;
 mod kafka;
 mod outside;
 mod redis;
+mod repeats;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -127,11 +127,11 @@ impl Consumer {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             if left == 0 {
-                self.world.with(|outside| outside.interruptions += 1);
+                self.world.with(|outside| outside.interrupted(Some(&self.assigned[at].name)));
             }
             self.commit(at).await;
         } else {
-            self.world.with(|outside| outside.interruptions += 1);
+            self.world.with(|outside| outside.interrupted(Some(&self.assigned[at].name)));
         }
         partition.close();
         self.intake.forget_closed();
