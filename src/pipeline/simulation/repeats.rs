@@ -39,8 +39,12 @@ impl Outside {
             .collect()
     }
 
-    /// All marks in the stream of a partition.
+    /// All marks in the stream of a partition. Without a commit they are void, because the offsets may have been lost
+    /// ([`crate::pipeline::committed`]).
     fn marked(&self, topic: &str, number: i32) -> BTreeSet<&[u8]> {
+        if !self.commits.contains_key(&(topic.to_owned(), number)) {
+            return BTreeSet::new();
+        }
         let names = &self.names;
         let group = if names.is_waiting(topic) { names.retry_group() } else { names.events_group().to_owned() };
         let key = Keys::new(&self.config.redis.prefix).marks(&group, topic, number);
