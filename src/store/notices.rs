@@ -6,6 +6,7 @@ use redis::{AsyncCommands as _, RedisResult, Script};
 
 use super::Keys;
 use super::connection::Connection;
+use super::is_away;
 use crate::operational::telling::{Died, Told};
 use crate::webhook::WebhookId;
 
@@ -49,17 +50,21 @@ impl Notices {
         Self { connection, keys }
     }
 
-    /// The state of all webhooks. Entries that can't be parsed are left out.
+    /// The state of all webhooks. Entries that can't be parsed are left out, and so is a whole key of another type,
+    /// except for what was told: without it, everything would be told again and again.
     ///
     /// # Errors
     /// Errors of Redis.
     pub async fn state(&self, now_ms: i64) -> RedisResult<State> {
-        type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+        type Fields = RedisResult<Vec<(Vec<u8>, Vec<u8>)>>;
         let mut pipe = redis::pipe();
         pipe.hgetall(self.keys.failing()).hgetall(self.keys.died()).hgetall(self.keys.notices());
-        pipe.zrangebyscore(self.keys.backing_off(), now_ms, "+inf");
-        let answers: (Fields, Fields, Fields, Vec<Vec<u8>>) = pipe.query_async(&mut self.connection.clone()).await?;
+        pipe.zrangebyscore(self.keys.backing_off(), now_ms, "+inf").ignore_errors();
+        let answers: (Fields, Fields, Fields, RedisResult<Vec<Vec<u8>>>) =
+            pipe.query_async(&mut self.connection.clone()).await?;
         let (failing, died, told, backing_off) = answers;
+        let (failing, died, backing_off) = (readable(failing)?, readable(died)?, readable(backing_off)?);
+        let told = told?;
         let died: HashMap<Vec<u8>, Vec<u8>> = died.into_iter().collect();
         Ok(State {
             failing: failing.iter().filter_map(|(id, entry)| Some((parsed(id)?, since(entry)?))).collect(),
@@ -103,6 +108,11 @@ impl Notices {
         pipe.hdel(self.keys.notices(), ids).ignore().hdel(self.keys.died(), deaths).ignore();
         pipe.query_async(&mut self.connection.clone()).await
     }
+}
+
+/// Nothing in place of a key of another type.
+fn readable<T: Default>(answer: RedisResult<T>) -> RedisResult<T> {
+    answer.or_else(|error| if is_away(&error) { Err(error) } else { Ok(T::default()) })
 }
 
 fn parsed(id: &[u8]) -> Option<WebhookId> {

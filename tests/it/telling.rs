@@ -108,3 +108,24 @@ async fn the_owner_is_told_of_a_disabled_webhook_in_the_format_of_each_recipient
     assert!(of("/teams").await.json().to_string().contains("Webhook disabled"));
     assert_eq!(of("/cloudevents").await.json()["type"], "dev.optio.webhook.disabled");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_the_wrong_type_keep_no_owner_of_another_webhook_from_being_told() {
+    let world = World::new().await;
+    let keys = world.keys();
+    let mut wrong = redis::pipe();
+    let broken = world.webhook("/broken", &EventType::TASKS).await;
+    // The log of a webhook is read once its owner was told of trouble.
+    wrong.set(keys.log(broken), "of another type");
+    wrong.hset(keys.notices(), broken.to_string(), json!({ "troubleSinceMs": 1 }).to_string());
+    for key in [keys.failing(), keys.backing_off(), keys.died()] {
+        wrong.set(key, "of another type");
+    }
+    wrong.exec_async(&mut world.redis.clone()).await.unwrap();
+    let gone = world.webhook("/gone", &EventType::TASKS).await;
+    world.webhook("/owner", &EventType::OPERATIONAL).await;
+    world.receiver.answer(|request| Reply::status(if request.path == "/gone" { 410 } else { 200 }));
+    let _worker = world.worker().await;
+    world.emit(EventType::TaskFailed, 1).await;
+    told_of(&world, "/owner", "webhook.disabled", gone).await;
+}
