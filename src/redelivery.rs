@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::util::Timeout;
+use anyhow::Context as _;
+use rdkafka::producer::FutureRecord;
 
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::delivery::Delivery;
 use crate::kafka::clients;
-use crate::kafka::logging::Logging;
+use crate::kafka::occasional::OccasionalProducer;
 use crate::position::RecordPosition;
 use crate::record::{self, LastError};
 use crate::store::log::LogEntry;
@@ -23,7 +23,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// The writer of redeliveries.
 #[derive(Clone)]
 pub struct Redeliveries {
-    producer: FutureProducer<Logging>,
+    producer: OccasionalProducer,
     store: WebhookStore,
     recoveries: Recoveries,
     topic: String,
@@ -32,14 +32,12 @@ pub struct Redeliveries {
 
 impl Redeliveries {
     /// Creates a writer with its own producer.
-    ///
-    /// # Errors
-    /// If the producer cannot be created.
-    pub fn new(config: &Config, store: WebhookStore, recoveries: Recoveries) -> anyhow::Result<Self> {
+    #[must_use]
+    pub fn new(config: &Config, store: WebhookStore, recoveries: Recoveries) -> Self {
         let mut client = clients::producer(config);
         client.set("message.timeout.ms", WRITE_MAX.as_millis().to_string()).set("linger.ms", "0");
-        let producer = client.create_with_context(Logging)?;
-        Ok(Self { producer, store, recoveries, topic: Names::new(config).replays(), age_max: config.delivery.age_max })
+        let producer = OccasionalProducer::new(client);
+        Self { producer, store, recoveries, topic: Names::new(config).replays(), age_max: config.delivery.age_max }
     }
 
     /// Sends the delivery of `entry` again, with attempts starting again. It replaces a retry that waits.
@@ -56,10 +54,7 @@ impl Redeliveries {
         let headers = record::headers(&delivery, Some(now), LastError::default());
         let key = delivery.webhook_id.to_string();
         let record = FutureRecord::<str, [u8]>::to(&self.topic).key(&key).payload(&delivery.body).headers(headers);
-        let sent = self.producer.send(record, Timeout::After(WRITE_MAX)).await;
-        sent.map_err(|(error, _)| {
-            anyhow::Error::new(error).context("Kafka didn't accept the redelivery; nothing was sent")
-        })?;
+        self.producer.send(record).await.context("Kafka didn't accept the redelivery; nothing was sent")?;
         // The record is written, so errors from here on must not fail the call: a second request would send it twice.
         if let Err(error) = self.store.replace(delivery.id, now, self.age_max).await {
             tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");

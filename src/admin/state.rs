@@ -96,8 +96,7 @@ impl Admin {
                 redis.clone(),
             )),
             vetting: Vetting::new(&config.delivery),
-            redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone()))
-                .context("kafka producer")?,
+            redeliveries: Redeliveries::new(config, store.clone(), Recoveries::new(redis.clone(), keys.clone())),
             replays: Replays::new(config.clone(), redis.clone(), keys.clone()),
             lags: Lags::new(config.clone()),
             trend: Trend::default(),

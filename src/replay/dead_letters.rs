@@ -69,15 +69,20 @@ fn count(config: &Config, selector: &DeadLetters<'_>, start: Start, watch: &mut 
         progress(Progress { reading_marks: false, read, total, replayed: found.load(Ordering::Relaxed) });
     };
     let topic = Names::new(config).dead_letters();
-    let summaries = scan::read_all(config, &topic, &start, watch.stop, report, Summary::default, |part, record| {
+    let new = || (Summary::default(), 0);
+    let parts = scan::read_all(config, &topic, &start, watch.stop, report, new, |(part, uncounted), record| {
         part.looked_at += 1;
         if let Some((group, _)) = selector.select(record, part) {
             part.count(group);
-            found.fetch_add(1, Ordering::Relaxed);
+            *uncounted += 1;
+        }
+        // The readers would wait for each other if they counted each record together.
+        if part.looked_at % scan::COUNT_EVERY == 0 {
+            found.fetch_add(std::mem::take(uncounted), Ordering::Relaxed);
         }
     })?;
     let mut summary = Summary { interrupted: watch.stop.is_cancelled(), ..Summary::default() };
-    for part in summaries {
+    for (part, _) in parts {
         summary.add(part);
     }
     Ok(summary)

@@ -5,7 +5,7 @@ use rdkafka::message::BorrowedMessage;
 
 use crate::delivery::{DeadReason, DeliveryId};
 use crate::event::EventType;
-use crate::kafka::headers;
+use crate::kafka::headers::{self, Header};
 use crate::record::header_names as names;
 use crate::webhook::WebhookId;
 
@@ -37,9 +37,7 @@ impl Letter {
     pub fn read(record: &BorrowedMessage<'_>) -> Self {
         let mut letter = Self { died_at_ms: record.timestamp().to_millis().unwrap_or(0), ..Self::default() };
         for header in headers::all(record.headers()) {
-            if let Some(value) = header.text() {
-                letter.take(header.key, value);
-            }
+            let _ = letter.take(&header);
         }
         if letter.is_unread() {
             // The delivery headers of such a record come from its producer, not from this program.
@@ -48,22 +46,26 @@ impl Letter {
         letter
     }
 
-    fn take(&mut self, key: &[u8], value: &str) {
-        if key == names::SOURCE_TOPIC.as_bytes() {
-            // Ours begin here. What was read before comes from the producer of a record that could not be read.
-            (self.has_source_time, self.is_shortened, self.replays) = (false, false, 0);
-        }
-        self.has_source_time |= key == names::SOURCE_TIMESTAMP.as_bytes();
-        self.is_shortened |= key == names::SHORTENED_FROM.as_bytes();
-        match key {
-            name if name == names::WEBHOOK_ID.as_bytes() => self.webhook_id = value.parse().ok(),
-            name if name == names::EVENT.as_bytes() => self.event = EventType::named(value),
-            name if name == names::DELIVERY_ID.as_bytes() => self.delivery_id = value.parse().ok().map(DeliveryId),
-            name if name == names::DEAD_REASON.as_bytes() => self.reason = DeadReason::named(value),
-            name if name == names::DEAD_AT.as_bytes() => self.died_at_ms = value.parse().unwrap_or(self.died_at_ms),
-            name if name == names::REPLAYS.as_bytes() => self.replays = value.parse().unwrap_or(0),
+    /// Takes a header into account. Returns None if its value is not text, and has no effect then. The values of other
+    /// headers are not looked at, because that would take a good part of the time for a record.
+    fn take(&mut self, header: &Header<'_>) -> Option<()> {
+        match std::str::from_utf8(header.key).ok()? {
+            names::WEBHOOK_ID => self.webhook_id = header.text()?.parse().ok(),
+            names::EVENT => self.event = EventType::named(header.text()?),
+            names::DELIVERY_ID => self.delivery_id = header.text()?.parse().ok().map(DeliveryId),
+            names::DEAD_REASON => self.reason = DeadReason::named(header.text()?),
+            names::DEAD_AT => self.died_at_ms = header.text()?.parse().unwrap_or(self.died_at_ms),
+            names::REPLAYS => self.replays = header.text()?.parse().unwrap_or(0),
+            names::SOURCE_TIMESTAMP => self.has_source_time |= header.text().is_some(),
+            names::SHORTENED_FROM => self.is_shortened |= header.text().is_some(),
+            names::SOURCE_TOPIC => {
+                header.text()?;
+                // Ours begin here. What was read before comes from the producer of a record that could not be read.
+                (self.has_source_time, self.is_shortened, self.replays) = (false, false, 0);
+            }
             _ => {}
         }
+        Some(())
     }
 
     /// Whether the dead letter is a record that could not be read, rather than a delivery.
@@ -82,11 +84,13 @@ mod tests {
         let mut letter = Letter::default();
         let theirs = [(names::REPLAYS, "7"), (names::SHORTENED_FROM, "9"), (names::SOURCE_TIMESTAMP, "1")];
         let ours = [(names::SOURCE_TOPIC, "task-events"), (names::SOURCE_OFFSET, "3")];
-        for (key, value) in theirs.into_iter().chain(ours) {
-            letter.take(key.as_bytes(), value);
+        let header =
+            |(key, value): (&'static str, &'static str)| Header { key: key.as_bytes(), value: Some(value.as_bytes()) };
+        for pair in theirs.into_iter().chain(ours) {
+            letter.take(&header(pair)).unwrap();
         }
         assert_eq!(letter, Letter::default());
-        letter.take(names::REPLAYS.as_bytes(), "2");
+        letter.take(&header((names::REPLAYS, "2"))).unwrap();
         assert_eq!(letter.replays, 2);
     }
 }

@@ -46,7 +46,7 @@ const READERS_MAX: usize = 4;
 /// The interval between progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of records after which a reader updates the shared progress.
-const COUNT_EVERY: u64 = 256;
+pub(super) const COUNT_EVERY: u64 = 256;
 
 /// The share of a reader: each partition whose number modulo `of` is `number`.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::util::Timeout;
+use rdkafka::producer::FutureRecord;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::clock::now_ms;
@@ -17,7 +16,7 @@ use crate::conditions::{Conditions, Severity};
 use crate::config::Config;
 use crate::delivery::{Delivery, FirstRead};
 use crate::kafka::clients;
-use crate::kafka::logging::Logging;
+use crate::kafka::occasional::OccasionalProducer;
 use crate::operational::telling::{Finding, Rules, Seen, Told, decide, needs_success};
 use crate::operational::{self};
 use crate::payload::Bodies;
@@ -49,7 +48,7 @@ pub struct Notifier {
     lease: Lease,
     connection: Connection,
     keys: Keys,
-    producer: FutureProducer<Logging>,
+    producer: OccasionalProducer,
     topic: String,
     /// The webhooks, with the version of the store at which they were read.
     webhooks: Option<(u64, HashMap<WebhookId, Webhook>)>,
@@ -59,7 +58,7 @@ impl Notifier {
     /// Creates a notifier with a producer of its own. `who` describes this process.
     ///
     /// # Errors
-    /// If the producer can't be created, or a sealing key can't be read.
+    /// If a sealing key can't be read.
     pub fn new(config: &Arc<Config>, redis: &Connection, who: &str) -> anyhow::Result<Self> {
         let keys = Keys::new(&config.redis.prefix);
         let mut client = clients::producer(config);
@@ -71,7 +70,7 @@ impl Notifier {
             lease: Lease::of_notices(redis.clone(), &keys, who),
             connection: redis.clone(),
             keys,
-            producer: client.create_with_context(Logging)?,
+            producer: OccasionalProducer::new(client),
             topic: Names::new(config).replays(),
             webhooks: None,
             config: config.clone(),
@@ -185,16 +184,11 @@ impl Notifier {
 }
 
 /// Writes a delivery, due now.
-async fn write(
-    producer: FutureProducer<Logging>,
-    topic: String,
-    delivery: Delivery,
-    now_ms: i64,
-) -> Result<(), KafkaError> {
+async fn write(producer: OccasionalProducer, topic: String, delivery: Delivery, now_ms: i64) -> Result<(), KafkaError> {
     let headers = record::headers(&delivery, Some(now_ms), LastError::default());
     let key = delivery.webhook_id.to_string();
     let record = FutureRecord::<str, [u8]>::to(&topic).key(&key).payload(&delivery.body).headers(headers);
-    producer.send(record, Timeout::After(WRITE_MAX)).await.map(drop).map_err(|(error, _)| error)
+    producer.send(record).await
 }
 
 fn written(ended: Option<Result<Result<(), KafkaError>, JoinError>>) -> anyhow::Result<()> {

@@ -275,9 +275,11 @@ async fn a_redelivery_keeps_its_id_and_replaces_the_waiting_retry() {
     eventually("the retry is written", async || (world.count(&retries) == 1).then_some(())).await;
     let logged = eventually("the attempt is logged", async || world.logged(webhook).await.into_iter().next()).await;
     world.receiver.answer(|_| Reply::status(200));
+    assert_eq!(worker.producers(), 1, "those that are seldom needed don't exist until then");
 
     let path = format!("/api/webhooks/{webhook}/deliveries/{}/redeliver", first.delivery());
     let (status, answer) = worker.call("POST", &path, None).await;
+    assert_eq!(worker.producers(), 2);
     assert_eq!((status, &answer["deliveryId"]), (202, &logged["deliveryId"]));
     assert_eq!(world.count(&world.names().replays()), 1, "the redelivery is durable before the API answers");
     let again = world.receiver.arrived(2).await.remove(1);

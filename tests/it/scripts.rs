@@ -52,8 +52,8 @@ fn no_script_uses_a_predictable_name_in_the_folder_for_temporary_files() {
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
-/// Runs `install-missing` as an ordinary user of a machine on which nothing is installed.
-fn install_missing(variables: &[(&str, &str)]) -> (Output, bool) {
+/// Runs `install-missing` as an ordinary user of a machine on which nothing is installed. Returns whether sudo ran, too.
+fn install_missing(purpose: &str, variables: &[(&str, &str)]) -> (Output, bool) {
     let folder = tempfile::tempdir().unwrap();
     for program in ["bash", "sed", "env", "cat"] {
         let installed =
@@ -72,7 +72,7 @@ fn install_missing(variables: &[(&str, &str)]) -> (Output, bool) {
     }
     let output = Command::new(folder.path().join("bash"))
         .arg(root().join("tests/services/install-missing"))
-        .arg("demo")
+        .arg(purpose)
         .env_clear()
         .env("PATH", folder.path())
         .env("HOME", folder.path())
@@ -85,11 +85,24 @@ fn install_missing(variables: &[(&str, &str)]) -> (Output, bool) {
 
 #[test]
 fn packages_are_installed_with_sudo_only_after_a_yes() {
-    let (output, is_called) = install_missing(&[]);
+    let (output, is_called) = install_missing("demo", &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("please run: sudo apt-get install") && text.contains("redis-server"), "{text}");
     assert!(!is_called);
-    let (output, is_called) = install_missing(&[("ASSUME_YES", "1")]);
+    let (output, is_called) = install_missing("demo", &[("ASSUME_YES", "1")]);
     assert!(is_called, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_documents_name_every_package_that_the_build_needs() {
+    let (output, _) = install_missing("build", &[]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let packages: Vec<&str> = text.trim().rsplit("--no-install-recommends ").next().unwrap().split(' ').collect();
+    assert!(packages.contains(&"libssl-dev"), "{text}");
+    for document in ["README.md", "docs/deploying.md"] {
+        let document = fs::read_to_string(root().join(document)).unwrap();
+        let unnamed: Vec<&&str> = packages.iter().filter(|package| !document.contains(**package)).collect();
+        assert!(unnamed.is_empty(), "{unnamed:?}");
+    }
 }

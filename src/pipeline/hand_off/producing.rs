@@ -15,6 +15,7 @@ use rdkafka::util::Timeout;
 
 use super::HandedOff;
 use crate::conditions::{Conditions, LOUD_AFTER, Outage, Severity};
+use crate::kafka::closing::close;
 use crate::kafka::headers;
 use crate::kafka::logging::Logging;
 use crate::pipeline::handling::Handling;
@@ -32,13 +33,15 @@ pub struct Producing {
     batched: Renewable,
     /// Sends each record in a batch of its own. A broker refuses a whole batch for its size, together with the small
     /// records in it. Only a record that is refused alone is too large.
+    /// Most processes never need it, and each producer costs threads.
     unbatched: Renewable,
     conditions: Conditions,
 }
 
 struct Renewable {
     config: ClientConfig,
-    producer: RwLock<Producer>,
+    /// None until it is needed for the first time.
+    producer: RwLock<Option<Producer>>,
 }
 
 /// What writes records.
@@ -112,14 +115,18 @@ impl Producing {
         }
         let mut unbatched = config.clone();
         unbatched.set("batch.num.messages", "1");
-        Ok(Self { batched: Renewable::new(config)?, unbatched: Renewable::new(unbatched)?, conditions })
+        let batched = Renewable::new(config);
+        batched.producer()?;
+        Ok(Self { batched, unbatched: Renewable::new(unbatched), conditions })
     }
 
     /// Writes with `script`.
     #[cfg(test)]
     pub(crate) fn scripted(script: Script, conditions: Conditions) -> Self {
-        let renewable =
-            || Renewable { config: ClientConfig::new(), producer: RwLock::new(Producer::Scripted(script.clone())) };
+        let renewable = || Renewable {
+            config: ClientConfig::new(),
+            producer: RwLock::new(Some(Producer::Scripted(script.clone()))),
+        };
         Self { batched: renewable(), unbatched: renewable(), conditions }
     }
 
@@ -163,8 +170,7 @@ impl Producing {
         let began = Instant::now();
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
-            let producer = renewable.producer();
-            let mut sending = std::pin::pin!(producer.send(outgoing, headers));
+            let mut sending = std::pin::pin!(renewable.send(outgoing, headers));
             let sent = loop {
                 match tokio::time::timeout(LOUD_AFTER, &mut sending).await {
                     Ok(sent) => break sent,
@@ -193,7 +199,7 @@ impl Producing {
                     return Written::TooLarge;
                 }
             }
-            renewable.renew_if_fatal(&producer);
+            renewable.renew_if_fatal();
             // Nothing is under way until the next try, so other deliveries and drains don't wait for this hand-off.
             handling.park(bytes);
             handling.pause();
@@ -209,33 +215,43 @@ impl Producing {
 }
 
 impl Renewable {
-    fn new(config: ClientConfig) -> Result<Self, KafkaError> {
-        let producer = RwLock::new(Producer::Kafka(config.create_with_context(Logging)?));
-        Ok(Self { config, producer })
+    fn new(config: ClientConfig) -> Self {
+        Self { config, producer: RwLock::default() }
     }
 
-    fn producer(&self) -> Producer {
-        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The producer. The first call creates it.
+    fn producer(&self) -> Result<Producer, KafkaError> {
+        if let Some(producer) = &*self.producer.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(producer.clone());
+        }
+        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        match &*producer {
+            // Another hand-off has created it meanwhile.
+            Some(producer) => Ok(producer.clone()),
+            None => Ok(producer.insert(Producer::Kafka(self.config.create_with_context(Logging)?)).clone()),
+        }
+    }
+
+    async fn send(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Result<(), (KafkaError, OwnedHeaders)> {
+        match self.producer() {
+            Ok(producer) => producer.send(outgoing, headers).await,
+            Err(error) => Err((error, headers)),
+        }
     }
 
     /// Replaces the producer if it had a fatal error. An idempotent producer can't recover from one.
-    fn renew_if_fatal(&self, failed: &Producer) {
-        if failed.fatal_error().is_none() {
+    fn renew_if_fatal(&self) {
+        let fatal_error = |producer: &Option<Producer>| producer.as_ref().and_then(Producer::fatal_error);
+        if fatal_error(&self.producer.read().unwrap_or_else(PoisonError::into_inner)).is_none() {
             return;
         }
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         // Another hand-off may have replaced it already.
-        let Some((code, reason)) = producer.fatal_error() else { return };
+        let Some((code, reason)) = fatal_error(&producer) else { return };
         tracing::error!(%code, reason, "the producer had a fatal error and is replaced");
         metrics::PRODUCERS_RENEWED.increment();
-        match self.config.create_with_context(Logging) {
-            Ok(new) => {
-                let old = std::mem::replace(&mut *producer, Producer::Kafka(new));
-                // Closing the old producer waits for its thread, and must not block other hand-offs.
-                let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(old));
-            }
-            Err(error) => tracing::error!(%error, "a new producer can't be created, retrying"),
-        }
+        // The next try creates the new one.
+        close(producer.take());
     }
 }
 

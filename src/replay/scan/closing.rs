@@ -2,6 +2,7 @@
 
 use rdkafka::consumer::BaseConsumer;
 
+use crate::kafka::closing::close;
 use crate::kafka::logging::Logging;
 
 /// A consumer that is closed on a separate thread, because closing takes a tenth of a second or more and has no result.
@@ -16,8 +17,6 @@ impl std::ops::Deref for ClosedInBackground {
 
 impl Drop for ClosedInBackground {
     fn drop(&mut self) {
-        let consumer = self.0.take();
-        // If no thread can be created, the closure is dropped here, and with it the consumer.
-        let _ = std::thread::Builder::new().name("closing".to_owned()).spawn(move || drop(consumer));
+        close(self.0.take());
     }
 }

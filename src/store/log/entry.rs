@@ -97,7 +97,7 @@ impl<'a> Logged<'a> {
     /// The attempt with its payload, as the log stores them.
     #[must_use]
     pub fn packed(&self, payload: &[u8]) -> Vec<u8> {
-        packed::pack(&serde_json::to_vec(self).expect("strings and numbers always serialize"), payload)
+        packed::pack(self, payload)
     }
 
     /// The headers of the request, in the order of `docs/reference.md`, section "Request headers"; none if no request was

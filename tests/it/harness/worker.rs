@@ -153,6 +153,16 @@ impl Worker {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// The number of its Kafka producers, each of which has a thread that polls it.
+    pub fn producers(&self) -> usize {
+        let names = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().filter_map(|task| {
+            // A thread may end meanwhile.
+            std::fs::read_to_string(task.unwrap().path().join("comm")).ok()
+        });
+        // The kernel keeps 15 bytes of "producer polling thread".
+        names.filter(|name| name.trim() == "producer pollin").count()
+    }
+
     /// The id of the process.
     pub fn id(&self) -> u32 {
         self.child.id()
