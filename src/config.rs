@@ -20,6 +20,7 @@ pub use secrets::Secrets;
 pub use traces::Traces;
 
 mod admin;
+mod advice;
 mod bounds;
 mod check;
 mod load;

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -11,6 +11,8 @@ use crate::config::Config;
 
 /// The time that each step may take.
 const STEP_MAX: Duration = Duration::from_secs(5);
+/// The time between two tries of `--wait`.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 64 << 10;
 
@@ -20,6 +22,9 @@ pub struct Health {
     /// Ask whether it can deliver (/readyz), and not only whether it moves (/healthz).
     #[arg(long)]
     ready: bool,
+    /// Wait until it is well, for at most this long, such as 30s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "0s", hide_default_value = true)]
+    wait: Duration,
 }
 
 impl Health {
@@ -28,6 +33,16 @@ impl Health {
     /// # Errors
     /// The process does not answer in time, or is not well.
     pub fn run(&self, config: &Config) -> Result<(), Failure> {
+        let began = Instant::now();
+        loop {
+            match self.ask_once(config) {
+                Err(_) if began.elapsed() < self.wait => std::thread::sleep(RETRY_INTERVAL),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn ask_once(&self, config: &Config) -> Result<(), Failure> {
         let path = if self.ready { "/readyz" } else { "/healthz" };
         let at = reachable(config.admin.listen);
         let (status, body) = ask(at, path).with_context(|| format!("http://{at}{path} does not answer"))?;

@@ -55,6 +55,9 @@ impl Run {
         let readiness = Arc::new(Readiness::new(self.only != Some(Part::Admin)));
         let serving = admin::serve(&config, readiness.clone(), self.only != Some(Part::Worker)).await?;
         tracing::info!(address = %serving.address, version = env!("CARGO_PKG_VERSION"), "optio-webhooks starts");
+        for sentence in config.advice(self.only != Some(Part::Worker))? {
+            tracing::warn!("{sentence}");
+        }
         if self.only == Some(Part::Admin) {
             tokio::select! {
                 checked = check_redis(&config, &readiness.conditions) => checked?,

@@ -1,6 +1,6 @@
 //! `config show|check`: shows or checks the configuration in force.
 
-use super::output::say_lines;
+use super::output::{say_lines, warn};
 use super::run::{Part, check_to_run};
 use super::{Failure, say};
 use crate::config::{BadConfig, Config, DEFAULT};
@@ -35,7 +35,11 @@ impl Settings {
                 say_lines(toml::to_string(&load()?).map_err(anyhow::Error::new)?.trim_end());
             }
             Self::Check { only } => {
-                check_to_run(&load()?, only)?;
+                let config = load()?;
+                check_to_run(&config, only)?;
+                for sentence in config.advice(only != Some(Part::Worker))? {
+                    warn(&sentence);
+                }
                 say("ok");
             }
         }

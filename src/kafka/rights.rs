@@ -124,7 +124,8 @@ pub fn needed(config: &Config, role: Role) -> Vec<Needed> {
     if matches!(role, Role::Worker | Role::Run) {
         add(Kind::Topic, events(), &[Read, DescribeConfigs]);
         tiers().for_each(|tier| add(Kind::Topic, tier, &[Read, Write, DescribeConfigs]));
-        add(Kind::Topic, names.replays(), &[Read, DescribeConfigs]);
+        // Workers write operational events there.
+        add(Kind::Topic, names.replays(), &[Read, Write, DescribeConfigs]);
         add(Kind::Topic, names.dead_letters(), &[Write, DescribeConfigs]);
         add(Kind::Group, names.events_group().to_owned(), &[Read]);
         add(Kind::Group, names.retry_group(), &[Read]);

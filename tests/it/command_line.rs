@@ -55,7 +55,12 @@ async fn an_invalid_setting_is_refused_with_its_key_value_and_allowed_values() {
             }
         }
     }
-    assert_eq!(run(&world, &["config", "check"]).status.code(), Some(0));
+    let checked = run(&world, &["config", "check"]);
+    assert_eq!((checked.status.code(), stderr(&checked).as_str()), (Some(0), ""));
+    let empty = [("OPTIO_WEBHOOKS__SECRETS__KEYS", ""), ("OPTIO_WEBHOOKS__ADMIN__TOKEN", "")];
+    let checked = run_with(&world, &["config", "check"], &empty);
+    assert_eq!((checked.status.code(), stdout(&checked).as_str()), (Some(0), "ok\n"));
+    assert!(empty.len() == stderr(&checked).lines().filter(|line| line.contains("is empty")).count());
     assert_eq!(run(&world, &["config", "chekc"]).status.code(), Some(2));
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use optio_webhooks::config::Config;
 
-use crate::harness::worker::PROGRAM;
+use crate::harness::worker::{PROGRAM, Worker};
 use crate::harness::{World, skipped};
 
 fn root() -> PathBuf {
@@ -99,6 +99,13 @@ fn everything_that_stops_a_worker_waits_longer_than_its_drain() {
 async fn the_health_check_says_whether_the_process_is_well() {
     let world = World::new().await;
     let mut worker = world.worker().await;
+    let starting = Worker::start(&world.environment());
+    let asked = Command::new(PROGRAM)
+        .args(["health", "--ready", "--wait", "60s"])
+        .env("OPTIO_WEBHOOKS__ADMIN__LISTEN", starting.address().replace("http://", ""))
+        .output();
+    assert!(tokio::task::block_in_place(|| asked.unwrap()).status.success());
+    drop(starting);
     let ask = |arguments: &[&str]| {
         let listen = worker.address().replace("http://127.0.0.1", "0.0.0.0");
         let mut command = Command::new(PROGRAM);
@@ -118,6 +125,6 @@ async fn the_health_check_says_whether_the_process_is_well() {
         let output = command.args(arguments).env("OPTIO_WEBHOOKS__ADMIN__LISTEN", listen).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, printed) = ask(&["health"]);
+    let (code, printed) = ask(&["health", "--wait", "300ms"]);
     assert!(code == Some(1) && printed.contains("does not answer"), "{printed}");
 }

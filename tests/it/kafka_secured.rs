@@ -40,6 +40,7 @@ async fn nothing_is_lost_with_tls_and_passwords_tokens_or_certificates_under_the
     acl::allow(&clients::producer(&world.config()).create().unwrap(), &documented);
     world.webhook("/fine", &[EventType::TaskCompleted]).await;
     world.webhook("/broken", &[EventType::TaskFailed]).await;
+    world.webhook("/owner", &EventType::OPERATIONAL).await;
     let is_retried = |request: &crate::harness::receiver::Request| request.delivery().as_bytes()[0].is_multiple_of(2);
     world.receiver.answer(move |request| {
         let fails = request.path == "/broken" || (is_retried(request) && request.attempt() == 1);
@@ -73,6 +74,10 @@ async fn nothing_is_lost_with_tls_and_passwords_tokens_or_certificates_under_the
         assert_eq!(succeeded.count(), completed, "{way}");
         assert_eq!(requests.iter().filter(|request| request.path == "/broken").count(), failed * 3, "{way}");
         assert_eq!(world.dead_letters().len(), failed, "{way}");
+        crate::harness::eventually("the owner is told of the dead letters", async || {
+            world.receiver.requests().iter().any(|request| request.path == "/owner").then_some(())
+        })
+        .await;
         assert!(worker.terminate().await.success(), "{way}");
         assert!(!worker.log().contains("uthorization"), "{way}: {}", worker.log());
         assert!(!worker.log().contains("-password"), "{way}: {}", worker.log());

@@ -46,6 +46,8 @@ async fn a_new_key_takes_over_while_a_worker_with_both_keys_sends() {
     let (status, rotated) = worker.call("POST", &path, Some(json!({ "signing": "ed25519" }))).await;
     assert_eq!((status, &rotated["generatedSecret"]), (200, &Value::Null), "a private key is never shown");
     assert!(rotated["webhook"]["publicKey"].as_str().unwrap().starts_with("whpk_"));
+    let (_, printed) = run(&world, &["webhooks", "show", &webhook.to_string()], &[]);
+    assert!(printed.contains("\npublic key: whpk_"), "{printed}");
     world.emit(EventType::TaskCompleted, 1).await;
     let request = world.receiver.arrived(2).await.remove(1);
     assert!(request.header("webhook-signature").starts_with("v1a,"));

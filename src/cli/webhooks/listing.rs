@@ -36,7 +36,11 @@ pub(super) fn show(webhook: &Webhook, output: &Output) -> Result<(), Failure> {
     if output.json {
         return say_json(&json!({ "webhook": webhook.shown() }));
     }
-    say(&line(&webhook.shown()));
+    let shown = webhook.shown();
+    say(&line(&shown));
+    if let Some(public_key) = &shown.public_key {
+        say(&format!("public key: {public_key}"));
+    }
     Ok(())
 }
 
