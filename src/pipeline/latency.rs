@@ -6,6 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Latency {
     mean: Option<Duration>,
+    /// The mean at each of the last two sweeps.
+    earlier: [Option<Duration>; 2],
     /// The time for which requests have been in flight and none was answered, rounded down.
     silence: Option<Duration>,
 }
@@ -24,7 +26,8 @@ pub enum Pulse {
 /// An endpoint counts as silent after this many times its usual response time.
 const SILENT_AFTER: u32 = 4;
 
-/// The weight of the newest answer in the mean. A change of the response time shows within a handful of answers.
+/// The weight of the newest answer in the mean. A change of the response time shows within a handful of answers, and counts
+/// once it has lasted for two sweeps.
 const NEWEST: f64 = 0.25;
 
 impl Latency {
@@ -35,10 +38,17 @@ impl Latency {
         self.silence = None;
     }
 
-    /// Notes that `by` more time has passed with requests in flight.
+    /// Notes, at each sweep, that `by` more time has passed with requests in flight.
     pub fn waited(&mut self, by: Duration) {
+        self.earlier = [self.mean, self.earlier[0]];
         // The request may have begun just now, so the first call says only that it is in flight.
         self.silence = Some(self.silence.map_or(Duration::ZERO, |silence| silence + by));
+    }
+
+    /// The mean, or a lower one of the last sweeps. If this process stands still for a moment, all requests in flight seem to
+    /// have taken that long, and the deliveries behind them must not be deferred for it.
+    fn lasting(&self, mean: Duration) -> Duration {
+        self.earlier.iter().flatten().fold(mean, |lowest, earlier| lowest.min(*earlier))
     }
 
     /// What is known now. `patience` is the time that any endpoint may take before it counts as silent.
@@ -48,7 +58,7 @@ impl Latency {
         let silent_after = self.mean.map_or(patience, |mean| patience.max(mean * SILENT_AFTER));
         match self.mean {
             _ if silence >= silent_after => Pulse::Silent,
-            Some(mean) => Pulse::Answers(mean.max(silence)),
+            Some(mean) => Pulse::Answers(self.lasting(mean).max(silence)),
             None => Pulse::Unknown,
         }
     }
@@ -74,6 +84,21 @@ mod tests {
             latency.answered(ms(1_010));
         }
         assert!(matches!(latency.pulse(PATIENCE), Pulse::Answers(mean) if mean > ms(900)));
+    }
+
+    #[test]
+    fn a_moment_in_which_this_process_stands_still_is_not_the_endpoint_s() {
+        let mut latency = Latency::default();
+        latency.answered(ms(10));
+        (0..2).for_each(|_| latency.waited(ms(100)));
+        (0..50).for_each(|_| latency.answered(ms(1_000)));
+        assert_eq!(latency.pulse(PATIENCE), Pulse::Answers(ms(10)));
+        latency.waited(ms(100));
+        assert_eq!(latency.pulse(PATIENCE), Pulse::Answers(ms(10)));
+        latency.waited(ms(100));
+        assert!(matches!(latency.pulse(PATIENCE), Pulse::Answers(mean) if mean > ms(900)), "it is slow for two sweeps");
+        (0..50).for_each(|_| latency.answered(ms(10)));
+        assert!(matches!(latency.pulse(PATIENCE), Pulse::Answers(mean) if mean < ms(20)), "it is fast again at once");
     }
 
     #[test]
