@@ -11,3 +11,4 @@ pub(crate) mod occasional;
 pub(crate) mod offsets_lost;
 pub(crate) mod refusal;
 pub mod rights;
+mod suppressing;

@@ -8,6 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::suppressing;
 use crate::secret::{MASK, Secret};
 
 /// The context of clients that need only logging.
@@ -75,24 +76,35 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Logs an error that concerns a whole client. librdkafka reconnects by itself.
+/// Logs an error that concerns a whole client. librdkafka reconnects by itself. An error that is repeated is logged from
+/// time to time, with the number of those that were suppressed.
 pub fn error(error: &KafkaError, reason: &str) {
+    let code = error.rdkafka_error_code();
+    // A client that reads a topic to its end asks for this event.
+    if code == Some(RDKafkaErrorCode::PartitionEOF) {
+        return;
+    }
     let reason = without_secrets(reason);
-    match error.rdkafka_error_code() {
-        // A client that reads a topic to its end asks for this event.
-        Some(RDKafkaErrorCode::PartitionEOF) => {}
-        Some(code @ (RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) => {
-            super::refusal::keep(&reason);
-            tracing::warn!(target: "librdkafka", %code, reason, "the broker refuses this client");
+    // With TLS 1.3 the broker judges a client certificate after the handshake, so its alert looks like a failure of the
+    // transport.
+    let is_refusal = match code {
+        Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL) => true,
+        Some(RDKafkaErrorCode::BrokerTransportFailure) => super::refusal::is_tls_alert(&reason),
+        _ => false,
+    };
+    if is_refusal {
+        super::refusal::keep(&reason);
+    }
+    let Some(suppressed) = suppressing::admit(code) else { return };
+    let suppressed = Some(suppressed).filter(|suppressed| *suppressed > 0);
+    match code {
+        Some(code) if is_refusal => {
+            tracing::warn!(target: "librdkafka", %code, reason, suppressed, "the broker refuses this client");
         }
-        // With TLS 1.3 the broker judges a client certificate after the handshake, so its alert looks like a failure of
-        // the transport.
-        Some(code @ RDKafkaErrorCode::BrokerTransportFailure) if super::refusal::is_tls_alert(&reason) => {
-            super::refusal::keep(&reason);
-            tracing::warn!(target: "librdkafka", %code, reason, "the broker refuses this client");
+        Some(RDKafkaErrorCode::Fatal) => {
+            tracing::error!(target: "librdkafka", %error, reason, suppressed, "fatal client error");
         }
-        Some(RDKafkaErrorCode::Fatal) => tracing::error!(target: "librdkafka", %error, reason, "fatal client error"),
-        _ => tracing::warn!(target: "librdkafka", %error, reason, "client error"),
+        _ => tracing::warn!(target: "librdkafka", %error, reason, suppressed, "client error"),
     }
 }
 
