@@ -45,7 +45,7 @@ impl OccasionalProducer {
     pub async fn send(&self, record: FutureRecord<'_, str, [u8]>) -> Result<(), KafkaError> {
         let sent = self.producer()?.send(record, Timeout::Never).await;
         sent.map(drop).map_err(|(error, _)| {
-            self.kept().take().map(close);
+            self.discard();
             error
         })
     }
@@ -73,8 +73,14 @@ impl OccasionalProducer {
                 sleep_until(unused).await;
                 continue;
             }
-            self.kept().take().map(close);
-            return;
+            return self.discard();
+        }
+    }
+
+    fn discard(&self) {
+        let kept = self.kept().take();
+        if let Some(kept) = kept {
+            close(kept);
         }
     }
 
