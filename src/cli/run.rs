@@ -70,8 +70,13 @@ impl Run {
             serving.end().await;
             return Ok(());
         }
+        // Some calls of librdkafka block for seconds while no broker answers, and a signal must not wait for them.
+        let preparing = tokio::spawn({
+            let (config, conditions) = (config.clone(), readiness.conditions.clone());
+            async move { prepare(&config, &conditions).await }
+        });
         let prepared = tokio::select! {
-            prepared = prepare(&config, &readiness.conditions) => prepared?,
+            prepared = preparing => prepared.context("the start")??,
             () = signals.next() => return Ok(()),
         };
         let worker = Worker::start(&config, prepared, &readiness.conditions)?;
