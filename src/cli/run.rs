@@ -76,7 +76,7 @@ impl Run {
             async move { prepare(&config, &conditions).await }
         });
         let prepared = tokio::select! {
-            prepared = preparing => prepared.context("the start")??,
+            prepared = preparing => prepared.context("the start panicked")??,
             () = signals.next() => return Ok(()),
         };
         let worker = Worker::start(&config, prepared, &readiness.conditions)?;

@@ -11,13 +11,13 @@ impl Config {
         let mut advice = Vec::new();
         if self.secrets.keyring()?.is_empty() && !self.secrets.allow_plaintext {
             advice.push(
-                "secrets.keys is empty: no webhook with a secret can be added, and events wait for webhooks whose secret is \
-                 sealed; `optio-webhooks secrets generate-key` prints a key"
+                "there is no sealing key in secrets.keys or secrets.keys_file: no webhook with a secret can be added, and \
+                 deliveries wait for webhooks whose secret is sealed; `optio-webhooks secrets generate-key` prints a key"
                     .to_owned(),
             );
         }
         if serves_pages && self.admin.all_tokens().is_empty() {
-            advice.push("admin.token is empty: nobody can sign in to the settings page or use the API".to_owned());
+            advice.push("there is no token in admin.token or admin.tokens: nobody can sign in to the settings page or use the API".to_owned());
         }
         Ok(advice)
     }

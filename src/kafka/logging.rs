@@ -77,7 +77,7 @@ pub fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 }
 
 /// Logs an error that concerns a whole client. librdkafka reconnects by itself. An error that is repeated is logged from
-/// time to time, with the number of those that were suppressed.
+/// time to time, with the number of those that were suppressed. A fatal error is always logged.
 pub fn error(error: &KafkaError, reason: &str) {
     let code = error.rdkafka_error_code();
     // A client that reads a topic to its end asks for this event.
@@ -95,14 +95,14 @@ pub fn error(error: &KafkaError, reason: &str) {
     if is_refusal {
         super::refusal::keep(&reason);
     }
-    let Some(suppressed) = suppressing::admit(code) else { return };
+    if code == Some(RDKafkaErrorCode::Fatal) {
+        return tracing::error!(target: "librdkafka", %error, reason, "fatal client error");
+    }
+    let Some(suppressed) = suppressing::admit(code, is_refusal) else { return };
     let suppressed = Some(suppressed).filter(|suppressed| *suppressed > 0);
     match code {
         Some(code) if is_refusal => {
             tracing::warn!(target: "librdkafka", %code, reason, suppressed, "the broker refuses this client");
-        }
-        Some(RDKafkaErrorCode::Fatal) => {
-            tracing::error!(target: "librdkafka", %error, reason, suppressed, "fatal client error");
         }
         _ => tracing::warn!(target: "librdkafka", %error, reason, suppressed, "client error"),
     }

@@ -12,7 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 use tokio::time::{Instant, sleep_until};
 
-use super::closing::close;
+use super::closing::ClosedInBackground;
 use super::logging::Logging;
 
 /// How long a producer is kept after its last use.
@@ -25,8 +25,11 @@ pub struct OccasionalProducer {
     kept: Arc<Mutex<Option<Kept>>>,
 }
 
+/// A producer that writes its last record may be dropped by the task that waited for it, which must not block.
+type Shared = Arc<ClosedInBackground<FutureProducer<Logging>>>;
+
 struct Kept {
-    producer: FutureProducer<Logging>,
+    producer: Shared,
     used: Instant,
 }
 
@@ -45,19 +48,19 @@ impl OccasionalProducer {
     pub async fn send(&self, record: FutureRecord<'_, str, [u8]>) -> Result<(), KafkaError> {
         let sent = self.producer()?.send(record, Timeout::Never).await;
         sent.map(drop).map_err(|(error, _)| {
-            self.discard();
+            *self.kept() = None;
             error
         })
     }
 
-    fn producer(&self) -> Result<FutureProducer<Logging>, KafkaError> {
+    fn producer(&self) -> Result<Shared, KafkaError> {
         let mut kept = self.kept();
         let used = Instant::now();
         if let Some(kept) = &mut *kept {
             kept.used = used;
             return Ok(kept.producer.clone());
         }
-        let producer: FutureProducer<Logging> = self.config.create_with_context(Logging)?;
+        let producer: Shared = Arc::new(ClosedInBackground::new(self.config.create_with_context(Logging)?));
         *kept = Some(Kept { producer: producer.clone(), used });
         tokio::spawn(self.clone().close_when_unused());
         Ok(producer)
@@ -73,14 +76,8 @@ impl OccasionalProducer {
                 sleep_until(unused).await;
                 continue;
             }
-            return self.discard();
-        }
-    }
-
-    fn discard(&self) {
-        let kept = self.kept().take();
-        if let Some(kept) = kept {
-            close(kept);
+            *self.kept() = None;
+            return;
         }
     }
 

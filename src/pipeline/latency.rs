@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_in_which_this_process_stands_still_is_not_the_endpoint_s() {
+    fn a_standstill_of_this_process_does_not_make_an_endpoint_slow() {
         let mut latency = Latency::default();
         latency.answered(ms(10));
         (0..2).for_each(|_| latency.waited(ms(100)));

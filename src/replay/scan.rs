@@ -1,7 +1,6 @@
 //! A reader of a topic, with bounded memory. It reads from a point in time up to the end that the topic had at the
 //! start, or given spans of offsets.
 
-mod closing;
 mod starts;
 
 use std::collections::HashMap;
@@ -18,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::clients;
+use crate::kafka::closing::ClosedInBackground;
 use crate::kafka::logging::Logging;
 use crate::topics::Names;
-use closing::ClosedInBackground;
 use starts::starts;
 
 /// How long to wait for the broker to answer where a topic begins and ends.
@@ -111,7 +110,7 @@ pub fn read_all<T: Send>(
 
 /// A scan of a topic.
 pub struct Scan {
-    consumer: ClosedInBackground,
+    consumer: ClosedInBackground<BaseConsumer<Logging>>,
     topic: String,
     /// The next offset of each partition, and the offset after its last one to read.
     spans: HashMap<i32, (i64, i64)>,
@@ -160,7 +159,7 @@ impl Scan {
             .set("queued.min.messages", read_ahead_records)
             .create_with_context(Logging)
             .context("kafka consumer")?;
-        let consumer = ClosedInBackground(Some(consumer));
+        let consumer = ClosedInBackground::new(consumer);
         let unreachable = || format!("kafka.brokers = {} don't answer", config.kafka.brokers);
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_TIMEOUT).with_context(unreachable)?;
         let found = metadata.topics().first().filter(|topic| topic.error().is_none());

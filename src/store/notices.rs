@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use redis::{AsyncCommands as _, RedisResult, Script};
+use redis::{AsyncCommands as _, RedisError, RedisResult, Script};
 
 use super::Keys;
 use super::connection::Connection;
@@ -34,6 +34,8 @@ pub struct State {
     pub died: HashMap<WebhookId, Died>,
     /// What was told.
     pub told: HashMap<WebhookId, Told>,
+    /// Why one of the others can't be read. It is empty then.
+    pub unreadable: Option<RedisError>,
 }
 
 /// Access to the notices.
@@ -50,8 +52,8 @@ impl Notices {
         Self { connection, keys }
     }
 
-    /// The state of all webhooks. Entries that can't be parsed are left out, and so is a whole key of another type,
-    /// except for what was told: without it, everything would be told again and again.
+    /// The state of all webhooks. Entries that can't be parsed are left out, and so is a whole key of another type
+    /// ([`State::unreadable`]), except for what was told: without it, everything would be told again and again.
     ///
     /// # Errors
     /// Errors of Redis.
@@ -63,7 +65,10 @@ impl Notices {
         let answers: (Fields, Fields, Fields, RedisResult<Vec<Vec<u8>>>) =
             pipe.query_async(&mut self.connection.clone()).await?;
         let (failing, died, told, backing_off) = answers;
-        let (failing, died, backing_off) = (readable(failing)?, readable(died)?, readable(backing_off)?);
+        let mut unreadable = None;
+        let failing = readable(failing, &mut unreadable)?;
+        let died = readable(died, &mut unreadable)?;
+        let backing_off = readable(backing_off, &mut unreadable)?;
         let told = told?;
         let died: HashMap<Vec<u8>, Vec<u8>> = died.into_iter().collect();
         Ok(State {
@@ -71,6 +76,7 @@ impl Notices {
             backing_off: backing_off.iter().filter_map(|id| parsed(id)).collect(),
             died: died.iter().filter_map(|(id, count)| died_of(&died, id, count)).collect(),
             told: told.iter().filter_map(|(id, json)| Some((parsed(id)?, read(json)))).collect(),
+            unreadable,
         })
     }
 
@@ -110,9 +116,15 @@ impl Notices {
     }
 }
 
-/// Nothing in place of a key of another type.
-fn readable<T: Default>(answer: RedisResult<T>) -> RedisResult<T> {
-    answer.or_else(|error| if is_away(&error) { Err(error) } else { Ok(T::default()) })
+/// Nothing in place of a key that can't be read, such as one of another type.
+fn readable<T: Default>(answer: RedisResult<T>, unreadable: &mut Option<RedisError>) -> RedisResult<T> {
+    answer.or_else(|error| {
+        if is_away(&error) {
+            return Err(error);
+        }
+        *unreadable = Some(error);
+        Ok(T::default())
+    })
 }
 
 fn parsed(id: &[u8]) -> Option<WebhookId> {

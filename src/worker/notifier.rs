@@ -119,7 +119,10 @@ impl Notifier {
         }
         let is_gone = |id: &&WebhookId| !webhooks.contains_key(id);
         let gone: Vec<WebhookId> = state.told.keys().chain(state.died.keys()).filter(is_gone).copied().collect();
-        if gone.is_empty() { Ok(()) } else { Ok(self.notices.forget(&gone).await?) }
+        if !gone.is_empty() {
+            self.notices.forget(&gone).await?;
+        }
+        state.unreadable.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Reads the webhooks if they have changed. Webhooks of a newer version are left to newer workers.

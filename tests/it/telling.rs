@@ -125,7 +125,12 @@ async fn keys_of_the_wrong_type_keep_no_owner_of_another_webhook_from_being_told
     let gone = world.webhook("/gone", &EventType::TASKS).await;
     world.webhook("/owner", &EventType::OPERATIONAL).await;
     world.receiver.answer(|request| Reply::status(if request.path == "/gone" { 410 } else { 200 }));
-    let _worker = world.worker().await;
+    let worker = world.worker().await;
     world.emit(EventType::TaskFailed, 1).await;
     told_of(&world, "/owner", "webhook.disabled", gone).await;
+    eventually("a warning says what can't be read", async || {
+        let page = worker.page("/readyz").await?.1;
+        (page.contains("operational events") && page.contains("WRONGTYPE")).then_some(())
+    })
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use crate::metrics;
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use rdkafka::ClientConfig;
@@ -15,7 +15,7 @@ use rdkafka::util::Timeout;
 
 use super::HandedOff;
 use crate::conditions::{Conditions, LOUD_AFTER, Outage, Severity};
-use crate::kafka::closing::close;
+use crate::kafka::closing::ClosedInBackground;
 use crate::kafka::headers;
 use crate::kafka::logging::Logging;
 use crate::pipeline::handling::Handling;
@@ -47,7 +47,7 @@ struct Renewable {
 /// What writes records.
 #[derive(Clone)]
 enum Producer {
-    Kafka(FutureProducer<Logging>),
+    Kafka(Arc<ClosedInBackground<FutureProducer<Logging>>>),
     #[cfg(test)]
     Scripted(Script),
 }
@@ -228,7 +228,10 @@ impl Renewable {
         match &*producer {
             // Another hand-off has created it meanwhile.
             Some(producer) => Ok(producer.clone()),
-            None => Ok(producer.insert(Producer::Kafka(self.config.create_with_context(Logging)?)).clone()),
+            None => {
+                let created = Arc::new(ClosedInBackground::new(self.config.create_with_context(Logging)?));
+                Ok(producer.insert(Producer::Kafka(created)).clone())
+            }
         }
     }
 
@@ -251,7 +254,7 @@ impl Renewable {
         tracing::error!(%code, reason, "the producer had a fatal error and is replaced");
         metrics::PRODUCERS_RENEWED.increment();
         // The next try creates the new one.
-        close(producer.take());
+        *producer = None;
     }
 }
 
