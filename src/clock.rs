@@ -23,6 +23,22 @@ pub fn now_ms_up() -> i64 {
     millis(since_epoch())
 }
 
+/// Returns the time since the machine started, including the time for which it was suspended. [`std::time::Instant`]
+/// doesn't count that time on Linux.
+#[must_use]
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+        BEGAN.elapsed()
+    }
+}
+
 fn since_epoch() -> Duration {
     #[cfg(test)]
     if let Some(simulated) = simulated::since_epoch() {

@@ -6,6 +6,7 @@ pub(crate) mod closing;
 pub(crate) mod describe;
 pub(crate) mod group;
 pub mod headers;
+pub(crate) mod leader_epoch;
 pub(crate) mod logging;
 pub(crate) mod occasional;
 pub(crate) mod offsets_lost;

@@ -26,6 +26,8 @@ pub struct OpenOffsets {
     end: Option<i64>,
     /// The number of records in `seen` that are not settled.
     unsettled: usize,
+    /// The highest leader epoch of a record that was read, if the broker names it.
+    epoch: Option<i32>,
 }
 
 /// The contents of a commit of one partition.
@@ -37,11 +39,14 @@ pub struct Watermark {
     pub stamp_ms: Option<i64>,
     /// The settled offsets above `offset`, as ascending runs (first, last).
     pub settled_above: Vec<(i64, i64)>,
+    /// The highest leader epoch of a record that was read, if the broker names it. A record with a higher one was written
+    /// later.
+    pub epoch: Option<i32>,
 }
 
 impl OpenOffsets {
-    /// Adds a record that was read. Returns false if its offset is lower than one that was read before. Then the log
-    /// was truncated or the topic was created again, and everything known about its offsets is void.
+    /// Adds a record that was read. Returns false if its offset is lower than one that was read before. Then the end of
+    /// the log was lost or the topic was created again, and [`Self::go_back`] must be called.
     #[must_use]
     pub fn open(&mut self, Offset(offset): Offset, TimestampMs(timestamp_ms): TimestampMs) -> bool {
         if self.end.is_some_and(|end| offset < end) {
@@ -51,6 +56,19 @@ impl OpenOffsets {
         self.unsettled += 1;
         self.end = Some(offset.saturating_add(1));
         true
+    }
+
+    /// Notes the leader epoch of a record that was read.
+    pub fn read_in(&mut self, epoch: Option<i32>) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Forgets all records at or above `offset`, because the log has others there: its end was lost, or the topic was
+    /// created again. The records below may still be in the log, so they still hold the watermark back.
+    pub fn go_back(&mut self, offset: i64) {
+        let kept = self.seen.partition_point(|seen| seen.offset < offset);
+        self.unsettled -= self.seen.drain(kept..).filter(|seen| !seen.settled).count();
+        self.end = Some(offset);
     }
 
     /// Sets the first offset that will be read, unless one is known already.
@@ -101,6 +119,7 @@ impl OpenOffsets {
             offset: self.watermark()?,
             stamp_ms: self.seen.front().map(|front| front.timestamp_ms),
             settled_above,
+            epoch: self.epoch,
         })
     }
 
@@ -138,11 +157,17 @@ mod tests {
         offsets.settle(7);
         offsets.settle(4);
         assert_eq!((offsets.count(), offsets.unsettled()), (4, 2));
-        assert_eq!(offsets.commit(), Some(Watermark { offset: 3, stamp_ms: Some(0), settled_above: vec![(4, 7)] }));
+        assert_eq!(
+            offsets.commit(),
+            Some(Watermark { offset: 3, stamp_ms: Some(0), settled_above: vec![(4, 7)], epoch: None })
+        );
         offsets.settle(3);
         assert_eq!(offsets.watermark(), Some(9));
         offsets.settle(9);
-        assert_eq!(offsets.commit(), Some(Watermark { offset: 10, stamp_ms: None, settled_above: vec![] }));
+        assert_eq!(
+            offsets.commit(),
+            Some(Watermark { offset: 10, stamp_ms: None, settled_above: vec![], epoch: None })
+        );
     }
 
     #[test]
@@ -150,6 +175,23 @@ mod tests {
         let mut offsets = OpenOffsets::default();
         assert!(offsets.open(Offset(100), TimestampMs(0)));
         assert!(!offsets.open(Offset(0), TimestampMs(0)));
+        offsets.go_back(0);
+        assert_eq!((offsets.watermark(), offsets.count(), offsets.unsettled()), (Some(0), 0, 0));
+    }
+
+    #[test]
+    fn records_below_a_lost_end_of_the_log_still_hold_the_watermark_back() {
+        let mut offsets = OpenOffsets::default();
+        for offset in 5..10 {
+            assert!(offsets.open(Offset(offset), TimestampMs(0)));
+        }
+        offsets.settle(6);
+        offsets.settle(9);
+        offsets.go_back(8);
+        assert!(offsets.open(Offset(8), TimestampMs(1)));
+        offsets.settle(8);
+        let commit = offsets.commit().unwrap();
+        assert_eq!((commit.offset, commit.settled_above, offsets.unsettled()), (5, vec![(6, 6), (8, 8)], 2));
     }
 
     proptest! {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rdkafka::producer::FutureRecord;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clock::now_ms;
 use crate::config::Config;
@@ -46,15 +46,24 @@ impl Redeliveries {
     /// retry is sent as well. In the other order, a crash would lose both the retry and the redelivery.
     ///
     /// # Errors
-    /// If Kafka does not acknowledge the record in time. An error of Redis is only logged: the redelivery is sent, but
-    /// a waiting retry may be sent as well.
+    /// If Kafka refuses the record, or does not acknowledge it in time. In the second case it may still have been written,
+    /// but a retry that waits is not replaced, because it may be all that is left of the delivery. An error of Redis is only
+    /// logged: the redelivery is sent, but a waiting retry may be sent as well.
     pub async fn send(&self, entry: &LogEntry<'_>) -> anyhow::Result<()> {
         let now = now_ms();
         let delivery = delivery(entry, now);
         let headers = record::headers(&delivery, Some(now), LastError::default());
         let key = delivery.webhook_id.to_string();
         let record = FutureRecord::<str, [u8]>::to(&self.topic).key(&key).payload(&delivery.body).headers(headers);
-        self.producer.send(record).await.context("Kafka didn't accept the redelivery; nothing was sent")?;
+        self.producer.send(record).await.map_err(|error| {
+            let may_be_written = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut);
+            let sentence = if may_be_written {
+                "Kafka didn't acknowledge the redelivery in time, so it may be sent or not; look at the delivery log before you repeat it"
+            } else {
+                "Kafka didn't accept the redelivery; nothing was sent"
+            };
+            anyhow::Error::new(error).context(sentence)
+        })?;
         // The record is written, so errors from here on must not fail the call: a second request would send it twice.
         if let Err(error) = self.store.replace(delivery.id, now, self.age_max).await {
             tracing::warn!(%error, delivery = %delivery.id, "redelivered, but a retry that waits may be sent as well");

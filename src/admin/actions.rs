@@ -52,7 +52,8 @@ impl Admin {
 
     /// Adds a webhook.
     pub async fn add(&self, draft: &Draft, who: &Author) -> Result<Saved, Problem> {
-        self.add_as(draft.create(now_ms())?, who).await
+        let saved = self.add_as(draft.create(now_ms())?, who).await?;
+        saved.ok_or_else(|| Problem::conflict("there is a webhook with the same id; try again"))
     }
 
     /// Adds a webhook with this id, or makes the one that has it like the draft. Returns whether it was added.
@@ -62,24 +63,30 @@ impl Admin {
             // It says what a new webhook needs.
             draft.create(now_ms())?;
         }
-        if let Some(webhook) = self.store.get(id).await? {
-            return Ok((self.change(&webhook, &draft.complete(), who).await?, false));
+        loop {
+            if let Some(webhook) = self.store.get(id).await? {
+                return Ok((self.change(&webhook, &draft.complete(), who).await?, false));
+            }
+            let webhook = Webhook { id, ..draft.create(now_ms())? };
+            // If somebody else has added it meanwhile, this request changes it: a secret that it leaves out stays.
+            if let Some(saved) = self.add_as(webhook, who).await? {
+                return Ok((saved, true));
+            }
         }
-        let mut webhook = draft.create(now_ms())?;
-        webhook.id = id;
-        Ok((self.add_as(webhook, who).await?, true))
     }
 
-    async fn add_as(&self, webhook: Webhook, who: &Author) -> Result<Saved, Problem> {
+    /// Adds a webhook. Returns None if there is one with its id.
+    async fn add_as(&self, webhook: Webhook, who: &Author) -> Result<Option<Saved>, Problem> {
         webhook.check(&policy(&self.config.delivery))?;
         let unresolved = self.vetting.check(&webhook.url).await?;
-        let added = self.store.audited(&self.audit, who, Action::WebhookAdded).put(&webhook).await?;
+        let added = self.store.audited(&self.audit, who, Action::WebhookAdded).add(&webhook).await?;
+        let Some(added) = added else { return Ok(None) };
         tracing::info!(webhook = %webhook.id, "webhook added");
         let loss = loss::after_adding(added, &self.reports, &self.commits).await;
         if let Some(warning) = &loss {
             tracing::warn!(webhook = %webhook.id, warning, "the store of the added webhook seems to have lost others");
         }
-        Ok(Saved { webhook, unresolved, loss })
+        Ok(Some(Saved { webhook, unresolved, loss }))
     }
 
     /// Why the list of webhooks may be incomplete; None where it is not.
@@ -89,13 +96,41 @@ impl Admin {
 
     /// Changes a webhook. Its host is resolved only if the draft changes the URL.
     pub async fn change(&self, webhook: &Webhook, draft: &Draft, who: &Author) -> Result<Saved, Problem> {
+        self.change_from(webhook, None, draft, who).await
+    }
+
+    /// Changes a webhook. If `seen` is given, it is the `updatedAt` of the webhook that the change was made from.
+    ///
+    /// # Errors
+    /// 409: somebody has changed the webhook since. Other errors as those of [`Self::change`].
+    pub async fn change_from(
+        &self,
+        webhook: &Webhook,
+        seen: Option<&str>,
+        draft: &Draft,
+        who: &Author,
+    ) -> Result<Saved, Problem> {
         let id = webhook.id;
         let unresolved = match draft.new_url(Some(&webhook.url)) {
             Some(url) => self.vetting.check(&url).await?,
             None => None,
         };
         let store = self.store.audited(&self.audit, who, Action::WebhookChanged);
-        let changed = self.update(&store, id, draft.replaces(), |webhook| draft.apply(webhook, now_ms())).await?;
+        let mut is_outdated = false;
+        let apply = |webhook: &mut Webhook| {
+            is_outdated = seen.is_some_and(|seen| webhook.updated_at != seen);
+            if is_outdated {
+                return Err(BadWebhook { field: "updatedAt", problem: "has changed".to_owned() });
+            }
+            draft.apply(webhook, now_ms())
+        };
+        let changed = self.update(&store, id, draft.replaces(), apply).await;
+        if is_outdated {
+            let sentence = "Somebody has changed this webhook since you opened the page. Compare the settings with those of \
+                            the webhook as it is now; if you save again, yours replace them.";
+            return Err(Problem::conflict(sentence));
+        }
+        let changed = changed?;
         tracing::info!(webhook = %id, active = changed.active, "webhook changed");
         Ok(Saved { webhook: changed, unresolved, loss: None })
     }
@@ -135,6 +170,15 @@ impl Admin {
         let store = self.store.audited(&self.audit, who, Action::SecretRotated);
         let changed = self
             .update(&store, id, Replaces::default(), |webhook| {
+                // A receiver may still use the previous secret, and nobody asked to end it.
+                if let Some(until_ms) = webhook.overlap_until_ms(now).filter(|_| !overlap.is_zero()) {
+                    let until = crate::clock::rfc3339(until_ms);
+                    let problem = format!(
+                        "the secret before the present one still signs until {until}; rotate again after that, or with \
+                         an overlap of 0s, which ends both of them at once"
+                    );
+                    return Err(BadWebhook { field: "overlap", problem });
+                }
                 webhook.rotate(secret.clone(), overlap, now);
                 webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())

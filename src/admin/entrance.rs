@@ -18,6 +18,7 @@ use crate::clock::whole_seconds;
 use crate::config::Token;
 use crate::metrics;
 use crate::store::audit::{Action, Author, Record, Via};
+use crate::store::is_away;
 
 /// Why a token opens nothing.
 pub enum Refused {
@@ -117,8 +118,12 @@ pub async fn require_session(
         }
         Err(error) => {
             tracing::warn!(%error, "sessions can't be checked");
-            let sentence = "Redis is away, so nobody knows whether you are still signed in. Try again in a moment. \
-                            Nothing was changed.";
+            let sentence = if is_away(&error) {
+                "Redis is away, so nobody knows whether you are still signed in. Try again in a moment. Nothing was changed."
+            } else {
+                "Redis answers with an error, so nobody knows whether you are still signed in. The log has the reason. \
+                 Nothing was changed."
+            };
             Refusal(Problem::new(StatusCode::SERVICE_UNAVAILABLE, sentence)).into_response()
         }
     }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::document::document;
 use super::unreadable::without_values;
-use crate::store::{StoreError, unaudited};
+use crate::store::{StoreError, is_away, refuses_writes, unaudited};
 use crate::trial::Untried;
 use crate::webhook::{BadWebhook, WebhookId};
 
@@ -136,7 +136,15 @@ impl From<redis::RedisError> for Problem {
     fn from(error: redis::RedisError) -> Self {
         match unaudited(&error) {
             Some(sentence) => Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence),
-            None => Self::away(&anyhow::Error::new(error).context("Redis is away")),
+            None if is_away(&error) => Self::away(&anyhow::Error::new(error).context("Redis is away")),
+            None => {
+                tracing::warn!(%error, "Redis refuses what a request needs");
+                let sentence = match refuses_writes(&error) {
+                    Some(why) => format!("Redis answers but refuses writes: {why}"),
+                    None => format!("Redis answers with an error that an operator must look into: {error}"),
+                };
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+            }
         }
     }
 }

@@ -164,13 +164,24 @@ impl Replays {
     /// # Errors
     /// 400: nothing is chosen, or a field can't be read. 409: another replay runs. 503: Redis is away.
     pub async fn begin(&self, request: ReplayRequest) -> Result<ReplayStatus, Problem> {
-        let work = self.work(&request).await?;
+        // A request that can't be carried out is refused before it waits for anybody.
+        let mut work = self.work(&request, true).await?;
         let who = format!("the admin server on {}", crate::worker::hostname());
         let lease = (!request.dry_run).then(|| Lease::new(self.redis.clone(), &self.keys, &who));
         if let Some(lease) = &lease
             && let LeaseAnswer::Theirs(who) = lease.ask().await?
         {
             return Err(Problem::conflict(format!("another replay runs ({who}); try again when it has ended")));
+        }
+        if lease.is_some() {
+            // What was read before the lease was held may have been sent by the replay that held it.
+            work = match self.work(&request, false).await {
+                Ok(work) => work,
+                Err(problem) => {
+                    session::release(lease.as_ref()).await;
+                    return Err(problem);
+                }
+            };
         }
         let rate = request.rate.and_then(|rate| NonZeroU32::new(rate.get() as u32));
         let manner =
@@ -181,24 +192,30 @@ impl Replays {
         tokio::spawn(async move {
             let progress = known.clone();
             let sent = work.missed().filter(|_| !manner.dry_run);
-            let outcome = session::run(lease, stop.clone(), move |still_ours| {
-                let mut report = |now: Progress| update(&progress, id, |status| status.set_progress(now));
-                let mut watch = Watch { progress: &mut report, stop: &stop, still_ours };
-                work.run(&config, &manner, &mut watch)
-            });
-            let outcome = outcome.await;
-            if let (Some((webhook, sent)), Ok(Summary { interrupted: false, .. })) = (sent, &outcome)
-                && let Err(error) = missed_events.clear(webhook, &sent).await
-            {
-                tracing::warn!(%webhook, %error, "what was sent is still counted as missed");
-            }
+            let replay = {
+                let stop = stop.clone();
+                move |still_ours: session::StillOurs<'_>| {
+                    let mut report = |now: Progress| update(&progress, id, |status| status.set_progress(now));
+                    let mut watch = Watch { progress: &mut report, stop: &stop, still_ours };
+                    work.run(&config, &manner, &mut watch)
+                }
+            };
+            let finish = async |summary: &Summary| {
+                if let Some((webhook, sent)) = sent.filter(|_| !summary.interrupted)
+                    && let Err(error) = missed_events.clear(webhook, &sent).await
+                {
+                    tracing::warn!(%webhook, %error, "what was sent is still counted as missed");
+                }
+                Ok(())
+            };
+            let outcome = session::run(lease, stop, replay, finish).await;
             update(&known, id, |status| status.set_outcome(outcome));
         });
         Ok(status)
     }
 
-    /// What a request asks for.
-    async fn work(&self, request: &ReplayRequest) -> Result<Work, Problem> {
+    /// What a request asks for. Writes nothing if `dry_run`.
+    async fn work(&self, request: &ReplayRequest, dry_run: bool) -> Result<Work, Problem> {
         let missed = request.missed()?;
         let choice = request.choice()?;
         if choice.is_everything() && !request.all && request.limit.is_none() {
@@ -217,8 +234,7 @@ impl Replays {
         if !webhook.active {
             return Err(Problem::conflict("the webhook is inactive and gets nothing; resume it first".to_owned()));
         }
-        let missed =
-            MissedEvents::new(self.redis.clone(), self.keys.clone()).begin(id, now_ms(), request.dry_run).await?;
+        let missed = MissedEvents::new(self.redis.clone(), self.keys.clone()).begin(id, now_ms(), dry_run).await?;
         Ok(Work::Missed { webhook: Box::new(webhook), missed })
     }
 

@@ -10,6 +10,7 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use super::output::{note, say_json};
+use super::run::Signals;
 use super::{Failure, secret_input};
 use crate::config::Config;
 use crate::secret::Secret;
@@ -32,8 +33,8 @@ const EXAMPLES: &str = "Examples:
   optio-webhooks api call GET /api/audit
 
 The answers are those of the API, as JSON (see docs/openapi.json). Without --server, the commands act on the Kafka and the
-Redis of the configuration. The token of a server is read from OPTIO_WEBHOOKS_TOKEN, else it is admin.token of the
-configuration.";
+Redis of the configuration. The token of a server is that of --token, else that of OPTIO_WEBHOOKS_TOKEN, else admin.token of
+the configuration.";
 
 /// `optio-webhooks api`
 #[derive(clap::Args)]
@@ -52,7 +53,7 @@ pub struct ToServer {
     #[arg(long, value_name = "URL", global = true)]
     pub server: Option<url::Url>,
     /// The token of the server. Other users of this machine can see arguments: consider OPTIO_WEBHOOKS_TOKEN.
-    #[arg(long, value_name = "TOKEN", global = true)]
+    #[arg(long, value_name = "TOKEN", global = true, requires = "server")]
     pub token: Option<String>,
 }
 
@@ -145,6 +146,11 @@ impl Command {
             }
             Self::Missed { id } => (Method::GET, format!("{}/missed", webhook(id)), None),
             Self::Activity { id } => (Method::GET, format!("{}/activity", webhook(id)), None),
+            Self::Stop { .. } if server.is_here() => {
+                let sentence = "--server is needed: a replay is stopped by the server that runs it. One that runs in a \
+                                command ends with Ctrl-C";
+                return Err(Failure::Usage(sentence.to_owned()));
+            }
             Self::Stop { replay } => (Method::POST, format!("/api/dead-letters/replays/{}/stop", part(&replay)), None),
             Self::Status => (Method::GET, "/api/status".to_owned(), None),
             Self::Call { method, path, data } => {
@@ -165,14 +171,31 @@ impl Command {
 async fn replay(server: &Server, request: Value) -> Result<(), Failure> {
     let begun = server.call(Method::POST, "/api/dead-letters/replay", Some(&request)).await?;
     let id = begun["replay"]["id"].as_str().unwrap_or_default().to_owned();
-    note(&format!("replay {id} began; it goes on in the server if this command is interrupted"));
     let path = format!("/api/dead-letters/replays/{}", part(&id));
+    let mut signals = if server.is_here() { Some(Signals::new()?) } else { None };
+    let interrupted = if server.is_here() {
+        "it runs in this command, and ends after its current batch if the command is interrupted"
+    } else {
+        "it goes on in the server if this command is interrupted"
+    };
+    note(&format!("replay {id} began; {interrupted}"));
+    let mut is_stopped = false;
     loop {
         let answer = server.call(Method::GET, &path, None).await?;
         let replay = &answer["replay"];
-        match replay["state"].as_str() {
-            Some("running") => tokio::time::sleep(PROGRESS_INTERVAL).await,
-            Some("done") => return say_json(&answer),
+        match (replay["state"].as_str(), &mut signals) {
+            (Some("running"), None) => tokio::time::sleep(PROGRESS_INTERVAL).await,
+            (Some("running"), Some(signals)) => tokio::select! {
+                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
+                () = signals.next() => {
+                    if std::mem::replace(&mut is_stopped, true) {
+                        return Err(anyhow::anyhow!("stopped at once: a part of the current batch may have been replayed").into());
+                    }
+                    note("stopping after the current batch; a second signal stops at once");
+                    server.call(Method::POST, &format!("{path}/stop"), None).await?;
+                }
+            },
+            (Some("done"), _) => return say_json(&answer),
             _ => {
                 say_json(&answer)?;
                 return Err(anyhow::anyhow!("the replay was interrupted; the same command sends the rest").into());

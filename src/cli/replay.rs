@@ -2,12 +2,12 @@
 
 mod progress;
 mod summary;
+mod waiting;
 mod work;
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -27,11 +27,12 @@ use crate::replay::rewind::Past;
 use crate::replay::summary::Summary;
 use crate::replay::{Manner, Watch, session};
 use crate::store::audit::{Action, Record};
-use crate::store::lease::{Lease, LeaseAnswer};
+use crate::store::lease::Lease;
 use crate::store::missed::MissedEvents;
 use crate::store::webhooks::WebhookStore;
 use crate::store::{Keys, connection};
 use crate::webhook::{Webhook, WebhookId};
+use waiting::{acquire, lease_holder};
 use work::Work;
 
 const EXAMPLES: &str = "Examples:
@@ -97,9 +98,6 @@ pub struct Replay {
     json: bool,
 }
 
-/// The wait between two tries to get the lease while another replay runs.
-const LEASE_WAIT: Duration = Duration::from_millis(500);
-
 impl Replay {
     /// Replays everything that was chosen, or stops at a signal.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
@@ -111,11 +109,10 @@ impl Replay {
         }
         let redis = connection::open(&config.redis)?;
         let keys = Keys::new(&config.redis.prefix);
-        let (_, webhooks) = WebhookStore::open(config, redis.clone())?.all().await?;
-        let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
+        let store = WebhookStore::open(config, redis.clone())?;
         let missed_events = MissedEvents::new(redis.clone(), keys.clone());
-        let work = self.work(&webhooks, &missed_events).await?;
-        let sent = work.missed();
+        // A command that can't be carried out is refused before it waits for another replay.
+        let (mut webhooks, mut work) = self.work(&store, &missed_events, true).await?;
         let mut signals = Signals::new()?;
         let lease = if self.dry_run { None } else { Some(Lease::new(redis.clone(), &keys, &lease_holder())) };
         if let Some(lease) = &lease {
@@ -123,17 +120,22 @@ impl Replay {
                 acquired = acquire(lease) => acquired?,
                 () = signals.next() => return Err(interrupted()),
             }
+            // What was read before the lease was held may have been sent by the replay that held it.
+            (webhooks, work) = match self.work(&store, &missed_events, false).await {
+                Ok(read) => read,
+                Err(failure) => {
+                    session::release(Some(lease)).await;
+                    return Err(failure);
+                }
+            };
         }
         let audit = if self.dry_run { None } else { Some((audit_log(config, &redis), author())) };
         if let Some((log, who)) = &audit {
             log.note(&Record::new(who, Action::ReplayStarted).to(&self.shown())).await;
         }
-        let (outcome, was_interrupted) = self.run_work(config, work, lease, &mut signals).await?;
+        let (outcome, was_interrupted) = self.run_work(config, work, lease, &missed_events, &mut signals).await?;
         if let Some((log, who)) = audit.filter(|_| was_interrupted) {
             log.note(&Record::new(&who, Action::ReplayStopped).to(&self.shown())).await;
-        }
-        if let Some((webhook, sent)) = sent.filter(|_| !was_interrupted && !self.dry_run) {
-            missed_events.clear(webhook, &sent).await?;
         }
         self.print_summary(&outcome, &webhooks)?;
         if was_interrupted { Err(interrupted()) } else { Ok(()) }
@@ -169,7 +171,25 @@ impl Replay {
         }
     }
 
-    async fn work(&self, webhooks: &HashMap<WebhookId, Webhook>, missed: &MissedEvents) -> Result<Work, Failure> {
+    /// Reads the webhooks, and what is to be done. Writes nothing if `dry_run`.
+    async fn work(
+        &self,
+        store: &WebhookStore,
+        missed: &MissedEvents,
+        dry_run: bool,
+    ) -> Result<(HashMap<WebhookId, Webhook>, Work), Failure> {
+        let (_, webhooks) = store.all().await?;
+        let webhooks: HashMap<WebhookId, Webhook> = webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
+        let work = self.work_with(&webhooks, missed, dry_run).await?;
+        Ok((webhooks, work))
+    }
+
+    async fn work_with(
+        &self,
+        webhooks: &HashMap<WebhookId, Webhook>,
+        missed: &MissedEvents,
+        dry_run: bool,
+    ) -> Result<Work, Failure> {
         if !self.from_log && !self.missed {
             let active = webhooks.values().filter(|webhook| webhook.active).map(|webhook| webhook.id).collect();
             return Ok(Work::DeadLetters { choice: self.choice(), active });
@@ -189,7 +209,7 @@ impl Replay {
             .into());
         }
         if self.missed {
-            let missed = missed.begin(id, now_ms(), self.dry_run).await?;
+            let missed = missed.begin(id, now_ms(), dry_run).await?;
             return Ok(Work::Missed { webhook: Box::new(webhook.clone()), missed });
         }
         let past = Past {
@@ -207,6 +227,7 @@ impl Replay {
         config: &Config,
         work: Work,
         lease: Option<Lease>,
+        missed_events: &MissedEvents,
         signals: &mut Signals,
     ) -> Result<(Summary, bool), Failure> {
         let manner = Manner {
@@ -217,15 +238,21 @@ impl Replay {
         };
         let stop = CancellationToken::new();
         let mut progress = progress::Progress::new(self.dry_run);
-        let replay = session::run(lease, stop.clone(), {
+        let sent = work.missed().filter(|_| !self.dry_run);
+        let finish = async |summary: &Summary| match sent.filter(|_| !summary.interrupted) {
+            Some((webhook, sent)) => Ok(missed_events.clear(webhook, &sent).await?),
+            None => Ok(()),
+        };
+        let run = {
             let (config, stop) = (config.clone(), stop.clone());
-            move |still_ours| {
+            move |still_ours: session::StillOurs<'_>| {
                 let mut watch = Watch { progress: &mut |so_far| progress.show(so_far), stop: &stop, still_ours };
                 let outcome = work.run(&config, &manner, &mut watch);
                 progress.end();
                 outcome
             }
-        });
+        };
+        let replay = session::run(lease, stop.clone(), run, finish);
         let stopping = async {
             signals.next().await;
             note("stopping after the current batch; a second signal stops at once");
@@ -244,27 +271,6 @@ impl Replay {
 
 fn interrupted() -> Failure {
     anyhow::anyhow!("interrupted; run it again with the same filters to go on: nothing is replayed twice").into()
-}
-
-/// The name of this process as the holder of the lease. A replay that waits for the lease prints it.
-fn lease_holder() -> String {
-    format!("process {} on {}", std::process::id(), crate::worker::hostname())
-}
-
-/// Waits until no other replay runs. Cancel safe.
-async fn acquire(lease: &Lease) -> Result<(), Failure> {
-    let mut is_announced = false;
-    loop {
-        match lease.ask().await? {
-            LeaseAnswer::Ours => return Ok(()),
-            LeaseAnswer::Theirs(who) if !is_announced => {
-                note(&format!("another replay is running ({who}); waiting for it to end"));
-                is_announced = true;
-            }
-            LeaseAnswer::Theirs(_) => {}
-        }
-        tokio::time::sleep(LEASE_WAIT).await;
-    }
 }
 
 /// Asks for confirmation on a terminal. Where there is no terminal, `--yes` is needed.

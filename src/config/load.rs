@@ -41,6 +41,8 @@ const TEXTS: [&str; 22] = [
     "delivery.client_certificate_file",
     "delivery.client_key_file",
 ];
+/// Lists whose entries are secrets, or may contain one by mistake.
+const LISTS: [&str; 3] = ["admin.tokens", "redis.sentinels", "redis.cluster_nodes"];
 /// The prefix of the librdkafka properties, which are all free text.
 const PROPERTIES: &str = "kafka.properties.";
 
@@ -186,8 +188,9 @@ fn may_be_shown(key: &str) -> bool {
         let is_position = part.parse::<usize>().is_ok() && value.as_ref().is_some_and(toml::Value::is_array);
         value = if is_position { value } else { value.and_then(|value| value.get(part).cloned()) };
     }
-    // The tokens are a list, and something else in its place may be a token.
-    !is_text(key) && !key.starts_with("admin.tokens") && value.is_some_and(|value| !value.is_table())
+    // Something else in the place of these lists may be a token, or an address with a password.
+    let is_sensitive_list = LISTS.iter().any(|list| key.starts_with(list));
+    !is_text(key) && !is_sensitive_list && value.is_some_and(|value| !value.is_table())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The check of `redis.sentinels` and `redis.cluster_nodes`: how the server is found that takes the writes.
 
-use super::Redis;
+use super::{Redis, masked_brokers};
 
 /// The largest number of entries in each list.
 const ENTRIES_MAX: usize = 100;
@@ -14,7 +14,8 @@ impl Redis {
                 bad.push(format!("{key}: has {} entries; must be at most {ENTRIES_MAX}", entries.len()));
             }
             bad.extend(entries.iter().filter(|entry| host_and_port(entry).is_none()).map(|entry| {
-                format!("{key}: {entry:?} isn't allowed; entries look like redis-1.example.com:26379 or [::1]:26379")
+                let shown = masked_brokers(entry);
+                format!("{key}: {shown:?} isn't allowed; entries look like redis-1.example.com:26379 or [::1]:26379")
             }));
         }
         if !self.sentinels.is_empty() && !self.cluster_nodes.is_empty() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadConfig, masked};
+use super::{BadConfig, masked, masked_url};
 use crate::secret::Secret;
 
 /// `[traces]`
@@ -43,12 +43,14 @@ impl Traces {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut bad = Vec::new();
         let is_endpoint = url::Url::parse(&self.endpoint).is_ok_and(|url| {
-            matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.username().is_empty()
+            let has_user = !url.username().is_empty() || url.password().is_some();
+            matches!(url.scheme(), "http" | "https") && url.query().is_none() && !has_user
         });
         if !self.endpoint.is_empty() && !is_endpoint {
             bad.push(format!(
-                "traces.endpoint = {:?}: must be the address of an OTLP receiver, such as http://collector:4318, or empty",
-                self.endpoint
+                "traces.endpoint = {:?}: must be the address of an OTLP receiver, such as http://collector:4318, or empty; \
+                 a token belongs into traces.headers",
+                masked_url(&self.endpoint)
             ));
         }
         bad.extend(self.headers().err().map(|problem| problem.0));
@@ -69,7 +71,9 @@ mod tests {
             ("traces.headers", "a secret without its name"),
             ("traces.headers", "a b=c"),
             ("traces.endpoint", "collector:4318"),
-            ("traces.endpoint", "http://user:secret@collector:4318"),
+            ("traces.endpoint", "http://user:secret without@collector:4318"),
+            ("traces.endpoint", "http://:secret@collector:4318"),
+            ("traces.endpoint", "http://collector:4318/?key=secret%20without"),
             ("traces.sample_ratio", "1.5"),
         ] {
             let problem = Config::with([(key, value)]).unwrap_err().to_string();

@@ -89,7 +89,7 @@ pub fn skip_to_end(config: &Config, group: &AtStart) -> anyhow::Result<()> {
     for (position, extent) in &group.partitions {
         let mut element = ends.add_partition(&position.topic, position.partition);
         element.set_offset(Offset::Offset(extent.high)).context("the end offset can't be set")?;
-        let end = Watermark { offset: extent.high, stamp_ms: None, settled_above: Vec::new() };
+        let end = Watermark { offset: extent.high, stamp_ms: None, settled_above: Vec::new(), epoch: None };
         element.set_metadata(commit_note::encode(&end));
     }
     consumer.commit(&ends, CommitMode::Sync).context("the ends can't be committed")

@@ -1,12 +1,13 @@
 //! The note in the metadata of a commit. It shows that the commit comes from a worker, and lists the settled offsets
 //! above it.
 //!
-//! A note is `2:` and the base64 of variable-length integers. They are the committed offset, whether the record there
-//! was read, its timestamp if so, and for each run of settled offsets its distance from the previous run and its
-//! length.
+//! A note is `2:` and the base64 of variable-length integers. They are the committed offset, flags, the timestamp of the
+//! record there if it was read, the highest leader epoch of a record that was read if the broker names it, and for each
+//! run of settled offsets its distance from the previous run and its length.
 //!
 //! A new owner trusts the note only if the record at the watermark has that timestamp, because a topic that was deleted
-//! and created again has other records. A commit without such a note is foreign, for example an operator's reset.
+//! and created again has other records. It doesn't trust the note about a record with a higher leader epoch: the end of
+//! the log was lost in an election, and that record was written since. A commit without such a note is foreign, for example an operator's reset.
 //! Everything known about offsets at or above a foreign commit is void.
 
 use base64::Engine as _;
@@ -19,6 +20,11 @@ pub const METADATA_MAX: usize = 4_096;
 const VERSION: &str = "2:";
 /// The prefix of notes by earlier versions. They lack the offset, and exist only if something above it is settled.
 const PREVIOUS_VERSION: &str = "1:";
+/// The flag that the record at the committed offset was read, and its timestamp follows.
+const HAS_STAMP: u64 = 1;
+/// The flag that a leader epoch follows. It is set only if there are runs, for which it matters, because earlier versions
+/// don't know it.
+const HAS_EPOCH: u64 = 2;
 /// The most bytes that fit into a note. Base64 turns three bytes into four.
 const BYTES_MAX: usize = (METADATA_MAX - VERSION.len()) / 4 * 3;
 
@@ -29,6 +35,8 @@ pub struct CommitNote {
     pub stamp_ms: Option<i64>,
     /// The settled offsets, as ascending runs (first, last).
     pub settled: Vec<(i64, i64)>,
+    /// The highest leader epoch of a record that the previous owner read, if it is known.
+    pub epoch: Option<i32>,
 }
 
 /// Encodes the note for a commit. Runs that don't fit are left out, the highest first.
@@ -36,9 +44,15 @@ pub struct CommitNote {
 pub fn encode(watermark: &Watermark) -> String {
     let mut bytes = Vec::with_capacity(64);
     write_varint(&mut bytes, watermark.offset.cast_unsigned());
-    write_varint(&mut bytes, u64::from(watermark.stamp_ms.is_some()));
+    let epoch = watermark.epoch.and_then(|epoch| u64::try_from(epoch).ok());
+    let epoch = epoch.filter(|_| !watermark.settled_above.is_empty());
+    let flags = u64::from(watermark.stamp_ms.is_some()) * HAS_STAMP + u64::from(epoch.is_some()) * HAS_EPOCH;
+    write_varint(&mut bytes, flags);
     if let Some(stamp_ms) = watermark.stamp_ms {
         write_varint(&mut bytes, stamp_ms.cast_unsigned());
+    }
+    if let Some(epoch) = epoch {
+        write_varint(&mut bytes, epoch);
     }
     let mut at = watermark.offset;
     for (first, last) in &watermark.settled_above {
@@ -62,19 +76,18 @@ pub fn decode(metadata: &str, offset: i64) -> Option<CommitNote> {
         let bytes = STANDARD_NO_PAD.decode(encoded).ok()?;
         let mut rest = bytes.as_slice();
         let stamp_ms = read_varint(&mut rest)?.cast_signed();
-        return Some(CommitNote { stamp_ms: Some(stamp_ms), settled: runs(rest, offset)? });
+        return Some(CommitNote { stamp_ms: Some(stamp_ms), settled: runs(rest, offset)?, epoch: None });
     }
     let bytes = STANDARD_NO_PAD.decode(metadata.strip_prefix(VERSION)?).ok()?;
     let mut rest = bytes.as_slice();
     if read_varint(&mut rest)?.cast_signed() != offset {
         return None;
     }
-    let stamp_ms = match read_varint(&mut rest)? {
-        0 => None,
-        1 => Some(read_varint(&mut rest)?.cast_signed()),
-        _ => return None,
-    };
-    Some(CommitNote { stamp_ms, settled: runs(rest, offset)? })
+    let flags = read_varint(&mut rest).filter(|flags| *flags <= HAS_STAMP | HAS_EPOCH)?;
+    let mut follows = |flag: u64| if flags & flag == 0 { Some(None) } else { read_varint(&mut rest).map(Some) };
+    let stamp_ms = follows(HAS_STAMP)?.map(u64::cast_signed);
+    let epoch = follows(HAS_EPOCH)?.map(i32::try_from).transpose().ok()?;
+    Some(CommitNote { stamp_ms, settled: runs(rest, offset)?, epoch })
 }
 
 /// Reads the runs above `offset`. Returns `None` if they don't ascend, because no worker writes such a note.
@@ -91,7 +104,14 @@ fn runs(mut rest: &[u8], offset: i64) -> Option<Vec<(i64, i64)>> {
 }
 
 impl CommitNote {
-    /// Whether `offset` is settled according to the note.
+    /// Whether the record at `offset` with this leader epoch is settled according to the note.
+    #[must_use]
+    pub fn is_settled_in(&self, offset: i64, epoch: Option<i32>) -> bool {
+        let is_newer = epoch.zip(self.epoch).is_some_and(|(epoch, noted)| epoch > noted);
+        !is_newer && self.is_settled(offset)
+    }
+
+    /// Whether `offset` is settled according to the note, if the log is the same.
     #[must_use]
     pub fn is_settled(&self, offset: i64) -> bool {
         let at = self.settled.partition_point(|(_, last)| *last < offset);
@@ -131,8 +151,8 @@ mod tests {
         for metadata in ["", "checkpoint", "1:!!", "1:gA", "2:", "2:gA", "2:BQI"] {
             assert_eq!(decode(metadata, 5), None, "{metadata}");
         }
-        let note = encode(&Watermark { offset: 5, stamp_ms: None, settled_above: vec![] });
-        assert_eq!(decode(&note, 5), Some(CommitNote { stamp_ms: None, settled: vec![] }));
+        let note = encode(&Watermark { offset: 5, stamp_ms: None, settled_above: vec![], epoch: Some(7) });
+        assert_eq!(decode(&note, 5), Some(CommitNote { stamp_ms: None, settled: vec![], epoch: None }));
         assert_eq!(decode(&note, 4), None, "this note was copied to another offset");
     }
 
@@ -143,7 +163,7 @@ mod tests {
             write_varint(&mut bytes, value);
         }
         let metadata = format!("{PREVIOUS_VERSION}{}", STANDARD_NO_PAD.encode(bytes));
-        assert_eq!(decode(&metadata, 5), Some(CommitNote { stamp_ms: Some(77), settled: vec![(7, 10)] }));
+        assert_eq!(decode(&metadata, 5), Some(CommitNote { stamp_ms: Some(77), settled: vec![(7, 10)], epoch: None }));
     }
 
     proptest! {
@@ -157,7 +177,7 @@ mod tests {
 
         #[test]
         fn a_note_keeps_settled_offsets_and_fits_into_a_commit(
-            offset in 0_i64..1 << 40, stamp in any::<i64>(), steps in prop::collection::vec((1_i64..100_000, 0_i64..1_000), 1..3_000),
+            offset in 0_i64..1 << 40, stamp in any::<i64>(), epoch in prop::option::of(0_i32..), steps in prop::collection::vec((1_i64..100_000, 0_i64..1_000), 1..3_000),
         ) {
             let mut settled_above = Vec::new();
             let mut at = offset;
@@ -165,10 +185,10 @@ mod tests {
                 settled_above.push((at + gap, at + gap + length));
                 at += gap + length + 1;
             }
-            let note = encode(&Watermark { offset, stamp_ms: Some(stamp), settled_above: settled_above.clone() });
+            let note = encode(&Watermark { offset, stamp_ms: Some(stamp), settled_above: settled_above.clone(), epoch });
             prop_assert!(note.len() <= METADATA_MAX);
             let read = decode(&note, offset).unwrap();
-            prop_assert_eq!(read.stamp_ms, Some(stamp));
+            prop_assert_eq!((read.stamp_ms, read.epoch), (Some(stamp), epoch));
             // Runs that don't fit are left out at the end, and the others are unchanged.
             prop_assert!(!read.settled.is_empty() && settled_above.starts_with(&read.settled));
             prop_assert!(!read.is_settled(offset) && read.is_settled(read.settled[0].0));

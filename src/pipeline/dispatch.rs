@@ -1,6 +1,5 @@
 //! Carries out the next steps of endpoints: it queues deliveries, starts them, defers them, and looks again later.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,10 +10,10 @@ use super::disabling::Disabling;
 use super::endpoints::{Endpoints, Steps};
 use super::hand_off::HandOff;
 use super::handling::Handling;
-use super::lane::Queued;
+use super::lane::{Queued, task_key};
 use super::panics;
 use super::parking::Parking;
-use super::permits::{PermitPools, Permits, percent};
+use super::permits::{Claim, PermitPools, Permits, percent};
 use super::receipt::Receipt;
 use super::settle::Settler;
 use crate::conditions::{Conditions, Severity};
@@ -188,6 +187,11 @@ impl Dispatcher {
         self.endpoints.reports()
     }
 
+    /// Takes the permits for a delivery with a payload of `bytes` to `webhook`. None if it may not wait for them. Cancel safe.
+    pub(super) async fn claim(&self, claim: Claim, bytes: usize, webhook: WebhookId) -> Option<Permits> {
+        self.permits.claim(claim, bytes, webhook, || self.endpoints.holds_long(webhook)).await
+    }
+
     /// First attempts of one task keep their order, replayed ones too. Retries and redeliveries have no order.
     pub(super) fn order_key(&self, delivery: &Delivery) -> Option<u64> {
         let is_first = delivery.attempts == 0 && delivery.deferrals == 0 && !delivery.by_hand;
@@ -288,11 +292,4 @@ impl Dispatcher {
             }
         }
     }
-}
-
-/// The same number for all transitions of one task.
-pub(super) fn task_key(task_id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    task_id.hash(&mut hasher);
-    hasher.finish()
 }

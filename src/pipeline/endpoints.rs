@@ -160,6 +160,11 @@ impl<T: Queued> Endpoints<T> {
         steps
     }
 
+    /// Whether an endpoint holds permits that it is not expected to give back soon.
+    pub fn holds_long(&self, webhook: WebhookId) -> bool {
+        self.state().entries.get(&webhook).is_some_and(|entry| entry.endpoint.holds_long() > 0)
+    }
+
     /// Notes that the task that slept until [`Steps::again_at`] has woken.
     pub fn woke(&self, webhook: WebhookId) {
         if let Some(entry) = self.state().entries.get_mut(&webhook) {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::dispatch::{Dispatcher, Open, task_key};
+use super::dispatch::{Dispatcher, Open};
 use super::hand_off::HandedOff;
 use super::incoming::{Batch, Incoming};
+use super::lane::task_key;
 use super::missing;
 use super::panics;
 use super::parking::Parking;
@@ -187,7 +188,7 @@ impl FanOut {
             tokio::spawn(self.dispatcher.clone().give_up(delivery, DeadReason::Expired, detail, handling));
             return;
         }
-        let Some(permits) = self.dispatcher.permits.claim(Claim::Retry, delivery.body.len()).await else {
+        let Some(permits) = self.dispatcher.claim(Claim::Retry, delivery.body.len(), delivery.webhook_id).await else {
             let permits = self.dispatcher.permits.write().await;
             let open = Open { order_key, delivery, last, receipt, permits, panics: 0, queued_at: None };
             self.dispatcher.spawn_deferral(open, Deferral::SATURATED);

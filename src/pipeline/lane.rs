@@ -2,6 +2,7 @@
 //! one after another.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
@@ -147,6 +148,13 @@ impl<T: Queued> Lane<T> {
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.waiting == 0
     }
+}
+
+/// The same number for all transitions of one task.
+pub(super) fn task_key(task_id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    task_id.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

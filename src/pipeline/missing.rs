@@ -8,16 +8,17 @@ use super::receipt::Receipt;
 use super::settle::Settlement;
 use crate::delivery::{Delivery, DeliveryId, FirstRead};
 use crate::event::Event;
+use crate::position::RecordPosition;
 use crate::store::marks::Settled;
 use crate::store::missed::MissedEvent;
-use crate::webhook::Webhook;
+use crate::webhook::WebhookId;
 
-/// Records that inactive webhooks miss an event. The marks of the deliveries are recorded in the same step: if the record is
+/// Records that inactive webhooks miss an event. Each comes with the time of its last change. The marks of the deliveries are recorded in the same step: if the record is
 /// read again after a crash, the webhooks don't get it as well, even if they are active by then.
 pub(super) async fn miss(
     dispatcher: &Arc<Dispatcher>,
     predecessors: &Predecessors,
-    webhooks: &[Arc<Webhook>],
+    webhooks: &[(WebhookId, String)],
     event: &Event,
     first: &FirstRead,
     receipt: &Arc<Receipt>,
@@ -27,15 +28,18 @@ pub(super) async fn miss(
     }
     let is_in_order = *receipt.partition.topic == *first.source.topic;
     let mut missed = Vec::with_capacity(webhooks.len());
-    for webhook in webhooks {
-        let id = DeliveryId::of(&event.id, webhook.id);
+    for (webhook, updated_at) in webhooks {
+        let id = DeliveryId::of(&event.id, *webhook);
         if predecessors.settled(receipt, Settled::Delivery(id)).await {
             continue;
         }
         let one = match is_in_order {
-            true => MissedEvent::while_inactive(webhook, first.source.partition, first.source.offset),
+            true => {
+                let RecordPosition { partition, offset, .. } = first.source;
+                MissedEvent::while_inactive(*webhook, updated_at, partition, offset)
+            }
             // The replay of a record that could not be read. It comes out of order.
-            false => MissedEvent::single(webhook.id, &first.source),
+            false => MissedEvent::single(*webhook, &first.source),
         };
         missed.push((id, one));
     }

@@ -49,8 +49,11 @@ pub struct Partition {
 #[derive(Debug, Default)]
 struct State {
     offsets: OpenOffsets,
-    /// Raised when the topic turns out to have been created again. Receipts of an earlier generation no longer count.
+    /// Raised when the log turns out to have gone back: its end was lost, or the topic was created again.
     generation: u64,
+    /// Each generation that began so, with the offset that the log went back to. Receipts of an earlier generation count
+    /// only below it. The offsets ascend, because a lower one replaces those before it.
+    went_back: Vec<(u64, i64)>,
     /// The number of parts of records that are being handled.
     in_flight: usize,
     /// Whether nothing may be started any more.
@@ -63,11 +66,31 @@ struct State {
     is_note_checked: bool,
     /// The offset that was committed last, and its metadata.
     committed: Option<(i64, String)>,
-    /// The entries in the stream of marks, oldest first, each with the generation that its offsets belong to.
-    entries: VecDeque<(u64, MarkEntry)>,
+    /// The entries in the stream of marks, oldest first, each with the highest of its offsets that is still in the log.
+    entries: VecDeque<MarkEntry>,
     /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
     noted: standing::Noted,
+}
+
+impl State {
+    /// Forgets what is known about the records from `offset` on, because others are there now. What is known about those
+    /// below stays: they may still be in the log, and nobody else handles those that are open.
+    fn go_back(&mut self, offset: i64) {
+        self.offsets.go_back(offset);
+        self.generation += 1;
+        self.went_back.retain(|(_, earlier)| *earlier < offset);
+        self.went_back.push((self.generation, offset));
+        self.note = None;
+        for entry in &mut self.entries {
+            entry.highest = entry.highest.min(offset - 1);
+        }
+    }
+
+    /// Whether a record that was read in this generation is still in the log.
+    fn counts(&self, generation: u64, offset: i64) -> bool {
+        self.went_back.iter().all(|(began, to)| generation >= *began || offset < *to)
+    }
 }
 
 impl Partition {
@@ -93,18 +116,24 @@ impl Partition {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Opens the offset of a record that was read. Returns None if the note of a predecessor says that it is settled.
+    /// Opens the offset of a record that was read, if its leader epoch isn't known.
+    #[cfg(test)]
     pub fn open(self: &Arc<Self>, at: Offset, written: TimestampMs) -> Option<Arc<Receipt>> {
+        self.open_in(at, written, None)
+    }
+
+    /// Opens the offset of a record that was read, with its leader epoch if it is known. Returns None if the note of a
+    /// predecessor says that it is settled.
+    pub fn open_in(self: &Arc<Self>, at: Offset, written: TimestampMs, epoch: Option<i32>) -> Option<Arc<Receipt>> {
         let (Offset(offset), TimestampMs(timestamp_ms)) = (at, written);
         let mut state = self.state();
         if !state.offsets.open(at, written) {
-            tracing::warn!(topic = %self.topic, partition = self.number, offset, "the topic was created again, so its known offsets are forgotten");
-            state.offsets = OpenOffsets::default();
-            state.generation += 1;
-            state.note = None;
+            tracing::warn!(topic = %self.topic, partition = self.number, offset, "the log has gone back: its end was lost or the topic was created again, so its records from here on are new");
+            state.go_back(offset);
             let opened = state.offsets.open(at, written);
-            debug_assert!(opened, "the first offset always opens");
+            debug_assert!(opened, "the offset that the log went back to always opens");
         }
+        state.offsets.read_in(epoch);
         // The note is about this topic, and not about a deleted one of the same name, only if the record at the
         // watermark has the same timestamp. That record is read first.
         if !std::mem::replace(&mut state.is_note_checked, true)
@@ -116,7 +145,7 @@ impl Partition {
         {
             state.note = None;
         }
-        if state.note.as_ref().is_some_and(|note| note.is_settled(offset)) {
+        if state.note.as_ref().is_some_and(|note| note.is_settled_in(offset, epoch)) {
             state.offsets.settle(offset);
             return None;
         }
@@ -131,17 +160,14 @@ impl Partition {
     /// The record that blocks the watermark, or None if no offset is open.
     #[must_use]
     pub fn blocker(&self) -> Option<Blocker> {
-        // Receipts below the watermark are settled, and receipts of an earlier generation don't count. Both are
-        // removed.
+        // Receipts below the watermark are settled, and some of an earlier generation don't count. Both are removed.
         let receipt = {
             let mut state = self.state();
-            let generation = state.generation;
             let watermark = state.offsets.watermark()?;
             loop {
                 let first = state.receipts.front()?.upgrade();
-                if let Some(receipt) =
-                    first.filter(|first| first.generation() == generation && first.offset >= watermark)
-                {
+                let counts = |first: &Arc<Receipt>| state.counts(first.generation(), first.offset);
+                if let Some(receipt) = first.filter(|first| first.offset >= watermark && counts(first)) {
                     break receipt;
                 }
                 state.receipts.pop_front();
@@ -172,11 +198,11 @@ impl Partition {
         }
     }
 
-    /// Settles `offset`, because every part of its record is settled. Does nothing if the record belongs to an earlier
-    /// `generation` of the topic, or if the partition is closed.
+    /// Settles `offset`, because every part of its record is settled. Does nothing if the record was read in an earlier
+    /// `generation` and is no longer in the log, or if the partition is closed.
     pub(super) fn settle(&self, generation: u64, offset: i64) {
         let mut state = self.state();
-        if !state.closed && state.generation == generation {
+        if !state.closed && state.counts(generation, offset) {
             let before = state.offsets.watermark();
             state.offsets.settle(offset);
             state.watermark_moved(before);
@@ -216,29 +242,28 @@ impl Partition {
         let mut state = self.state();
         state.committed = Some((offset, note));
         let mut passed = None;
-        let current = state.generation;
-        // Entries of an earlier generation are passed by any commit.
-        let is_passed = |(generation, entry): &(u64, MarkEntry)| *generation < current || entry.highest < offset;
-        while state.entries.front().is_some_and(is_passed) {
-            passed = state.entries.pop_front().map(|(_, entry)| entry.id);
+        while state.entries.front().is_some_and(|entry| entry.highest < offset) {
+            passed = state.entries.pop_front().map(|entry| entry.id);
         }
         passed
     }
 
     /// Remembers an entry that was added to the stream of marks.
-    pub fn marked(&self, entry: MarkEntry) {
+    pub fn marked(&self, mut entry: MarkEntry) {
         let mut state = self.state();
-        // An entry above every offset that was read belongs to the previous generation.
-        let is_current = state.offsets.end().is_none_or(|end| entry.highest < end);
-        let generation = if is_current { state.generation } else { state.generation.saturating_sub(1) };
-        state.entries.push_back((generation, entry));
+        // An entry above every offset that was read belongs to an earlier generation. None of its offsets above the one
+        // that the log went back to is there any more.
+        if state.offsets.end().is_some_and(|end| entry.highest >= end)
+            && let Some((_, went_back_to)) = state.went_back.last()
+        {
+            entry.highest = entry.highest.min(went_back_to - 1);
+        }
+        state.entries.push_back(entry);
     }
 
     /// Remembers the entries that a predecessor left in the stream of marks. Their offsets may not have been read yet.
     pub fn inherited(&self, entries: &[MarkEntry]) {
-        let mut state = self.state();
-        let generation = state.generation;
-        state.entries.extend(entries.iter().map(|entry| (generation, entry.clone())));
+        self.state().entries.extend(entries.iter().cloned());
     }
 
     /// The watermark, and the offset after the highest one that was read. None before anything was read.
@@ -384,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_predecessors_note_counts_only_for_the_same_log() {
-        let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 7)] };
+        let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 7)], epoch: Some(3) };
         let same = partition(Some(note.clone()));
         assert!(
             same.open(Offset(5), TimestampMs(77)).is_some()
@@ -404,5 +429,32 @@ mod tests {
         assert_eq!(partition.to_commit().unwrap().0, 0);
         new.settle();
         assert_eq!(partition.to_commit().unwrap().0, 1);
+    }
+
+    #[test]
+    fn records_below_a_lost_end_of_the_log_hold_the_watermark_back_until_they_are_settled() {
+        let partition = partition(None);
+        let open = |offset, stamp| partition.open(Offset(offset), TimestampMs(stamp)).unwrap();
+        let old: Vec<_> = (5..10).map(|offset| open(offset, 0)).collect();
+        partition.marked(MarkEntry { id: "1-0".into(), highest: 9 });
+        let new = open(8, 1);
+        new.settle();
+        // The records 8 and 9 that were read first are no longer in the log.
+        old[3].settle();
+        old[4].settle();
+        assert_eq!(commit_of(&partition), Some(5), "5 to 7 are still open");
+        assert_eq!(partition.committed(5, String::new()), None);
+        old[..3].iter().for_each(|receipt| receipt.settle());
+        assert_eq!(commit_of(&partition), Some(9));
+        assert_eq!(partition.committed(9, String::new()).as_deref(), Some("1-0"));
+    }
+
+    #[test]
+    fn a_note_does_not_count_for_records_that_were_written_after_the_end_of_the_log_was_lost() {
+        let note = CommitNote { stamp_ms: Some(77), settled: vec![(6, 9)], epoch: Some(3) };
+        let partition = partition(Some(note));
+        let is_open = |offset, epoch| partition.open_in(Offset(offset), TimestampMs(77), Some(epoch)).is_some();
+        assert!(is_open(5, 3) && !is_open(6, 3) && !is_open(7, 2));
+        assert!(is_open(8, 4) && is_open(9, 4), "these were written by a later leader");
     }
 }

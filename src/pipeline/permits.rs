@@ -1,6 +1,7 @@
 //! Permits for open deliveries: the pools, and the permits that a delivery takes from them.
 
 mod pool;
+mod shares;
 
 use crate::metrics::{self, Pool};
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::store::snapshot::Snapshots;
+use crate::webhook::WebhookId;
 use pool::PermitPool;
+use shares::{Shared, SharedPool};
 
 /// The number of ordinary permits for each write permit. A delivery that is only written waits for Kafka, never for an
 /// endpoint.
@@ -21,8 +24,8 @@ const LARGE_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Permits {
     _open: OwnedSemaphorePermit,
-    _claim: Option<OwnedSemaphorePermit>,
-    _large: Option<OwnedSemaphorePermit>,
+    _claim: Option<Shared>,
+    _large: Option<Shared>,
 }
 
 /// Why a delivery wants to be open. It decides which pools the delivery takes a permit from.
@@ -41,11 +44,11 @@ pub struct PermitPools {
     /// `worker.in_flight_max`
     open: PermitPool,
     /// `worker.retry_share`
-    retry: PermitPool,
+    retry: SharedPool,
     /// `worker.wide_share`
-    wide: PermitPool,
+    wide: SharedPool,
     /// `worker.large_bytes_max`
-    large: PermitPool,
+    large: SharedPool,
     /// The pool of deliveries that are only written.
     write: Arc<Semaphore>,
     snapshots: Snapshots,
@@ -59,33 +62,48 @@ impl PermitPools {
         let pool = |size: usize| PermitPool::new(size, config.delivery.endpoint_wait_max);
         Self {
             open: pool(worker.in_flight_max),
-            retry: pool(percent(worker.in_flight_max, worker.retry_share)),
-            wide: pool(percent(worker.in_flight_max, worker.wide_share)),
-            large: pool((worker.large_bytes_max / config.delivery.payload_max).max(2)),
+            retry: SharedPool::new(pool(percent(worker.in_flight_max, worker.retry_share))),
+            wide: SharedPool::new(pool(percent(worker.in_flight_max, worker.wide_share))),
+            large: SharedPool::new(pool((worker.large_bytes_max / config.delivery.payload_max).max(2))),
             write: Arc::new(Semaphore::new((worker.in_flight_max / PERMITS_PER_WRITE_PERMIT).max(1))),
             snapshots,
         }
     }
 
-    /// Takes the permits for a delivery with a payload of `bytes`. Retries and wide events leave a part of all permits
-    /// to others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so nobody
-    /// else may wait for them. Cancel safe.
-    pub async fn claim(&self, claim: Claim, bytes: usize) -> Option<Permits> {
+    /// Takes the permits for a delivery with a payload of `bytes` to `webhook`. Retries and wide events leave a part of
+    /// all permits to others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so
+    /// nobody else may wait for them. `holds_long` says whether the endpoint is one that holds permits for long. Of the
+    /// smaller pools, such an endpoint gets no more than it leaves free. Cancel safe.
+    pub async fn claim(
+        &self,
+        claim: Claim,
+        bytes: usize,
+        webhook: WebhookId,
+        holds_long: impl Fn() -> bool,
+    ) -> Option<Permits> {
+        let share = async |pool: &SharedPool, name| {
+            if pool.is_share_taken(webhook) && holds_long() {
+                metrics::POOL_EXHAUSTED.increment(name);
+                return None;
+            }
+            let permit = self.take(&pool.permits, name).await?;
+            Some(pool.hold(webhook, permit))
+        };
         let claim = match claim {
             Claim::First => None,
-            Claim::Wide => Some(self.take(&self.wide, Pool::Wide).await?),
-            Claim::Retry => Some(self.take(&self.retry, Pool::Retry).await?),
+            Claim::Wide => Some(share(&self.wide, Pool::Wide.as_str()).await?),
+            Claim::Retry => Some(share(&self.retry, Pool::Retry.as_str()).await?),
         };
-        let large = if bytes > LARGE_BYTES { Some(self.take(&self.large, Pool::Large).await?) } else { None };
-        Some(Permits { _open: self.take(&self.open, Pool::All).await?, _claim: claim, _large: large })
+        let large = if bytes > LARGE_BYTES { Some(share(&self.large, Pool::Large.as_str()).await?) } else { None };
+        Some(Permits { _open: self.take(&self.open, Pool::All.as_str()).await?, _claim: claim, _large: large })
     }
 
-    async fn take(&self, pool: &PermitPool, name: Pool) -> Option<OwnedSemaphorePermit> {
+    async fn take(&self, pool: &PermitPool, name: &'static str) -> Option<OwnedSemaphorePermit> {
         // While Redis is away no delivery ends, so pools are not judged.
         let may_judge = || self.snapshots.is_fresh();
         let permit = pool.claim(may_judge).await;
         if permit.is_none() {
-            metrics::POOL_EXHAUSTED.increment(name.as_str());
+            metrics::POOL_EXHAUSTED.increment(name);
         }
         permit
     }

@@ -8,7 +8,7 @@ use super::receipt::Receipt;
 use crate::conditions::{Conditions, Severity};
 use crate::position::{Offset, TimestampMs};
 use crate::store::is_away;
-use crate::store::marks::{Loaded, Mark, MarkStreams, Settled};
+use crate::store::marks::{Loaded, Mark, MarkStreams, Page, Settled};
 
 /// Loads the marks of each partition once.
 #[derive(Clone)]
@@ -29,20 +29,33 @@ impl Predecessors {
     async fn load(&self, partition: &Arc<Partition>) -> Loaded {
         let key = self.marks.key(&partition.topic, partition.number);
         let mut outage = self.conditions.outage("redis: reading what is settled", Severity::NotReady);
-        loop {
-            let loaded =
-                if partition.marks_are_void { self.marks.discard(&key).await } else { self.marks.load(&key).await };
-            match loaded {
-                Ok(loaded) => {
+        let mut loaded = Loaded::default();
+        // The next owner of a partition loads its marks itself. Nothing is started here any more.
+        while !partition.is_closed() {
+            let page = match partition.marks_are_void {
+                true => self.marks.discard(&key).await.map(|()| Page::Last),
+                false => self.marks.load(&key, &mut loaded).await,
+            };
+            match page {
+                Ok(Page::More) => outage.over(),
+                Ok(end) => {
                     partition.inherited(&loaded.entries);
-                    tracing::debug!(topic = %partition.topic, partition = partition.number, marks = loaded.marks.len(), "marks loaded");
+                    let marks = loaded.marks.len();
+                    tracing::debug!(topic = %partition.topic, partition = partition.number, marks, "marks loaded");
+                    if end == Page::Full {
+                        tracing::error!(
+                            key,
+                            marks,
+                            "a predecessor left more marks than can be kept, so deliveries that it settled may be sent again"
+                        );
+                    }
                     return loaded;
                 }
                 // The key has another type, for example. Deliveries are then sent again after a crash, as with a lost
                 // Redis.
                 Err(error) if !is_away(&error) => {
                     tracing::error!(key, %error, "the marks of a predecessor can't be read, so deliveries may be sent again");
-                    return Loaded::default();
+                    return loaded;
                 }
                 Err(error) => {
                     outage.failed(format_args!("{key} can't be read: {error}"));
@@ -50,5 +63,6 @@ impl Predecessors {
                 }
             }
         }
+        loaded
     }
 }

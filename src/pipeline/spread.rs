@@ -82,7 +82,7 @@ impl Spread {
                 self.give_up(delivery, DeadReason::Expired, detail).await;
                 continue;
             }
-            let permit = self.dispatcher.permits.claim(self.claim, delivery.body.len()).await;
+            let permit = self.dispatcher.claim(self.claim, delivery.body.len(), webhook.id).await;
             let has_permit = permit.is_some();
             let permits = match permit {
                 Some(permits) => permits,

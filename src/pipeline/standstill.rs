@@ -1,4 +1,4 @@
-//! Detects standstills: this process was suspended, by a signal, a debugger or a frozen machine.
+//! Detects standstills: this process was suspended, by a signal or a debugger, or its machine was.
 //!
 //! A process that stands still for longer than its group waits loses its partitions, and doesn't know it when it goes
 //! on. Every attempt that it starts then is made twice. Each start therefore compares the clock with the ticks of a
@@ -6,7 +6,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::since_boot;
 
 /// The time between two ticks of the thread.
 const TICK: Duration = Duration::from_millis(100);
@@ -14,7 +16,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// The ticks of this process, and the number of its standstills.
 #[derive(Debug)]
 pub struct Standstill {
-    began: Instant,
+    /// When it began, since the machine started. This clock goes on while the machine is suspended.
+    began: Duration,
     /// The time of the last tick, in milliseconds since `began`.
     tick_ms: AtomicU64,
     /// The number of standstills so far.
@@ -36,11 +39,11 @@ impl Standstill {
     }
 
     fn new(longest: Duration) -> Self {
-        Self { began: Instant::now(), tick_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest }
+        Self { began: since_boot(), tick_ms: AtomicU64::new(0), epoch: AtomicU64::new(0), longest }
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(since_boot().saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The time since the last tick, if it is long enough for a standstill.

@@ -52,7 +52,10 @@ impl<T> Window<T> {
         self.read_up_to_ms = self.read_up_to_ms.max(written_at_ms.min(now_ms));
         self.bytes += bytes;
         self.due_by_offset.insert(offset, due_at_ms);
-        self.waiting.insert((due_at_ms, offset), Item { item, bytes });
+        // After the end of the log was lost, another record may have the same offset.
+        if let Some(replaced) = self.waiting.insert((due_at_ms, offset), Item { item, bytes }) {
+            self.bytes -= replaced.bytes;
+        }
     }
 
     /// Whether nothing more should be read for now, because the window holds `max` records, or at least `bytes_part`

@@ -11,32 +11,44 @@ use crate::store::lease::{Lease, TTL};
 /// The check before each batch that this is still the only replay.
 pub type StillOurs<'a> = &'a dyn Fn() -> anyhow::Result<()>;
 
-/// Runs `work`, which may block, on a separate thread. Renews `lease` meanwhile and releases it at the end.
+/// Runs `work`, which may block, on a separate thread, and then `finish`. Renews `lease` meanwhile and releases it at the
+/// end, after an error too.
 ///
 /// Cancelling `stop` ends a wait for Redis. `work` must watch `stop` itself to end early. Not cancel safe: if this
 /// future is dropped, the thread continues without the lease.
 ///
 /// # Errors
-/// The errors of `work`, or that it panicked.
+/// The errors of `work` and `finish`, or that `work` panicked.
 pub async fn run<T: Send + 'static>(
     lease: Option<Lease>,
     stop: CancellationToken,
     work: impl FnOnce(StillOurs<'_>) -> anyhow::Result<T> + Send + 'static,
+    finish: impl AsyncFnOnce(&T) -> anyhow::Result<()>,
 ) -> anyhow::Result<T> {
     let thread = tokio::task::spawn_blocking({
         let (lease, runtime) = (lease.clone(), tokio::runtime::Handle::current());
         move || work(&|| runtime.block_on(still_ours(lease.as_ref(), &stop)))
     });
+    let all = async {
+        let outcome = thread.await.context("the replay ended unexpectedly").flatten()?;
+        finish(&outcome).await?;
+        Ok(outcome)
+    };
     let outcome = tokio::select! {
-        outcome = thread => outcome.context("the replay ended unexpectedly").flatten(),
+        outcome = all => outcome,
         never = renew(lease.as_ref(), TTL / 3) => match never {},
     };
-    if let Some(lease) = &lease
+    release(lease.as_ref()).await;
+    outcome
+}
+
+/// Releases the lease, if there is one. If Redis can't be reached, the lease expires by itself.
+pub async fn release(lease: Option<&Lease>) {
+    if let Some(lease) = lease
         && let Err(error) = lease.give_back().await
     {
         tracing::debug!(%error, "the lease cannot be released; it expires by itself");
     }
-    outcome
 }
 
 async fn renew(lease: Option<&Lease>, interval: Duration) -> std::convert::Infallible {

@@ -31,10 +31,9 @@ pub struct Writer {
     producer: BaseProducer<Refusals>,
     topic: String,
     rate: Option<NonZeroU32>,
-    began: Instant,
-    /// The number of records that were handed to the producer.
-    written: u64,
-    /// The number of these that are in the current batch, which is not acknowledged yet.
+    /// When the rate allows the next batch.
+    next_due: Instant,
+    /// The number of records in the current batch, which is not acknowledged yet.
     pending: u64,
 }
 
@@ -84,7 +83,7 @@ impl Writer {
             .create_with_context(Refusals::default())
             .context("kafka producer")?;
         let topic = Names::new(config).replays();
-        Ok(Self { producer, topic, rate, began: Instant::now(), written: 0, pending: 0 })
+        Ok(Self { producer, topic, rate, next_due: Instant::now(), pending: 0 })
     }
 
     /// Whether the next record begins a batch.
@@ -115,7 +114,6 @@ impl Writer {
                 Err((error, _)) => return Err(error).context("a replay record cannot be written"),
             }
         }
-        self.written += 1;
         self.pending += 1;
         if self.pending >= self.batch_max() { self.flush() } else { Ok(()) }
     }
@@ -128,7 +126,8 @@ impl Writer {
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(POLL_STEP);
         }
-        self.pending = 0;
+        let written = std::mem::take(&mut self.pending);
+        self.charge(written);
         let refused = self.producer.context().0.load(Ordering::Relaxed);
         anyhow::ensure!(
             refused == 0,
@@ -145,12 +144,37 @@ impl Writer {
         })
     }
 
+    /// Moves the time of the next batch by the time that `written` records may take. A pause, for example while the
+    /// broker is unavailable, must not be made up for by a burst, so a time that is long past counts from now on.
+    fn charge(&mut self, written: u64) {
+        let Some(rate) = self.rate else { return };
+        let took = Duration::from_secs_f64(written as f64 / f64::from(rate.get()));
+        self.next_due = next_due(self.next_due, Instant::now(), took);
+    }
+
     /// Waits until the rate allows the next batch.
     fn wait_for_rate(&self, stop: &CancellationToken) {
-        let Some(rate) = self.rate else { return };
-        let due = self.began + Duration::from_secs_f64(self.written as f64 / f64::from(rate.get()));
-        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|_| !stop.is_cancelled()) {
+        while let Some(left) = self.next_due.checked_duration_since(Instant::now()).filter(|_| !stop.is_cancelled()) {
             std::thread::sleep(left.min(STOP_STEP));
         }
+    }
+}
+
+/// When the batch after the present one is due, if the rate allows the present one to be written in `took`. A pause of
+/// more than a slice is not made up for.
+fn next_due(due: Instant, now: Instant, took: Duration) -> Instant {
+    now.checked_sub(RATE_SLICE).map_or(due, |earliest| due.max(earliest)) + took
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_held_over_short_delays_and_a_long_pause_is_followed_by_no_burst() {
+        let (due, took) = (Instant::now() + Duration::from_secs(3_600), Duration::from_millis(100));
+        assert_eq!(next_due(due, due + Duration::from_millis(15), took), due + took);
+        let after_pause = due + Duration::from_secs(600);
+        assert_eq!(next_due(due, after_pause, took), after_pause, "one batch may follow at once, and no more");
     }
 }

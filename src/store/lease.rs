@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::store::connection::Connection;
-use redis::{AsyncCommands as _, Script};
+use redis::Script;
 use uuid::Uuid;
 
 use super::Keys;
@@ -73,11 +73,7 @@ impl Lease {
     /// # Errors
     /// Errors of Redis. The lease then expires by itself.
     pub async fn give_back(&self) -> redis::RedisResult<()> {
-        let holder: Option<Vec<u8>> = self.connection.clone().get(&self.key).await?;
-        if holder.as_deref() == Some(self.token.as_bytes()) {
-            let () = self.connection.clone().del(&self.key).await?;
-        }
-        Ok(())
+        Script::new(GIVE_BACK).key(&self.key).arg(&self.token).invoke_async(&mut self.connection.clone()).await
     }
 }
 
@@ -98,4 +94,9 @@ const RENEW: &str = "
 if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
+";
+
+/// One step: if the lease expired between a check and a removal, the removal would end the lease of another process.
+const GIVE_BACK: &str = "
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 ";

@@ -59,13 +59,32 @@ pub struct MarkEntry {
     pub highest: i64,
 }
 
-/// The content of a stream.
+/// The number of entries that are read at once. Each has the marks of a batch, so an answer has about half a MiB, and Redis
+/// gives it within `redis.timeout`.
+const PAGE: usize = 200;
+/// The most marks of one partition that are kept, about 64 MiB.
+pub const MARKS_MAX: usize = 4_000_000;
+
+/// The content of a stream, as far as it was read.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The entries, oldest first.
     pub entries: Vec<MarkEntry>,
     /// The marks of all entries.
     pub marks: std::collections::HashSet<u64>,
+    /// The id of the last entry that was read, whether it has marks or not.
+    read_up_to: Option<String>,
+}
+
+/// The result of reading a part of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// There may be more entries.
+    More,
+    /// All entries were read.
+    Last,
+    /// The stream has more than [`MARKS_MAX`] marks, and the rest of them is not read.
+    Full,
 }
 
 impl Loaded {
@@ -119,32 +138,37 @@ impl MarkStreams {
         self.keys.marks(&group, topic, partition)
     }
 
-    /// Reads a stream.
+    /// Reads the part of a stream that follows what is loaded, and adds it.
     ///
     /// # Errors
-    /// Errors of Redis.
-    pub async fn load(&self, key: &str) -> redis::RedisResult<Loaded> {
+    /// Errors of Redis. What was loaded before stays.
+    pub async fn load(&self, key: &str, loaded: &mut Loaded) -> redis::RedisResult<Page> {
         let mut connection = self.connection.clone();
+        let from = loaded.read_up_to.as_ref().map_or_else(|| "-".to_owned(), |last| format!("({last}"));
+        let mut range = redis::cmd("XRANGE");
         let reply: StreamRangeReply =
-            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut connection).await?;
-        let mut loaded = Loaded::default();
+            range.arg(key).arg(from).arg("+").arg("COUNT").arg(PAGE).query_async(&mut connection).await?;
+        let page = if reply.ids.len() < PAGE { Page::Last } else { Page::More };
         for entry in reply.ids {
+            if loaded.marks.len() >= MARKS_MAX {
+                return Ok(Page::Full);
+            }
+            loaded.read_up_to = Some(entry.id.clone());
             let Some(value) = entry.get::<Vec<u8>>("m") else { continue };
             let mut words = value.as_chunks::<8>().0.iter();
             let Some(highest) = words.next().map(|bytes| i64::from_le_bytes(*bytes)) else { continue };
             loaded.marks.extend(words.map(|bytes| u64::from_le_bytes(*bytes)));
             loaded.entries.push(MarkEntry { id: entry.id, highest });
         }
-        Ok(loaded)
+        Ok(page)
     }
 
-    /// Removes a stream whose marks are no longer valid. Returns an empty content.
+    /// Removes a stream whose marks are no longer valid.
     ///
     /// # Errors
     /// Errors of Redis.
-    pub async fn discard(&self, key: &str) -> redis::RedisResult<Loaded> {
-        redis::cmd("DEL").arg(key).query_async::<()>(&mut self.connection.clone()).await?;
-        Ok(Loaded::default())
+    pub async fn discard(&self, key: &str) -> redis::RedisResult<()> {
+        redis::cmd("DEL").arg(key).query_async(&mut self.connection.clone()).await
     }
 
     /// Removes the entries up to and including `passed`, which a commit has passed. If this fails, the entries only use

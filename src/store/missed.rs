@@ -11,19 +11,30 @@ use redis::{AsyncCommands as _, RedisResult, Script};
 use super::Keys;
 use super::connection::Connection;
 use crate::position::RecordPosition;
-use crate::webhook::{Webhook, WebhookId};
+use crate::webhook::WebhookId;
 
 /// The most fields of a webhook. Further events are only counted.
 pub const FIELDS_MAX: usize = 100_000;
 
-/// Removes the fields that were sent, unless they have changed since, and subtracts their events from the count.
+/// Removes the fields that were sent, unless they have changed since, and subtracts their events from the count. If none
+/// of them is there, another run has removed them, and everything here was missed since.
 const CLEAR: &str = r"
+    local found = 0
     for at = 2, #ARGV, 2 do
-        if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then redis.call('HDEL', KEYS[1], ARGV[at]) end
+        if redis.call('HGET', KEYS[1], ARGV[at]) then
+            found = found + 1
+            if redis.call('HGET', KEYS[1], ARGV[at]) == ARGV[at + 1] then redis.call('HDEL', KEYS[1], ARGV[at]) end
+        end
     end
+    if found == 0 and #ARGV > 1 then return end
     local left = redis.call('HINCRBY', KEYS[1], 'count', -tonumber(ARGV[1]))
-    if left <= 0 then redis.call('DEL', KEYS[1]) end
-    return left";
+    local fields = redis.call('HLEN', KEYS[1])
+    for _, name in ipairs({'count', 'since', 'sending'}) do fields = fields - redis.call('HEXISTS', KEYS[1], name) end
+    if fields > 0 then
+        if left < fields then redis.call('HSET', KEYS[1], 'count', fields) end
+    elseif left <= 0 then
+        redis.call('DEL', KEYS[1])
+    end";
 
 /// An event that a webhook missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +48,10 @@ pub struct MissedEvent {
 }
 
 impl MissedEvent {
-    /// An event that was read while `webhook` was inactive.
+    /// An event that was read while `webhook` was inactive, since it was changed at `updated_at`.
     #[must_use]
-    pub fn while_inactive(webhook: &Webhook, partition: i32, offset: i64) -> Self {
-        Self { webhook: webhook.id, field: format!("r:{partition}:{}", webhook.updated_at), offset }
+    pub fn while_inactive(webhook: WebhookId, updated_at: &str, partition: i32, offset: i64) -> Self {
+        Self { webhook, field: format!("r:{partition}:{updated_at}"), offset }
     }
 
     /// The event of a delivery whose turn came while its webhook was inactive.

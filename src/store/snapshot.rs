@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::since_boot;
 use crate::delivery::{Delivery, DeliveryId};
 use crate::event::{Event, EventType};
 use crate::webhook::filter::Fields;
@@ -31,8 +32,10 @@ pub struct Snapshot {
     /// The other inactive webhooks, by the events that they miss.
     missing: HashMap<EventType, Subscribers>,
     inactive: HashSet<WebhookId>,
-    /// Active webhooks that this version cannot read. Their deliveries wait.
+    /// Webhooks that this version cannot read, and whose deliveries wait.
     unsupported: HashMap<WebhookId, Arc<Unsupported>>,
+    /// Inactive webhooks that this version cannot read. They miss their deliveries like other inactive webhooks.
+    unsupported_missing: Vec<Arc<Unsupported>>,
     /// Redeliveries, each with the time of its request in Unix milliseconds.
     replaced: HashMap<DeliveryId, i64>,
 }
@@ -46,18 +49,17 @@ impl Snapshot {
         let by_event = EventType::ALL.into_iter().map(|event| (event, Subscribers::of(&waited_for, event))).collect();
         let missing = EventType::TASKS.into_iter().map(|event| (event, Subscribers::of(&inactive, event))).collect();
         let (active, held): (Vec<_>, Vec<_>) = waited_for.into_iter().partition(|webhook| webhook.active);
-        let unsupported = unsupported
-            .into_iter()
-            .filter(|unsupported| unsupported.active)
-            .map(|unsupported| (unsupported.id, Arc::new(unsupported)))
-            .collect();
+        let (unsupported, unsupported_missing): (Vec<_>, Vec<_>) =
+            unsupported.into_iter().map(Arc::new).partition(|unsupported| unsupported.waits());
+        let inactive = inactive.iter().map(|webhook| webhook.id);
         Self {
             by_id: active.into_iter().map(|webhook| (webhook.id, webhook)).collect(),
             by_event,
             held: held.into_iter().map(|webhook| webhook.id).collect(),
             missing,
-            inactive: inactive.into_iter().map(|webhook| webhook.id).collect(),
-            unsupported,
+            inactive: inactive.chain(unsupported_missing.iter().map(|unsupported| unsupported.id)).collect(),
+            unsupported: unsupported.into_iter().map(|unsupported| (unsupported.id, unsupported)).collect(),
+            unsupported_missing,
             replaced,
         }
     }
@@ -86,13 +88,13 @@ impl Snapshot {
         self.inactive.contains(&id)
     }
 
-    /// Whether this version cannot read the active webhook with this id, so that its deliveries wait.
+    /// Whether this version cannot read the webhook with this id, so that its deliveries wait.
     #[must_use]
     pub fn is_unsupported(&self, id: WebhookId) -> bool {
         self.unsupported.contains_key(&id)
     }
 
-    /// The unsupported webhooks that may subscribe to `event`.
+    /// The unsupported webhooks that may subscribe to `event`, and whose deliveries wait.
     pub fn unsupported(&self, event: EventType) -> impl Iterator<Item = &Arc<Unsupported>> {
         self.unsupported.values().filter(move |unsupported| unsupported.may_want(event))
     }
@@ -104,10 +106,19 @@ impl Snapshot {
         self.by_event.get(&event.event_type).map(|subscribers| subscribers.matching(event)).unwrap_or_default()
     }
 
-    /// The inactive webhooks that would get `event`.
+    /// The inactive webhooks that would get `event`, each with the time of its last change. Nobody knows the filter of one
+    /// that this version cannot read, so it counts in any case; its filter is applied when the events are sent later.
     #[must_use]
-    pub fn missing(&self, event: &Event) -> Arc<[Arc<Webhook>]> {
-        self.missing.get(&event.event_type).map(|subscribers| subscribers.matching(event)).unwrap_or_default()
+    pub fn missing(&self, event: &Event) -> Vec<(WebhookId, String)> {
+        let readable = self.missing.get(&event.event_type).map(|subscribers| subscribers.matching(event));
+        let readable = readable.iter().flat_map(|webhooks| webhooks.iter());
+        let unsupported = self.unsupported_missing.iter();
+        let unsupported = unsupported
+            .filter(|unsupported| !event.event_type.is_operational() && unsupported.may_want(event.event_type));
+        readable
+            .map(|webhook| (webhook.id, webhook.updated_at.clone()))
+            .chain(unsupported.map(|unsupported| (unsupported.id, unsupported.updated_at.clone())))
+            .collect()
     }
 }
 
@@ -152,11 +163,29 @@ impl Trouble {
     }
 }
 
+/// The time at which Redis was asked.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// The same time on the clock that goes on while the machine is suspended.
+    since_boot: Duration,
+}
+
+impl Asked {
+    fn now() -> Self {
+        Self { at: Instant::now(), since_boot: since_boot() }
+    }
+
+    fn elapsed(self) -> Duration {
+        self.at.elapsed().max(since_boot().saturating_sub(self.since_boot))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Confirmed {
     snapshot: Arc<Snapshot>,
     /// The time before Redis was asked. The snapshot is at least as new as this.
-    at: Option<Instant>,
+    at: Option<Asked>,
     /// The version of the store at that time, and the number of webhooks, including inactive ones.
     seen: Option<(u64, u64)>,
     trouble: Trouble,
@@ -182,7 +211,7 @@ impl Snapshots {
         let snapshot = Arc::new(Snapshot::of(webhooks, Vec::new(), HashMap::new()));
         snapshots.confirmed.send_replace(Confirmed {
             snapshot,
-            at: Some(Instant::now()),
+            at: Some(Asked::now()),
             seen,
             trouble: Trouble::default(),
         });

@@ -70,14 +70,27 @@ impl WebhookStore {
         Self { audit: Some(Audit { log: log.clone(), who: who.clone(), what }), ..self.clone() }
     }
 
-    /// Adds or replaces a webhook, and announces it to the workers.
+    /// Adds a webhook, and announces it to the workers. Returns None, and changes nothing, if there is one with its id.
     ///
     /// # Errors
     /// [`StoreError`] if its secret can't be sealed, or if Redis fails. In the second case the webhook may still have
     /// been stored.
+    pub async fn add(&self, webhook: &Webhook) -> Result<Option<Added>, StoreError> {
+        let added = self.store(&scripts::ADD, webhook).await?;
+        Ok(Some(added).filter(|added| added.version > 0))
+    }
+
+    /// Adds or replaces a webhook, whatever is there, and announces it to the workers.
+    ///
+    /// # Errors
+    /// The same as [`Self::add`].
     pub async fn put(&self, webhook: &Webhook) -> Result<Added, StoreError> {
+        self.store(&scripts::PUT, webhook).await
+    }
+
+    async fn store(&self, script: &'static Script, webhook: &Webhook) -> Result<Added, StoreError> {
         let json = json(&self.sealing.seal(webhook, None)?);
-        let mut call = self.script(&scripts::PUT);
+        let mut call = self.script(script);
         call.arg(webhook.id.to_string()).arg(json);
         audited::append(self.audit.as_ref(), &self.keys, &mut call, webhook.id, None, Some(webhook));
         let (expected, found, version, is_first) = self.make(call).await?;

@@ -2,7 +2,7 @@
 //! can't read it; or its secret is sealed with a key that this process doesn't have.
 //!
 //! Nothing can be sent to it, and none of its deliveries may be lost. They wait until a process that can read the
-//! webhook takes over, or until the webhook is changed or removed.
+//! webhook takes over, or until the webhook is changed or removed. If it is inactive, it misses them, as any other does.
 
 use serde_json::Value;
 use url::Url;
@@ -13,6 +13,8 @@ use crate::payload::PayloadFormat;
 
 /// The longest problem that is shown, in characters.
 const PROBLEM_MAX: usize = 200;
+/// The longest time that is read, in characters. RFC 3339 with milliseconds has 24.
+const TIME_MAX: usize = 40;
 
 /// The format and the URL, on which the body of a request depends.
 pub type Shape = (PayloadFormat, Url);
@@ -28,6 +30,10 @@ pub struct Unsupported {
     pub shape: Option<Shape>,
     /// Whether the webhook is active. It counts as active unless `active` is false.
     pub active: bool,
+    /// Whether its deliveries wait while it is inactive.
+    pub hold: bool,
+    /// When it was last changed, as it is written there.
+    pub updated_at: String,
     /// The event types that the webhook subscribes to and this version knows, or `None` if they can't be read.
     events: Option<Vec<EventType>>,
 }
@@ -46,14 +52,22 @@ impl Unsupported {
             problem: problem.to_string().chars().take(PROBLEM_MAX).collect(),
             shape: format.zip(url),
             active: value.get("active") != Some(&Value::Bool(false)),
+            hold: value.get("hold") == Some(&Value::Bool(true)),
+            updated_at: value.get("updatedAt").and_then(Value::as_str).unwrap_or("").chars().take(TIME_MAX).collect(),
             events: known_events(&value),
         }
+    }
+
+    /// Whether its deliveries wait until the webhook can be read. Otherwise it is inactive, and misses them.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.active || self.hold
     }
 
     /// Whether the webhook may subscribe to `event`.
     #[must_use]
     pub fn may_want(&self, event: EventType) -> bool {
-        self.active && self.events.as_ref().is_none_or(|events| events.contains(&event))
+        self.events.as_ref().is_none_or(|events| events.contains(&event))
     }
 }
 
@@ -89,7 +103,9 @@ mod tests {
             assert!(unsupported(any).may_want(EventType::TaskCompleted), "{any}");
         }
         assert_eq!(unsupported(r#"{"format":"newer"}"#).shape, None);
-        assert!(!unsupported(r#"{"active":false,"format":"newer"}"#).may_want(EventType::TaskFailed));
+        assert!(!unsupported(r#"{"active":false,"format":"newer"}"#).waits());
+        assert!(unsupported(r#"{"active":false,"hold":true,"format":"newer"}"#).waits());
+        assert!(unsupported(r#"{"active":"no","format":"newer"}"#).waits());
         assert!(unsupported(&format!(r#"{{"id":"{}"}}"#, "x".repeat(9_000))).problem.len() <= PROBLEM_MAX);
     }
 }

@@ -73,13 +73,15 @@ pub async fn once(
 }
 
 impl Admin {
-    /// Keeps the answer of a request that was done or refused for good, and releases the key of any other.
+    /// Keeps the answer of a request that was done or refused for good, and releases the key of any other. What is missing,
+    /// or what stands in the way of a request, may change.
     async fn keep_answer(&self, id: &str, fingerprint: &str, answer: Response) -> Response {
         let (parts, body) = answer.into_parts();
         let Ok(body) = to_bytes(body, ANSWER_MAX).await else {
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer is too large").into_response();
         };
-        let is_final = !parts.status.is_server_error() && parts.status != StatusCode::TOO_MANY_REQUESTS;
+        let may_change = [StatusCode::NOT_FOUND, StatusCode::CONFLICT, StatusCode::TOO_MANY_REQUESTS];
+        let is_final = !parts.status.is_server_error() && !may_change.contains(&parts.status);
         let kept = match std::str::from_utf8(&body).ok().filter(|_| is_final) {
             Some(text) => {
                 let answer = Answer { status: parts.status.as_u16(), body: text.into() };

@@ -223,7 +223,10 @@ pub async fn show(
             form method="post" action="/dead-letters/replay" {
                 (csrf(&session))
                 input type="hidden" name="letter" value=(letter.id);
-                input type="hidden" name="again" value="true";
+                div .choice {
+                    input type="checkbox" id="again" name="again" value="true";
+                    label for="again" { "Even if it was replayed before" }
+                }
                 button { "Replay this one" }
             }
         }

@@ -103,14 +103,15 @@ pub async fn change(
     Extension(who): Extension<Author>,
     Extension(session): Extension<Session>,
     Path(id): Path<String>,
-    Form(entered): Form<Entered>,
+    Form(mut entered): Form<Entered>,
 ) -> Result<Response, Refusal> {
     let webhook = admin.find(&id).await?;
+    let seen = Some(entered.updated_at.as_str()).filter(|seen| !seen.is_empty());
     let changed = match entered.draft() {
         Ok(mut draft) => {
             // The form always sends a format. One that is unchanged wasn't chosen, so it still follows a changed URL.
             draft.format = draft.format.filter(|format| *format != webhook.format);
-            admin.change(&webhook, &draft, &who).await
+            admin.change_from(&webhook, seen, &draft, &who).await
         }
         Err(problem) => Err(problem),
     };
@@ -118,7 +119,11 @@ pub async fn change(
         Ok(Saved { webhook, unresolved, .. }) => {
             Ok(back(&webhook, if unresolved.is_some() { "changed-unresolved" } else { "changed" }))
         }
-        Err(problem) if problem.status == StatusCode::BAD_REQUEST => {
+        Err(problem) if [StatusCode::BAD_REQUEST, StatusCode::CONFLICT].contains(&problem.status) => {
+            if problem.status == StatusCode::CONFLICT {
+                // The page says that somebody has changed the webhook, so saving again is a decision.
+                entered.updated_at = admin.find(&id).await?.updated_at;
+            }
             let page = page(&session, &webhook, &entered, Some(&problem), &Markup::default(), &Markup::default());
             Ok((problem.status, page).into_response())
         }

@@ -18,6 +18,8 @@ use crate::webhook::draft::Draft;
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub struct Entered {
+    /// The `updatedAt` of the webhook when its form was shown; empty for a new webhook.
+    pub updated_at: String,
     pub url: String,
     pub description: String,
     /// It is never written into a page, not even into a form that is shown again.
@@ -81,6 +83,7 @@ impl Entered {
     pub fn of(webhook: &Webhook) -> Self {
         let filter = EnteredFilter::of(webhook);
         Self {
+            updated_at: webhook.updated_at.clone(),
             url: webhook.url.to_string(),
             description: webhook.description.clone().unwrap_or_default(),
             secret: Secret::default(),
@@ -101,6 +104,7 @@ impl Entered {
 pub fn fields(entered: &Entered, problem: Option<&Problem>, is_new: bool) -> Markup {
     html! {
         @if let Some(problem) = problem { p #problem .flash.bad role="alert" { (problem.sentence) } }
+        @if !is_new { input type="hidden" name="updated_at" value=(entered.updated_at); }
         div .field {
             label for="url" { "Endpoint URL" }
             input #url name="url" type="url" required maxlength="2048" value=(entered.url) placeholder="https://example.com/hooks"

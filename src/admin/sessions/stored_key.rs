@@ -15,11 +15,12 @@ const PLACE: &str = "admin/session-key";
 /// The most attempts to write a key while others write one.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Replaces the key if it is still what was read. An empty text stands for none.
+/// Replaces the key if it is still what was read. An empty text stands for none, and for a value of another type.
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+local found = redis.pcall('GET', KEYS[1])
+if (type(found) == 'string' and found or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1",
     )
@@ -58,14 +59,17 @@ impl StoredKey {
         Self { connection, name: keys.session_key(), keyring }
     }
 
-    /// The stored text.
-    pub async fn read(&self) -> RedisResult<Option<String>> {
-        self.connection.clone().get(&self.name).await
+    /// The stored value. A value of another type is read as an empty one, which can't be used either.
+    pub async fn read(&self) -> RedisResult<Option<Vec<u8>>> {
+        match self.connection.clone().get(&self.name).await {
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Some(Vec::new())),
+            answer => answer,
+        }
     }
 
-    /// The key in a stored text; None if there is none that can be used.
-    pub fn key_in(&self, text: Option<&str>) -> Option<SessionKey> {
-        match opened(&self.keyring, text?) {
+    /// The key in a stored value; None if there is none that can be used.
+    pub fn key_in(&self, stored: Option<&[u8]>) -> Option<SessionKey> {
+        match opened(&self.keyring, std::str::from_utf8(stored?).ok()?) {
             Read::Current(key) | Read::Outdated(key) => SessionKey::usable(key),
             Read::Unopened(_) => None,
         }
@@ -76,7 +80,10 @@ impl StoredKey {
         for _ in 0..ATTEMPTS_MAX {
             let before = self.read().await?;
             let found = self.key_in(before.as_deref());
-            let is_plain = before.as_deref().is_some_and(|text| sealed(text).is_none());
+            let is_plain = before
+                .as_deref()
+                .and_then(|stored| std::str::from_utf8(stored).ok())
+                .is_some_and(|text| sealed(text).is_none());
             if let Some(key) = &found
                 && (!is_plain || self.keyring.is_empty())
             {
@@ -99,7 +106,8 @@ impl StoredKey {
     pub async fn reseal(&self) -> RedisResult<Resealed> {
         for _ in 0..ATTEMPTS_MAX {
             let Some(before) = self.read().await? else { return Ok(Resealed::Before) };
-            let key = match opened(&self.keyring, &before) {
+            let Ok(text) = std::str::from_utf8(&before) else { return Ok(Resealed::Before) };
+            let key = match opened(&self.keyring, text) {
                 Read::Current(_) => return Ok(Resealed::Before),
                 Read::Unopened(why) => return Ok(Resealed::Unopened(why)),
                 Read::Outdated(key) => key,
@@ -112,7 +120,7 @@ impl StoredKey {
         Err((redis::ErrorKind::Client, "others keep changing the key of sessions", self.name.clone()).into())
     }
 
-    async fn swap(&self, before: Option<&str>, key: &SessionKey) -> RedisResult<bool> {
+    async fn swap(&self, before: Option<&[u8]>, key: &SessionKey) -> RedisResult<bool> {
         let sealed = self.keyring.seal(PLACE, key.text());
         let sealed = sealed.map(|sealed| serde_json::to_string(&sealed).expect("a sealed text always serializes"));
         let text = sealed.as_deref().unwrap_or(key.text().expose());

@@ -66,6 +66,11 @@ impl Server {
         Ok(Self::Here(Box::new(admin::in_process(config, author())?)))
     }
 
+    /// Whether the API is called in this process.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Self::Here(_))
+    }
+
     /// Calls the API. `path` has the query.
     ///
     /// # Errors

@@ -99,7 +99,13 @@ impl Apply {
                     added += 1;
                     say(&format!("add     {}  {}", webhook.id, webhook.url));
                     if !self.dry_run {
-                        adding.put(webhook).await?;
+                        if adding.add(webhook).await?.is_none() {
+                            let id = webhook.id;
+                            return Err(anyhow::anyhow!(
+                                "somebody else has just added webhook {id}; apply the file again"
+                            )
+                            .into());
+                        }
                         warn_of_weak_secret(webhook);
                     }
                 }

@@ -66,8 +66,11 @@ impl Import {
             };
             match plan {
                 Plan::Add(imported) => {
-                    if !self.dry_run {
-                        store.put(&imported.webhook).await?;
+                    if !self.dry_run && store.add(&imported.webhook).await?.is_none() {
+                        // Somebody else has added it since the plan was made.
+                        there += 1;
+                        say(&format!("is there  {named}"));
+                        continue;
                     }
                     added += 1;
                     say(&format!("{}  {}", if self.dry_run { "would add" } else { "added" }, shown(&imported.webhook)));
@@ -92,7 +95,7 @@ impl Import {
         let verb = if self.dry_run { "would be added" } else { "added" };
         let summary = format!("{added} {verb}, {there} there already, {refused} refused");
         if refused > 0 {
-            return Err(anyhow::anyhow!("{summary}; mend these rows and run the same command again").into());
+            return Err(anyhow::anyhow!("{summary}; correct these rows and run the same command again").into());
         }
         say(&summary);
         Ok(())

@@ -19,7 +19,7 @@ pub async fn test(
     event: Option<EventType>,
     output: &Output,
 ) -> Result<(), Failure> {
-    let event = event.unwrap_or(webhook.events[0]);
+    let event = event.or(webhook.events.first().copied()).unwrap_or(EventType::TaskCompleted);
     let client = http::client::new(&config.delivery).map_err(anyhow::Error::new)?;
     let trial = Trials::new(config, client, redis).send(webhook, event).await.map_err(anyhow::Error::new)?;
     let entry = trial.entry();

@@ -12,8 +12,8 @@ use super::{ask, is_error, text};
 /// Partitions, by topic and number.
 pub type Partitions = HashSet<(String, i32)>;
 
-/// Returns the partitions that the members of `group` have. None if the broker doesn't know the group. Blocks for at most
-/// `timeout`.
+/// Returns the partitions that the members of `group` have. None if nobody can say: the broker doesn't know the group, or
+/// the group rebalances, for which some brokers name no assignments. Blocks for at most `timeout`.
 ///
 /// # Errors
 /// Returns the message of the broker or of librdkafka.
@@ -48,8 +48,10 @@ pub fn assigned<C: ClientContext>(
             }
             use native::rd_kafka_consumer_group_state_t as State;
             Ok(match native::rd_kafka_ConsumerGroupDescription_state(group) {
-                State::RD_KAFKA_CONSUMER_GROUP_STATE_UNKNOWN | State::RD_KAFKA_CONSUMER_GROUP_STATE_DEAD => None,
-                _ => Some(of_members(group)),
+                State::RD_KAFKA_CONSUMER_GROUP_STATE_STABLE | State::RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY => {
+                    Some(of_members(group))
+                }
+                _ => None,
             })
         })
     }

@@ -43,7 +43,8 @@ impl Coverage {
     }
 
     /// Asks for the partitions of all topics and for those that the members of the group have, if it is time. None for
-    /// the members means that the broker doesn't know the group.
+    /// the members means that nobody can say, for example during a rebalance. One that lasts is not the fault of this
+    /// consumer: if it were replaced, it would only wait for the same member as before, and keep no partitions meanwhile.
     pub(super) fn look(&mut self, ask: impl FnOnce(&str) -> Result<(Partitions, Option<Partitions>), String>) {
         if self.looked_at.elapsed() < self.stall_after {
             return;
@@ -51,7 +52,7 @@ impl Coverage {
         self.looked_at = Instant::now();
         let (mut all, assigned) = match ask(&self.group) {
             Ok((all, Some(assigned))) => (all, assigned),
-            Ok((_, None)) => return,
+            Ok((_, None)) => return self.missing = Missing::default(),
             Err(error) => return tracing::debug!(group = self.group, error, "the members of a group can't be read"),
         };
         all.retain(|(topic, _)| (self.reads)(topic));

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::delivery::{DeadReason, Delivery};
 use crate::detail::Detail;
 use crate::event::{Decoded, Limits, Undecodable, check_waiting, decode};
+use crate::kafka::leader_epoch::leader_epoch;
 use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
 use crate::pipeline::panics;
 use crate::pipeline::partition::Partition;
@@ -43,6 +44,8 @@ pub(in crate::pipeline) struct Record<'a> {
     pub(in crate::pipeline) headers: Option<&'a BorrowedHeaders>,
     pub(in crate::pipeline) offset: i64,
     pub(in crate::pipeline) timestamp_ms: i64,
+    /// The leader epoch, if the broker names it.
+    pub(in crate::pipeline) epoch: Option<i32>,
 }
 
 impl<'a> Record<'a> {
@@ -54,6 +57,7 @@ impl<'a> Record<'a> {
             headers: message.headers(),
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            epoch: leader_epoch(message),
         }
     }
 }
@@ -155,7 +159,9 @@ impl Intake {
     /// Takes a record that was read. No record stops the thread: one whose decoding panics twice counts as malformed.
     pub(in crate::pipeline) fn take(&mut self, record: &Record<'_>, partition: &Arc<Partition>, ready: &mut Batch) {
         let timestamp_ms = record.timestamp_ms;
-        let Some(receipt) = partition.open(Offset(record.offset), TimestampMs(timestamp_ms)) else { return };
+        let Some(receipt) = partition.open_in(Offset(record.offset), TimestampMs(timestamp_ms), record.epoch) else {
+            return;
+        };
         let read = panics::twice(|| match self {
             Self::Events { limits } => Read::Ready(transition(record, here(record, partition), *limits)),
             Self::Retries(retries) => retries.read(record, partition),
@@ -435,7 +441,7 @@ mod tests {
                 break;
             }
             let headers = Some(headers.as_borrowed());
-            let record = Record { key: None, value: Some(b"{}"), headers, offset, timestamp_ms: now_ms() };
+            let record = Record { key: None, value: Some(b"{}"), headers, offset, timestamp_ms: now_ms(), epoch: None };
             intake.take(&record, &partition, &mut ready);
             intake.release(100, &mut ready);
         }
@@ -522,7 +528,8 @@ mod tests {
         ] {
             for (size, reason) in [(2_001, DeadReason::TooLarge), (2_000, DeadReason::Malformed)] {
                 let value = vec![b'x'; size];
-                let record = Record { key: None, value: Some(&value), headers, offset: 0, timestamp_ms: 0 };
+                let record =
+                    Record { key: None, value: Some(&value), headers, offset: 0, timestamp_ms: 0, epoch: None };
                 let partition = assigned(topic);
                 let mut ready = Batch::default();
                 intake.take(&record, &partition, &mut ready);
@@ -547,7 +554,7 @@ mod tests {
                 headers::add(&mut owned, key, value.as_deref());
             }
             let headers = (!pairs.is_empty()).then(|| owned.as_borrowed());
-            let record = Record { key: key.as_deref(), value: value.as_deref(), headers, offset, timestamp_ms };
+            let record = Record { key: key.as_deref(), value: value.as_deref(), headers, offset, timestamp_ms, epoch: None };
             let config = Arc::new(Config::built_in());
             let events = Intake::Events { limits: Limits { record_max: 50_000, payload_max: 1_000 } };
             for (topic, mut intake) in [

@@ -1,13 +1,18 @@
 //! Rebalances. A revoked partition is drained and committed. Of a lost partition nothing is committed.
 
+mod commits;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Message as _, Offset, TopicPartitionList};
 
@@ -31,6 +36,8 @@ pub(super) struct Rebalances {
     /// Locked while offsets are committed, so that an older commit can't overwrite the last commit of a revoke.
     committing: Mutex<()>,
     outage: Mutex<Outage>,
+    /// Whether a rebalance is being handled, inside a poll.
+    is_rebalancing: AtomicBool,
     parts: Parts,
 }
 
@@ -60,6 +67,7 @@ impl ClientContext for Rebalances {
 
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.is_rebalancing.store(true, Ordering::Release);
         let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
         let done = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             metrics::REBALANCES.increment(Rebalance::Assigned.as_str());
@@ -79,13 +87,25 @@ impl ConsumerContext for Rebalances {
         {
             tracing::warn!(%error, "new partitions can't be resumed");
         }
+        self.is_rebalancing.store(false, Ordering::Release);
     }
 }
 
 impl Rebalances {
     pub(super) fn new(parts: Parts) -> Self {
         let outage = parts.conditions.outage(format!("kafka: commits of {}", parts.group), Severity::NotReady);
-        Self { assigned: Mutex::default(), committing: Mutex::default(), outage: Mutex::new(outage), parts }
+        Self {
+            assigned: Mutex::default(),
+            committing: Mutex::default(),
+            outage: Mutex::new(outage),
+            is_rebalancing: AtomicBool::new(false),
+            parts,
+        }
+    }
+
+    /// Whether a rebalance is being handled, so that nothing is read. It lasts as long as its drain.
+    pub(super) fn is_rebalancing(&self) -> bool {
+        self.is_rebalancing.load(Ordering::Acquire)
     }
 
     /// Whether every partition that the client counts as assigned is known here, so that none of them was given up.
@@ -119,7 +139,8 @@ impl Rebalances {
             let element = found.as_ref().and_then(|found| found.find_partition(&topic, number));
             let element = element.filter(|element| element.error().is_ok());
             let offset = element.as_ref().map(|element| element.offset());
-            let committed = Committed::read(offset, element.as_ref().map_or("", |element| element.metadata()));
+            let metadata = element.as_ref().map(metadata);
+            let committed = Committed::read(offset, metadata.as_deref().unwrap_or_default());
             let is_fresh = offset == Some(Offset::Invalid);
             tracing::info!(%topic, partition = number, note = committed.note.is_some(), fresh = is_fresh, "partition assigned");
             if committed.marks_are_void && !is_fresh {
@@ -127,7 +148,7 @@ impl Rebalances {
             }
             let partition = Arc::new(Partition::new(topic.clone(), number, committed, self.parts.standstill.clone()));
             if let Some(Offset::Offset(offset)) = offset {
-                partition.begins_at(offset, element.as_ref().map(|element| element.metadata()));
+                partition.begins_at(offset, metadata.as_deref());
             }
             self.parts.registry.add(&partition);
             if is_fresh {
@@ -208,82 +229,9 @@ impl Rebalances {
         }
         left
     }
+}
 
-    fn settle_and_commit(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        partitions: &[Arc<Partition>],
-        drain_timeout: Duration,
-    ) -> usize {
-        let deadline = Instant::now() + drain_timeout;
-        let left = partitions.iter().map(|partition| partition.wait_until_quiet(deadline)).sum();
-        if left > 0 {
-            tracing::warn!(in_flight = left, "the drain's time is over, and deliveries in flight may be repeated");
-        }
-        // A commit that is under way may wait for a broker that is away. The last commit is then left out, and the
-        // marks say what is settled.
-        match self.lock_commits(deadline.max(Instant::now() + COMMITTED_WAIT)) {
-            Some(_committing) => self.commit_of(consumer, partitions),
-            None => tracing::warn!("the last commit is left out, because another one hasn't ended"),
-        }
-        left
-    }
-
-    fn lock_commits(&self, deadline: Instant) -> Option<MutexGuard<'_, ()>> {
-        loop {
-            match self.committing.try_lock() {
-                Ok(guard) => return Some(guard),
-                Err(_) if Instant::now() >= deadline => return None,
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
-    /// Commits the offsets and notes that have changed. Blocks until the broker has them.
-    pub(super) fn commit(&self, consumer: &BaseConsumer<Self>) {
-        let _committing = self.committing.lock().expect("no code panics while it holds this lock");
-        self.commit_of(consumer, &self.partitions());
-    }
-
-    fn commit_of(&self, consumer: &BaseConsumer<Self>, partitions: &[Arc<Partition>]) {
-        let mut list = TopicPartitionList::new();
-        let mut commits = Vec::new();
-        for partition in partitions {
-            let Some((offset, note)) = partition.to_commit() else { continue };
-            let mut element = list.add_partition(&partition.topic, partition.number);
-            // Kafka expects the offset of the next record to read: the watermark itself, never the watermark plus one.
-            if let Err(error) = element.set_offset(Offset::Offset(offset)) {
-                tracing::error!(%error, offset, "an offset can't be committed");
-                continue;
-            }
-            element.set_metadata(&note);
-            commits.push((partition, offset, note));
-        }
-        if commits.is_empty() {
-            return;
-        }
-        // The commit is synchronous, because rdkafka reports the result of no other commit.
-        let began = Instant::now();
-        let committed = consumer.commit(&list, CommitMode::Sync);
-        let mut outage = self.outage.lock().expect("no code panics while it holds this lock");
-        match committed {
-            Ok(()) => {
-                outage.over();
-                metrics::COMMIT_DURATION.observe(began.elapsed());
-                tracing::debug!(group = self.parts.group, partitions = commits.len(), "offsets committed");
-                for (partition, offset, note) in commits {
-                    if let Some(passed) = partition.committed(offset, note) {
-                        let marks = self.parts.marks.clone();
-                        let key = marks.key(&partition.topic, partition.number);
-                        self.parts.runtime.spawn(async move { marks.trim(&key, &passed).await });
-                    }
-                }
-            }
-            Err(error) => {
-                metrics::COMMIT_FAILURES.increment();
-                tracing::warn!(%error, group = self.parts.group, "offsets can't be committed, retrying");
-                outage.failed(error);
-            }
-        }
-    }
+/// The metadata of a commit. It is anybody's text: rdkafka panics if it isn't UTF-8, and such a commit is no worker's.
+fn metadata(element: &TopicPartitionListElem<'_>) -> String {
+    std::panic::catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())).unwrap_or_default()
 }

@@ -48,7 +48,13 @@ impl Watchdog {
     }
 
     /// Looks at every partition, a few times within `kafka.stall_after`. `records` looks for records that are not read.
-    pub(super) fn look(&mut self, partitions: &[Arc<Partition>], records: impl FnOnce(&Suspects) -> Found) {
+    /// During a rebalance nothing is read, because a drain waits for requests in flight.
+    pub(super) fn look(
+        &mut self,
+        partitions: &[Arc<Partition>],
+        is_rebalancing: bool,
+        records: impl FnOnce(&Suspects) -> Found,
+    ) {
         let now = Instant::now();
         if now.duration_since(self.looked_at) < self.stall_after / 4 {
             return;
@@ -66,7 +72,7 @@ impl Watchdog {
             });
             let end = partition.span().map(|(_, end)| end);
             // A paused partition is not expected to make progress.
-            if end != seen.end || partition.paused.load(Ordering::Relaxed) {
+            if end != seen.end || is_rebalancing || partition.paused.load(Ordering::Relaxed) {
                 (seen.end, seen.since, seen.first_log_end) = (end, now, None);
             }
             let is_quiet = now.duration_since(seen.since) >= self.stall_after;
@@ -207,9 +213,23 @@ mod tests {
         };
         for has_looked in [false, true] {
             assert!(!must_be_replaced.load(Ordering::Relaxed));
-            watchdog.look(std::slice::from_ref(&partition), record);
+            watchdog.look(std::slice::from_ref(&partition), false, record);
             assert_eq!(watchdog.seen.values().next().unwrap().stalled_looks, if has_looked { 2 } else { 1 });
         }
         assert!(must_be_replaced.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_rebalance_that_waits_for_requests_in_flight_is_no_stall() {
+        let must_be_replaced = Arc::<AtomicBool>::default();
+        let mut watchdog = Watchdog::new(Duration::from_millis(4), Conditions::default(), must_be_replaced.clone());
+        let partition = seen(0, 0).partition;
+        partition.begins_at(10, None);
+        partition.log_ends_at(14);
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(2));
+            watchdog.look(std::slice::from_ref(&partition), true, |_| panic!("nothing is suspected"));
+        }
+        assert!(!must_be_replaced.load(Ordering::Relaxed));
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn start(
 ) -> anyhow::Result<Helper> {
     Helper::start(format!("{name} watches"), INTERVAL, move || {
         note_ends(&consumer);
-        watchdog.look(&consumer.context().partitions(), |suspects| peek.records(suspects));
+        let rebalances = consumer.context();
+        watchdog.look(&rebalances.partitions(), rebalances.is_rebalancing(), |suspects| peek.records(suspects));
         coverage.look(|group| Ok((topics(&consumer)?, members::assigned(consumer.client(), group, ANSWER_MAX)?)));
     })
 }

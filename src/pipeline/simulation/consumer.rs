@@ -87,6 +87,7 @@ impl Consumer {
                     headers: Some(stored.headers.as_borrowed()),
                     offset: *next,
                     timestamp_ms: stored.timestamp_ms,
+                    epoch: None,
                 };
                 self.intake.take(&record, partition, &mut batch);
                 *next += 1;

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Confirmed, Snapshot, Snapshots, listener};
+use super::{Asked, Confirmed, Snapshot, Snapshots, listener};
 use crate::conditions::{Conditions, Severity};
 use crate::kafka::group::Commits;
 use crate::schedule::Reconnect;
@@ -162,10 +162,10 @@ impl Keeper {
     }
 
     async fn confirm(&mut self) -> Result<(), Failure> {
-        let asked_at = Instant::now();
+        let asked = Asked::now();
         let summary = self.store.peek().await?;
         if self.confirmed_summary.as_ref() == Some(&summary) {
-            self.snapshots.confirmed.send_modify(|confirmed| confirmed.at = Some(asked_at));
+            self.snapshots.confirmed.send_modify(|confirmed| confirmed.at = Some(asked));
             return Ok(());
         }
         self.confirmed_summary = None;
@@ -178,7 +178,7 @@ impl Keeper {
         }
         let (version, summary, listing) = match self.read().await {
             Err(Failure::Unconfirmed(why)) => {
-                self.last_unconfirmed = Some((summary, why.clone(), asked_at));
+                self.last_unconfirmed = Some((summary, why.clone(), asked.at));
                 return Err(why.into());
             }
             read => read?,
@@ -201,7 +201,7 @@ impl Keeper {
         self.confirmed_summary = Some(summary);
         let snapshot = Arc::new(Snapshot::of(listing.webhooks, listing.unsupported, replaced));
         self.snapshots.confirmed.send_modify(|confirmed| {
-            *confirmed = Confirmed { snapshot, at: Some(asked_at), seen, trouble: confirmed.trouble.clone() };
+            *confirmed = Confirmed { snapshot, at: Some(asked), seen, trouble: confirmed.trouble.clone() };
         });
         Ok(())
     }

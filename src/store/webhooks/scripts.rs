@@ -57,6 +57,15 @@ pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(change!("return change(function() redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end)"))
 });
 
+/// Puts a webhook, unless there is one with its id. The version 0 says that there is.
+pub(super) static ADD: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(change!(
+        "
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return {0, 0, 0, 0} end
+return change(function() redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end)"
+    ))
+});
+
 pub(super) static REMOVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(change!(
         "
