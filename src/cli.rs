@@ -32,7 +32,7 @@ use logging::LogFormat;
 use output::{complain, say, say_json};
 
 const AFTER_HELP: &str = "\
-Configuration: built-in defaults (`config show`), then --config FILE, then environment variables
+Configuration: built-in defaults (`config show --default`), then --config FILE, then environment variables
 OPTIO_WEBHOOKS__SECTION__KEY, e.g. OPTIO_WEBHOOKS__KAFKA__BROKERS=kafka:9092.
 
 Try it without Kafka or Docker:    optio-webhooks dev
@@ -47,7 +47,7 @@ struct Arguments {
     /// A TOML file whose values override the built-in defaults.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The format of log lines. RUST_LOG chooses which lines are shown (default: info).
+    /// The format of log lines. RUST_LOG chooses which lines are shown (default: info for `run`, error for `dev`, warn for other commands).
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -63,10 +63,10 @@ enum Verb {
     /// Compare the existing topics with the required ones, or create those that are missing.
     #[command(subcommand)]
     Topics(topics::Topics),
-    /// List, add, show, update, remove and test webhooks.
+    /// Manage webhooks: list, add, show, update, remove, test, import, export, apply, init.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
-    /// Everything that the settings page does, over the API of a server or on Kafka and Redis: deliveries, redelivery, rotation, dead letters, status.
+    /// Do everything that the settings page does, over the API of a server or on Kafka and Redis: deliveries, redelivery, rotation, dead letters, status.
     Api(Box<api::Api>),
     /// Generate a key that seals the webhooks' secrets in Redis, or seal all of them with the first key.
     #[command(subcommand)]

@@ -60,6 +60,9 @@ pub struct Webhook<S = SigningSecret, V = Secret> {
     /// The secret before the last rotation. Until its overlap ends, it signs `webhook-signature` as well.
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
     pub previous_secret: Option<PreviousSecret<S>>,
+    /// The secrets before that one whose overlap has not ended either, newest first. They sign as well.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub older_secrets: Vec<PreviousSecret<S>>,
     /// A note for people.
     pub description: Option<String>,
     /// Whether the webhook gets events. If it is inactive, its waiting deliveries are dropped.
@@ -92,7 +95,7 @@ fn none<T>() -> Option<T> {
     None
 }
 
-/// The secret before the last rotation.
+/// A secret before a rotation, which goes on signing for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousSecret<S = SigningSecret> {
@@ -165,6 +168,9 @@ const DESCRIPTION_MAX: usize = 500;
 /// The longest overlap, for which a previous secret goes on signing after a rotation.
 pub const OVERLAP_MAX: Duration = Duration::from_secs(30 * 86_400);
 
+/// The most earlier secrets that sign at once. Each makes a signature of every request.
+const EARLIER_SECRETS_MAX: usize = 4;
+
 impl Webhook {
     /// Creates an active webhook without a secret and without a limit on its rate.
     #[must_use]
@@ -176,6 +182,7 @@ impl Webhook {
             events,
             secret: None,
             previous_secret: None,
+            older_secrets: Vec::new(),
             description: None,
             active: true,
             hold: false,
@@ -189,22 +196,61 @@ impl Webhook {
         }
     }
 
-    /// Replaces the secret. The current one signs `webhook-signature` as well for `overlap`.
-    pub fn rotate(&mut self, secret: SigningSecret, overlap: Duration, now_ms: i64) {
-        let old = self.secret.replace(secret).filter(|_| !overlap.is_zero());
+    /// Replaces the secret. The current one signs `webhook-signature` as well for `overlap`, and so do earlier ones until
+    /// their own overlaps end, because a receiver may still use any of them. An overlap of zero ends them all.
+    ///
+    /// # Errors
+    /// Too many secrets would sign.
+    pub fn rotate(&mut self, secret: SigningSecret, overlap: Duration, now_ms: i64) -> Result<(), BadWebhook> {
+        self.forget_ended(now_ms);
+        let earlier = self.previous_secret.iter().chain(&self.older_secrets);
+        let first_end = earlier.clone().map(|previous| previous.until_ms).min();
+        if let Some(first_end) = first_end.filter(|_| !overlap.is_zero() && earlier.count() >= EARLIER_SECRETS_MAX) {
+            let problem = format!(
+                "{EARLIER_SECRETS_MAX} earlier secrets still sign, the first until {}; rotate again after that, or with an \
+                 overlap of 0s, which ends all of them at once",
+                rfc3339(first_end)
+            );
+            return Err(BadWebhook { field: "overlap", problem });
+        }
+        let old = self.secret.replace(secret);
+        if overlap.is_zero() {
+            self.end_overlap();
+            return Ok(());
+        }
+        self.older_secrets.splice(0..0, self.previous_secret.take());
         self.previous_secret = old.map(|secret| PreviousSecret { secret, until_ms: now_ms + millis(overlap) });
+        Ok(())
     }
 
-    /// Returns when the overlap ends, in Unix milliseconds, or `None` if only the current secret signs at `now_ms`.
+    /// Ends the overlap of all earlier secrets.
+    pub fn end_overlap(&mut self) {
+        self.previous_secret = None;
+        self.older_secrets.clear();
+    }
+
+    /// Removes the secrets whose overlap has ended at `now_ms`.
+    pub fn forget_ended(&mut self, now_ms: i64) {
+        self.older_secrets.retain(|older| older.until_ms > now_ms);
+        if self.previous_secret.as_ref().is_some_and(|previous| previous.until_ms <= now_ms) {
+            self.previous_secret = None;
+        }
+    }
+
+    /// The earlier secrets that sign at `now_ms`, newest first.
+    fn earlier_secrets(&self, now_ms: i64) -> impl Iterator<Item = &PreviousSecret> {
+        self.previous_secret.iter().chain(&self.older_secrets).filter(move |earlier| earlier.until_ms > now_ms)
+    }
+
+    /// Returns when the last overlap ends, in Unix milliseconds, or `None` if only the current secret signs at `now_ms`.
     #[must_use]
     pub fn overlap_until_ms(&self, now_ms: i64) -> Option<i64> {
-        self.previous_secret.as_ref().map(|previous| previous.until_ms).filter(|until| *until > now_ms)
+        self.earlier_secrets(now_ms).map(|earlier| earlier.until_ms).max()
     }
 
     /// Returns the secrets that sign `webhook-signature` at `now_ms`, the current one first.
     pub fn secrets(&self, now_ms: i64) -> impl Iterator<Item = &SigningSecret> {
-        let previous = self.previous_secret.as_ref().filter(|previous| previous.until_ms > now_ms);
-        self.secret.iter().chain(previous.map(|previous| &previous.secret))
+        self.secret.iter().chain(self.earlier_secrets(now_ms).map(|earlier| &earlier.secret))
     }
 
     /// Whether the webhook subscribes to the type of the event, and its filter lets the event through.
@@ -302,14 +348,22 @@ mod tests {
     #[test]
     fn the_previous_secret_signs_as_well_until_the_overlap_ends() {
         let mut webhook = webhook(Some("old"));
-        webhook.rotate(signing_secret("new"), Duration::from_secs(60), 1_000);
+        webhook.rotate(signing_secret("new"), Duration::from_secs(60), 1_000).unwrap();
         let signing = |webhook: &Webhook, at| {
             webhook.secrets(at).map(|secret| secret.text().expose().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(signing(&webhook, 60_999), ["new", "old"]);
         assert_eq!(signing(&webhook, 61_000), ["new"]);
-        webhook.rotate(signing_secret("newer"), Duration::ZERO, 2_000);
-        assert_eq!(signing(&webhook, 2_000), ["newer"]);
+        webhook.rotate(signing_secret("newer"), Duration::from_secs(60), 11_000).unwrap();
+        assert_eq!(signing(&webhook, 11_000), ["newer", "new", "old"], "a receiver may still use the first one");
+        assert_eq!(signing(&webhook, 61_000), ["newer", "new"]);
+        for more in 0..2 {
+            webhook.rotate(signing_secret("more"), Duration::from_secs(60), 12_000 + more).unwrap();
+        }
+        let refused = webhook.rotate(signing_secret("too many"), Duration::from_secs(60), 13_000).unwrap_err();
+        assert_eq!((refused.field, signing(&webhook, 13_000).len()), ("overlap", 5));
+        webhook.rotate(signing_secret("newest"), Duration::ZERO, 14_000).unwrap();
+        assert_eq!(signing(&webhook, 14_000), ["newest"]);
     }
 
     #[test]
@@ -327,7 +381,9 @@ mod tests {
     #[test]
     fn a_webhook_view_contains_no_secret() {
         let mut webhook = webhook(Some("hunter2"));
-        webhook.rotate(signing_secret("hunter3"), Duration::from_secs(60), 1_000);
+        for secret in ["hunter3", "hunter4"] {
+            webhook.rotate(signing_secret(secret), Duration::from_secs(60), 1_000).unwrap();
+        }
         assert!(!serde_json::to_string(&webhook.shown()).unwrap().contains("hunter"));
     }
 }

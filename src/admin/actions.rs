@@ -170,16 +170,7 @@ impl Admin {
         let store = self.store.audited(&self.audit, who, Action::SecretRotated);
         let changed = self
             .update(&store, id, Replaces::default(), |webhook| {
-                // A receiver may still use the previous secret, and nobody asked to end it.
-                if let Some(until_ms) = webhook.overlap_until_ms(now).filter(|_| !overlap.is_zero()) {
-                    let until = crate::clock::rfc3339(until_ms);
-                    let problem = format!(
-                        "the secret before the present one still signs until {until}; rotate again after that, or with \
-                         an overlap of 0s, which ends both of them at once"
-                    );
-                    return Err(BadWebhook { field: "overlap", problem });
-                }
-                webhook.rotate(secret.clone(), overlap, now);
+                webhook.rotate(secret.clone(), overlap, now)?;
                 webhook.updated_at = crate::clock::rfc3339(now);
                 Ok(())
             })

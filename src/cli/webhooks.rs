@@ -50,7 +50,8 @@ pub enum Webhooks {
     Import(import::Import),
     /// Print all webhooks as a file for `webhooks apply`. Secrets are not in it.
     Export,
-    /// Make the webhooks like a file: show the plan, then add, change and remove.
+    /// Make the webhooks match a file: print the plan, then add and change webhooks. With --prune, also remove those that the
+    /// file doesn't have.
     Apply(apply::Apply),
     /// Add a webhook. It gets the events that it subscribes to from now on.
     Add(Add),

@@ -13,18 +13,7 @@ use crate::secret::Secret;
 /// `worker.drain_timeout`; otherwise the next owner of the partition repeats the request.
 pub const HAND_OFF_MAX: Duration = Duration::from_secs(2);
 
-/// The time reserved for the rest of a rebalance after its drain: the last commit, and the next poll.
-const POLL_MARGIN: Duration = Duration::from_secs(10);
-/// librdkafka's default of `max.poll.interval.ms`.
-const POLL_INTERVAL_MAX: Duration = Duration::from_secs(300);
-
 impl Config {
-    /// How long a member of a group may go without a poll. A value that can't be read is refused elsewhere.
-    fn poll_interval_max(&self) -> Duration {
-        let text = self.kafka.properties.get("max.poll.interval.ms").map(Secret::expose);
-        text.and_then(|text| text.trim().parse().ok()).map_or(POLL_INTERVAL_MAX, Duration::from_millis)
-    }
-
     /// Checks the bounds that types can't express.
     ///
     /// # Errors
@@ -136,19 +125,6 @@ impl Config {
                 time(worker.drain_timeout.saturating_sub(HAND_OFF_MAX)),
                 time(worker.drain_timeout),
                 time(HAND_OFF_MAX),
-            ),
-        );
-        let poll_max = self.poll_interval_max();
-        require(
-            worker.drain_timeout.saturating_add(POLL_MARGIN) <= poll_max,
-            "worker.drain_timeout",
-            time(worker.drain_timeout),
-            &format!(
-                "at most {}, which is kafka.properties.\"max.poll.interval.ms\" = {} minus {}: a member of the group that \
-                 drains for longer is removed, and its deliveries are repeated",
-                time(poll_max.saturating_sub(POLL_MARGIN)),
-                time(poll_max),
-                time(POLL_MARGIN),
             ),
         );
         require(

@@ -203,7 +203,8 @@ impl Resolved {
         draft.apply(&mut webhook, now_ms)?;
         webhook.updated_at.clone_from(&current.updated_at);
         // The end of an overlap is no change that the file asks for.
-        if webhook == (Webhook { previous_secret: webhook.previous_secret.clone(), ..current.clone() }) {
+        let (previous_secret, older_secrets) = (webhook.previous_secret.clone(), webhook.older_secrets.clone());
+        if webhook == (Webhook { previous_secret, older_secrets, ..current.clone() }) {
             return Ok(None);
         }
         webhook.updated_at = crate::clock::rfc3339(now_ms);

@@ -157,7 +157,7 @@ impl Draft {
         let current = webhook.secret.as_ref().map(SigningSecret::signing);
         if let Some(secret) = self.new_secret(current)? {
             webhook.secret = secret;
-            webhook.previous_secret = None;
+            webhook.end_overlap();
         }
         if let Some(description) = &self.description {
             webhook.description = description.clone().filter(|text| !text.trim().is_empty());
@@ -187,9 +187,7 @@ impl Draft {
             }
             webhook.rate_per_second = rate.and_then(NonZeroU32::new);
         }
-        if webhook.overlap_until_ms(now_ms).is_none() {
-            webhook.previous_secret = None;
-        }
+        webhook.forget_ended(now_ms);
         webhook.updated_at = rfc3339(now_ms);
         Ok(())
     }

@@ -53,6 +53,8 @@ pub struct Sealing {
 enum Field<'a> {
     Secret,
     PreviousSecret,
+    /// An older secret, by its position.
+    OlderSecret(usize),
     /// The value of the header with this name.
     Header(&'a str),
 }
@@ -62,6 +64,7 @@ fn place(webhook: WebhookId, field: Field<'_>) -> String {
     match field {
         Field::Secret => format!("webhook/{webhook}/secret"),
         Field::PreviousSecret => format!("webhook/{webhook}/previous-secret"),
+        Field::OlderSecret(at) => format!("webhook/{webhook}/older-secret/{at}"),
         Field::Header(name) => format!("webhook/{webhook}/header/{}", name.to_ascii_lowercase()),
     }
 }
@@ -137,6 +140,16 @@ impl Sealing {
             stored.secret = stored.secret.filter(|secret| opens(Field::Secret, secret));
             stored.previous_secret =
                 stored.previous_secret.filter(|previous| opens(Field::PreviousSecret, &previous.secret));
+            let older = std::mem::take(&mut stored.older_secrets).into_iter().enumerate();
+            let mut lost = false;
+            // A secret opens only at its own position, so the ones after one that is lost are lost as well.
+            stored.older_secrets = older
+                .filter(|(at, older)| {
+                    lost |= !opens(Field::OlderSecret(*at), &older.secret);
+                    !lost
+                })
+                .map(|(_, older)| older)
+                .collect();
         }
         if replaces.headers {
             stored.headers.retain(|header| opens(Field::Header(&header.name), &header.value));
@@ -184,6 +197,10 @@ impl<S, V> Webhook<S, V> {
         let previous_secret = self.previous_secret.map(|PreviousSecret { secret, until_ms }| {
             sign(Field::PreviousSecret, secret).map(|secret| PreviousSecret { secret, until_ms })
         });
+        let older_secrets =
+            self.older_secrets.into_iter().enumerate().map(|(at, PreviousSecret { secret, until_ms })| {
+                sign(Field::OlderSecret(at), secret).map(|secret| PreviousSecret { secret, until_ms })
+            });
         let headers = self.headers.into_iter().map(|CustomHeader { name, value }| {
             text(Field::Header(&name), value).map(|value| CustomHeader { name: name.clone(), value })
         });
@@ -193,6 +210,7 @@ impl<S, V> Webhook<S, V> {
             events: self.events,
             secret,
             previous_secret: previous_secret.transpose()?,
+            older_secrets: older_secrets.collect::<Result<_, E>>()?,
             description: self.description,
             active: self.active,
             hold: self.hold,
@@ -212,6 +230,7 @@ impl StoredWebhook {
         match field {
             Field::Secret => self.secret.as_ref(),
             Field::PreviousSecret => self.previous_secret.as_ref().map(|previous| &previous.secret),
+            Field::OlderSecret(at) => self.older_secrets.get(at).map(|older| &older.secret),
             Field::Header(name) => {
                 let found = self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
                 found.map(|header| &header.value)
@@ -223,8 +242,9 @@ impl StoredWebhook {
     #[must_use]
     pub fn has_plaintext(&self) -> bool {
         let secrets = [Field::Secret, Field::PreviousSecret].map(|field| self.secret_at(field));
+        let older = self.older_secrets.iter().map(|older| &older.secret);
         let values = self.headers.iter().map(|header| &header.value);
-        secrets.into_iter().flatten().chain(values).any(|secret| matches!(secret, StoredSecret::Plain(_)))
+        secrets.into_iter().flatten().chain(older).chain(values).any(|secret| matches!(secret, StoredSecret::Plain(_)))
     }
 }
 
@@ -243,8 +263,10 @@ mod tests {
 
     fn webhook() -> Webhook {
         let mut webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![EventType::TaskFailed], 0);
-        webhook.secret = Some(SigningSecret::parse("old-hunter2".into()).unwrap());
-        webhook.rotate(SigningSecret::parse("new-hunter2".into()).unwrap(), Duration::from_secs(60), 1_000);
+        webhook.secret = Some(SigningSecret::parse("oldest-hunter2".into()).unwrap());
+        for secret in ["old-hunter2", "new-hunter2"] {
+            webhook.rotate(SigningSecret::parse(secret.into()).unwrap(), Duration::from_secs(60), 1_000).unwrap();
+        }
         webhook.headers = vec![CustomHeader { name: "Authorization".to_owned(), value: "Bearer hunter2".into() }];
         webhook
     }
@@ -259,6 +281,7 @@ mod tests {
         let opened = sealing.open(read.clone()).unwrap();
         assert_eq!(opened.secret, webhook().secret);
         assert_eq!((opened.previous_secret, opened.headers), (webhook().previous_secret, webhook().headers));
+        assert_eq!(opened.older_secrets, webhook().older_secrets);
         let swapped = Webhook { secret: read.secret_at(Field::PreviousSecret).cloned(), ..read.clone() };
         assert!(sealing.open(swapped).is_err(), "a sealed secret opens only in its own field");
         let mut renamed = read.clone();
@@ -302,6 +325,7 @@ mod tests {
         assert!(only_new.open_to_change(stored.clone(), Replaces { secret: true, headers: false }).is_err());
         let lost = only_new.open_to_change(stored, Replaces { secret: true, headers: true }).unwrap();
         assert_eq!((lost.secret, lost.previous_secret, lost.headers), (None, None, vec![]));
+        assert!(lost.older_secrets.is_empty());
     }
 
     #[test]

@@ -71,7 +71,7 @@ async fn the_pages_add_a_webhook_and_show_its_deliveries_live() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_change_pause_rotate_test_redeliver_and_delete() {
     let world = World::new().await;
-    let Some((_worker, browser)) = signed_in(&world).await else { return };
+    let Some((worker, browser)) = signed_in(&world).await else { return };
     let webhook = world.webhook("/hook", &[EventType::TaskCompleted]).await;
     let path = format!("/settings/webhooks/{webhook}");
     let saved = async || world.store().get(webhook).await.unwrap().unwrap();
@@ -83,6 +83,17 @@ async fn the_pages_change_pause_rotate_test_redeliver_and_delete() {
     browser.sees("Saved.").await;
     assert_eq!(saved().await.events, [EventType::TaskCompleted, EventType::TaskFailed]);
     assert_eq!(saved().await.secret.unwrap().text().expose(), SECRET, "a secret that isn't on the form stays");
+
+    // Somebody else changes the webhook while its page is open.
+    let described = Some(serde_json::json!({ "description": "of another person" }));
+    assert_eq!(worker.call("PATCH", &format!("/api/webhooks/{webhook}"), described).await.0, 200);
+    browser.fill("rate", "30").await;
+    browser.press("Save changes").await;
+    browser.sees("Somebody has changed this webhook").await;
+    assert_eq!(saved().await.description.as_deref(), Some("of another person"));
+    browser.press("Save changes").await;
+    browser.sees("Saved.").await;
+    assert_eq!((saved().await.description, saved().await.rate_per_second.unwrap().get()), (None, 30));
 
     browser.press("Pause").await;
     browser.sees("Paused: nothing is sent").await;

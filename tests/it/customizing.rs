@@ -318,6 +318,18 @@ async fn a_post_with_an_idempotency_key_is_done_once() {
         let left: i64 = redis::cmd("TTL").arg(&key).query_async(&mut world.redis.clone()).await.unwrap();
         assert!(!kept.contains("whsec_") && (1..=86_400).contains(&left), "{kept}");
     }
+
+    // What stands in the way of a request may change, so such an answer isn't kept.
+    let id = webhook["webhook"]["id"].as_str().unwrap();
+    let path = format!("/api/webhooks/{id}");
+    let missed = json!({ "webhook": id, "missed": true });
+    assert_eq!(worker.call("PATCH", &path, Some(json!({ "active": false }))).await.0, 200);
+    assert_eq!(post("k4", "/api/dead-letters/replay", missed.clone()).await.0, 409);
+    assert_eq!(worker.call("PATCH", &path, Some(json!({ "active": true }))).await.0, 200);
+    let begun = post("k4", "/api/dead-letters/replay", missed).await;
+    assert_eq!((begun.0, begun.1), (202, false), "{}", begun.2);
+    let stored = world.store().get(id.parse().unwrap()).await.unwrap().unwrap();
+    assert!(world.store().add(&stored).await.unwrap().is_none(), "an existing webhook isn't overwritten");
 }
 
 #[tokio::test(flavor = "multi_thread")]

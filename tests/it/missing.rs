@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use optio_webhooks::event::EventType;
+use optio_webhooks::store::missed::MissedEvents;
 use optio_webhooks::webhook::WebhookId;
 use rdkafka::producer::FutureRecord;
 use serde_json::{Value, json};
@@ -184,4 +185,31 @@ async fn what_a_paused_webhook_missed_does_not_arrive_by_itself_after_a_crash_an
     world.receiver.arrived(51).await;
     world.settled().await;
     assert_eq!((world.receiver.deliveries().len(), missed(&worker, webhook).await), (51, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missed_after_another_run_has_sent_the_rest_stays() {
+    let world = World::new().await;
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
+    let worker = world.worker().await;
+    let pause = async |events: usize| {
+        set(&worker, webhook, json!({ "active": false })).await;
+        world.emit(EventType::TaskCompleted, events).await;
+        eventually("all are missed", async || (missed(&worker, webhook).await == events as u64).then_some(())).await;
+    };
+    pause(20).await;
+    let store = MissedEvents::new(world.redis.clone(), world.keys());
+    // A run reads what there is, and another one sends it and ends before the first one does.
+    let read = store.begin(webhook, optio_webhooks::clock::now_ms(), false).await.unwrap();
+    store.clear(webhook, &read).await.unwrap();
+    assert_eq!(missed(&worker, webhook).await, 0);
+    set(&worker, webhook, json!({ "active": true })).await;
+    pause(10).await;
+    store.clear(webhook, &read).await.unwrap();
+    assert_eq!(missed(&worker, webhook).await, 10, "these are not among those that were sent");
+    let read = store.begin(webhook, optio_webhooks::clock::now_ms(), false).await.unwrap();
+    world.emit(EventType::TaskCompleted, 5).await;
+    eventually("more are missed", async || (missed(&worker, webhook).await == 15).then_some(())).await;
+    store.clear(webhook, &read).await.unwrap();
+    assert_eq!(missed(&worker, webhook).await, 5, "what is missed meanwhile stays");
 }

@@ -272,6 +272,38 @@ async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_paused_webhook_that_cannot_be_read_loses_nothing() {
+    let world = World::with(&[("delivery.retry.initial", "500ms"), ("delivery.breaker.open_max", "1s")]).await;
+    let webhook = world.webhook("/", &EventType::TASKS).await;
+    let worker = world.worker().await;
+    let path = format!("/api/webhooks/{webhook}");
+    let newer: fn(&mut Value) = |webhook| webhook["events"].as_array_mut().unwrap().push(json!("task.archived"));
+    for (hold, count) in [(true, 5), (false, 10)] {
+        let (status, answer) = worker.call("PATCH", &path, Some(json!({ "active": false, "hold": hold }))).await;
+        assert_eq!(status, 200, "{answer}");
+        let before = rewrite(&world, webhook, newer).await;
+        readyz_shows(&worker, 200, &["can't be read", &webhook.to_string()]).await;
+        world.emit(EventType::TaskCompleted, 5).await;
+        world.settled().await;
+        store_json(&world, webhook, &before).await;
+        eventually("the webhook can be read", async || {
+            (worker.page("/readyz").await.unwrap().1.matches("can't be read").count() == 0).then_some(())
+        })
+        .await;
+        assert_eq!(worker.call("PATCH", &path, Some(json!({ "active": true }))).await.0, 200);
+        let missed = worker.call("GET", &format!("{path}/missed"), None).await.1;
+        assert_eq!(missed["events"], if hold { 0 } else { 5 }, "{missed}");
+        if !hold {
+            let request = json!({ "webhook": webhook, "missed": true });
+            assert_eq!(worker.call("POST", "/api/dead-letters/replay", Some(request)).await.0, 202);
+        }
+        world.receiver.arrived(count).await;
+    }
+    world.settled().await;
+    assert_eq!(world.receiver.deliveries().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_refuses_writes_stops_sending_at_once() {
     let redis = Service::redis();
     let world = world_on(&redis, &[("topics.partitions", "4")]).await;
@@ -294,6 +326,8 @@ async fn a_redis_that_refuses_writes_stops_sending_at_once() {
         let before = world.receiver.count();
         redis_command(&world, fail).await;
         readyz_shows(&worker, 503, &["reads but refuses writes", code]).await;
+        let (status, shown) = worker.call("GET", "/api/status", None).await;
+        assert_eq!(status, 200, "what can be read is shown: {shown}");
         // Fixed times, because they measure: sending stops within 300 ms, and then nothing is sent for 700 ms.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let then = world.receiver.count();

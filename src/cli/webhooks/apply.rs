@@ -37,7 +37,7 @@ const SECRET_MAX: usize = 4_096;
         X-Route: blue
         Authorization: {file: /run/secrets/ci-token}
       filter: {field: task.repoUrl, glob: \"https://github.com/acme/*\"}
-`webhooks export` prints the webhooks that there are in this form.")]
+`webhooks export` prints the existing webhooks in this form.")]
 pub struct Apply {
     /// The file, in YAML or JSON. \"-\" reads standard input.
     #[arg(short = 'f', long, value_name = "FILE")]
