@@ -189,7 +189,7 @@ impl Dispatcher {
 
     /// Takes the permits for a delivery with a payload of `bytes` to `webhook`. None if it may not wait for them. Cancel safe.
     pub(super) async fn claim(&self, claim: Claim, bytes: usize, webhook: WebhookId) -> Option<Permits> {
-        self.permits.claim(claim, bytes, webhook, || self.endpoints.holds_long(webhook)).await
+        self.permits.claim(claim, bytes, webhook, || self.endpoints.is_slow(webhook)).await
     }
 
     /// First attempts of one task keep their order, replayed ones too. Retries and redeliveries have no order.

@@ -160,9 +160,9 @@ impl<T: Queued> Endpoints<T> {
         steps
     }
 
-    /// Whether an endpoint holds permits that it is not expected to give back soon.
-    pub fn holds_long(&self, webhook: WebhookId) -> bool {
-        self.state().entries.get(&webhook).is_some_and(|entry| entry.endpoint.holds_long() > 0)
+    /// Whether an endpoint is known to be slow, and holds permits that it is not expected to give back soon.
+    pub fn is_slow(&self, webhook: WebhookId) -> bool {
+        self.state().entries.get(&webhook).is_some_and(|entry| entry.endpoint.is_slow())
     }
 
     /// Notes that the task that slept until [`Steps::again_at`] has woken.

@@ -4,6 +4,7 @@
 //! delivery that finishes after a revoke therefore can't change the offsets of the next owner, even if that is this
 //! process again.
 
+mod going_back;
 mod standing;
 
 use std::collections::VecDeque;
@@ -71,26 +72,6 @@ struct State {
     /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
     noted: standing::Noted,
-}
-
-impl State {
-    /// Forgets what is known about the records from `offset` on, because others are there now. What is known about those
-    /// below stays: they may still be in the log, and nobody else handles those that are open.
-    fn go_back(&mut self, offset: i64) {
-        self.offsets.go_back(offset);
-        self.generation += 1;
-        self.went_back.retain(|(_, earlier)| *earlier < offset);
-        self.went_back.push((self.generation, offset));
-        self.note = None;
-        for entry in &mut self.entries {
-            entry.highest = entry.highest.min(offset - 1);
-        }
-    }
-
-    /// Whether a record that was read in this generation is still in the log.
-    fn counts(&self, generation: u64, offset: i64) -> bool {
-        self.went_back.iter().all(|(began, to)| generation >= *began || offset < *to)
-    }
 }
 
 impl Partition {

@@ -72,17 +72,17 @@ impl PermitPools {
 
     /// Takes the permits for a delivery with a payload of `bytes` to `webhook`. Retries and wide events leave a part of
     /// all permits to others. Returns None if a pool is exhausted: endpoints hold its permits and don't give them back, so
-    /// nobody else may wait for them. `holds_long` says whether the endpoint is one that holds permits for long. Of the
-    /// smaller pools, such an endpoint gets no more than it leaves free. Cancel safe.
+    /// nobody else may wait for them. `is_slow` says whether the endpoint holds permits for long. Of the smaller pools, such an
+    /// endpoint gets no more than it leaves free. Cancel safe.
     pub async fn claim(
         &self,
         claim: Claim,
         bytes: usize,
         webhook: WebhookId,
-        holds_long: impl Fn() -> bool,
+        is_slow: impl Fn() -> bool,
     ) -> Option<Permits> {
         let share = async |pool: &SharedPool, name| {
-            if pool.is_share_taken(webhook) && holds_long() {
+            if pool.is_share_taken(webhook) && is_slow() {
                 metrics::POOL_EXHAUSTED.increment(name);
                 return None;
             }

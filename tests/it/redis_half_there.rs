@@ -273,7 +273,8 @@ async fn deliveries_for_an_unsupported_webhook_wait_and_others_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_webhook_that_cannot_be_read_loses_nothing() {
-    let world = World::with(&[("delivery.retry.initial", "500ms"), ("delivery.breaker.open_max", "1s")]).await;
+    let open = [("delivery.breaker.open_initial", "1s"), ("delivery.breaker.open_max", "1s")];
+    let world = World::with(&[open[0], open[1], ("delivery.retry.initial", "500ms")]).await;
     let webhook = world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     let path = format!("/api/webhooks/{webhook}");
@@ -284,7 +285,7 @@ async fn a_paused_webhook_that_cannot_be_read_loses_nothing() {
         let before = rewrite(&world, webhook, newer).await;
         readyz_shows(&worker, 200, &["can't be read", &webhook.to_string()]).await;
         world.emit(EventType::TaskCompleted, 5).await;
-        world.settled().await;
+        world.events_committed().await;
         store_json(&world, webhook, &before).await;
         eventually("the webhook can be read", async || {
             (worker.page("/readyz").await.unwrap().1.matches("can't be read").count() == 0).then_some(())

@@ -1,19 +1,19 @@
 //! Decodes the records that a poll thread reads, and holds deliveries from the retry tiers and the replay topic until
 //! they are due.
 
+mod raw;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::Message as _;
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::delivery::{DeadReason, Delivery};
 use crate::detail::Detail;
 use crate::event::{Decoded, Limits, Undecodable, check_waiting, decode};
-use crate::kafka::leader_epoch::leader_epoch;
 use crate::pipeline::incoming::{BATCH_MAX, Batch, Incoming, Unreadable};
 use crate::pipeline::panics;
 use crate::pipeline::partition::Partition;
@@ -22,6 +22,7 @@ use crate::pipeline::window::{Window, bytes_part};
 use crate::position::{Offset, RecordPosition, TimestampMs};
 use crate::record::{self, LastError, UnreadOrigin};
 use crate::topics::{self, Names};
+pub(in crate::pipeline) use raw::Record;
 
 /// The kind of records that a poll thread reads.
 pub enum Intake {
@@ -35,32 +36,6 @@ pub enum Intake {
 }
 
 type Waiting = (Arc<Delivery>, LastError, Arc<Receipt>);
-
-/// A record that was read.
-#[derive(Clone, Copy)]
-pub(in crate::pipeline) struct Record<'a> {
-    pub(in crate::pipeline) key: Option<&'a [u8]>,
-    pub(in crate::pipeline) value: Option<&'a [u8]>,
-    pub(in crate::pipeline) headers: Option<&'a BorrowedHeaders>,
-    pub(in crate::pipeline) offset: i64,
-    pub(in crate::pipeline) timestamp_ms: i64,
-    /// The leader epoch, if the broker names it.
-    pub(in crate::pipeline) epoch: Option<i32>,
-}
-
-impl<'a> Record<'a> {
-    /// Borrows the parts of a consumer's message.
-    pub(super) fn of(message: &'a BorrowedMessage<'_>) -> Self {
-        Self {
-            key: message.key(),
-            value: message.payload(),
-            headers: message.headers(),
-            offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-            epoch: leader_epoch(message),
-        }
-    }
-}
 
 /// The result of decoding one record.
 enum Read {

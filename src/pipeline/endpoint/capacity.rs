@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::EndpointLimits;
+use super::{Endpoint, EndpointLimits};
+use crate::pipeline::lane::Queued;
 use crate::pipeline::latency::Pulse;
 
 /// The facts about an endpoint at one moment that decide how many permits it may hold.
@@ -57,6 +58,15 @@ impl Capacity<'_> {
             return self.in_flight;
         }
         (self.in_flight + self.waiting).saturating_sub(self.takes_within(self.limits.wait_max))
+    }
+}
+
+impl<T: Queued> Endpoint<T> {
+    /// Whether it is known to be slow, and holds permits that it doesn't give back soon. Nothing is known about an endpoint
+    /// that has not had the time to answer yet.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.pulse() != Pulse::Unknown && self.holds_long() > 0
     }
 }
 

@@ -36,6 +36,30 @@ impl Service {
         Self::start("kafka", "")
     }
 
+    /// A broker whose files the test can reach, which they can't be in Docker.
+    pub fn kafka_on_this_machine() -> Self {
+        Self::start_at("kafka", free_ports(2), vec![("KAFKA_JAVA_OPTIONS", "-Dtest=files".to_owned())])
+    }
+
+    /// Removes the records from `offset` on from the log of a partition, as if the machine had failed before they were on
+    /// the disk. The broker must not be running, and each record must be in a batch of its own.
+    pub fn lose_from(&self, topic: &str, partition: i32, offset: u64) {
+        let folder = self.folder.path().join(format!("kafka-{}/data/{topic}-{partition}", self.port));
+        let path = folder.join("00000000000000000000.log");
+        let log = std::fs::read(&path).unwrap();
+        // A batch begins with the offset of its first record and the number of bytes that follow.
+        let (mut at, mut batch) = (0, 0);
+        while batch < offset {
+            let number = |from: usize, len: usize| {
+                log[from..from + len].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+            };
+            assert_eq!(number(at, 8), batch, "each record is in a batch of its own");
+            at += 12 + number(at + 8, 4) as usize;
+            batch += 1;
+        }
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(at as u64).unwrap();
+    }
+
     /// A broker that enforces access control lists. Everything is allowed until a test creates the first one.
     pub fn kafka_with_acls() -> Self {
         Self::start(

@@ -311,6 +311,19 @@ impl World {
         unsettled
     }
 
+    /// The committed offset of the first partition of events, and its metadata.
+    pub fn events_commit(&self) -> Option<(i64, String)> {
+        let names = self.names();
+        let consumer: BaseConsumer = clients::consumer(&self.config(), names.events_group()).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(names.events(), 0);
+        let ask = || consumer.committed_offsets(list, Duration::from_secs(10)).ok();
+        let committed = tokio::task::block_in_place(ask)?;
+        let element = committed.find_partition(names.events(), 0)?;
+        let Offset::Offset(offset) = element.offset() else { return None };
+        Some((offset, element.metadata().to_owned()))
+    }
+
     /// Waits until the events group has committed every event.
     pub async fn events_committed(&self) {
         let names = self.names();
