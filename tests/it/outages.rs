@@ -89,6 +89,8 @@ async fn a_broker_that_loses_the_end_of_a_log_costs_no_open_event_and_no_new_one
         ("topics.partitions", "1"),
         ("delivery.timeout", "4m"),
         ("worker.drain_timeout", "245s"),
+        // Longer than a restart of the broker, so that a worker keeps its partition.
+        ("kafka.properties.session_timeout_ms", "20000"),
     ])
     .await;
     world.webhook("/", &EventType::TASKS).await;
