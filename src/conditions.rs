@@ -100,7 +100,7 @@ impl Conditions {
             let duration_s = now.duration_since(condition.since).as_secs();
             tracing::warn!(condition = name, reason = condition.reason, duration_s, "condition active");
         }
-        metrics::CONDITION.set(name, 1.0);
+        metrics::CONDITION.set(label(name), 1.0);
     }
 
     fn release(&self, name: &str) {
@@ -111,9 +111,18 @@ impl Conditions {
             let duration_s = condition.since.elapsed().as_secs();
             all.remove(name);
             tracing::info!(condition = name, duration_s, "condition ended");
-            metrics::CONDITION.set(name, 0.0);
+            if all.keys().all(|other| label(other) != label(name)) {
+                metrics::CONDITION.set(label(name), 0.0);
+            }
         }
     }
+}
+
+/// The value of the metric's label. Each webhook has keys of its own in Redis, and a metric keeps every label that it ever
+/// had.
+fn label(name: &str) -> &str {
+    const KEY: &str = "redis: key";
+    if name.starts_with(KEY) { KEY } else { name }
 }
 
 /// The outage of a dependency, as one loop that waits for it sees it. Dropping it ends the outage.

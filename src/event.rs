@@ -57,6 +57,15 @@ pub struct ClassicParts {
     pub task_type: Option<String>,
 }
 
+impl ClassicParts {
+    /// About how many bytes the parts take in JSON. Each byte that must be escaped takes up to six.
+    fn json_len(&self) -> usize {
+        let texts = [&self.from_state, &self.repo_branch, &self.task_type].into_iter().flatten();
+        let len = |byte: u8| if byte < b' ' || byte == b'"' || byte == b'\\' { 6 } else { 1 };
+        texts.map(|text| text.bytes().map(len).sum::<usize>()).sum()
+    }
+}
+
 /// A decoded record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded {
@@ -189,12 +198,13 @@ pub fn decode(
         timestamp,
     };
     let body = serde_json::to_vec(&payload).expect("strings and numbers always serialize");
-    within("the payload", body.len(), limits.payload_max, "delivery.payload_max")?;
     let classic = ClassicParts {
         from_state: fields.text("fromState", from_state).map(Cow::into_owned),
         repo_branch: fields.text("task.repoBranch", branch).map(Cow::into_owned),
         task_type: task_type.map(Cow::into_owned),
     };
+    // The format optio-classic also sends these parts.
+    within("the payload", body.len() + classic.json_len(), limits.payload_max, "delivery.payload_max")?;
     let classic = (classic != ClassicParts::default()).then(|| Box::new(classic));
     let id = fields.text("id", id).filter(|id| !id.is_empty());
     let id = id.map_or_else(|| derived_id(at).to_string(), |id| bounded_id(&id));

@@ -69,6 +69,8 @@ impl OpenOffsets {
         let kept = self.seen.partition_point(|seen| seen.offset < offset);
         self.unsettled -= self.seen.drain(kept..).filter(|seen| !seen.settled).count();
         self.end = Some(offset);
+        // The epochs of a topic that was created again begin anew. Otherwise, the next record has the highest one.
+        self.epoch = None;
     }
 
     /// Sets the first offset that will be read, unless one is known already.
@@ -177,6 +179,10 @@ mod tests {
         assert!(!offsets.open(Offset(0), TimestampMs(0)));
         offsets.go_back(0);
         assert_eq!((offsets.watermark(), offsets.count(), offsets.unsettled()), (Some(0), 0, 0));
+        offsets.read_in(Some(40));
+        offsets.go_back(0);
+        offsets.read_in(Some(0));
+        assert_eq!(offsets.commit().unwrap().epoch, Some(0), "its epochs begin anew");
     }
 
     #[test]

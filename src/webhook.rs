@@ -113,8 +113,8 @@ pub struct WebhookView {
     pub signing: Option<Signing>,
     /// The public key that verifies `v1a` signatures, as `whpk_…`; null unless `signing` is `ed25519`.
     pub public_key: Option<String>,
-    /// When the overlap after a rotation ends, in RFC 3339. Until then the previous secret signs `webhook-signature` as
-    /// well.
+    /// When the last overlap after a rotation ends, in RFC 3339. Until then at least one earlier secret signs
+    /// `webhook-signature` as well.
     pub secret_overlap_until: Option<String>,
     /// A note for people.
     pub description: Option<String>,

@@ -173,15 +173,10 @@ impl Replays {
         {
             return Err(Problem::conflict(format!("another replay runs ({who}); try again when it has ended")));
         }
-        if lease.is_some() {
+        let held = session::Held::new(lease);
+        if held.is_some() {
             // What was read before the lease was held may have been sent by the replay that held it.
-            work = match self.work(&request, false).await {
-                Ok(work) => work,
-                Err(problem) => {
-                    session::release(lease.as_ref()).await;
-                    return Err(problem);
-                }
-            };
+            work = self.work(&request, false).await?;
         }
         let rate = request.rate.and_then(|rate| NonZeroU32::new(rate.get() as u32));
         let manner =
@@ -208,7 +203,7 @@ impl Replays {
                 }
                 Ok(())
             };
-            let outcome = session::run(lease, stop, replay, finish).await;
+            let outcome = session::run(held.take(), stop, replay, finish).await;
             update(&known, id, |status| status.set_outcome(outcome));
         });
         Ok(status)

@@ -53,11 +53,23 @@ pub struct ToServer {
     #[arg(long, value_name = "URL", global = true)]
     pub server: Option<url::Url>,
     /// The token of the server. Other users of this machine can see arguments: consider OPTIO_WEBHOOKS_TOKEN.
-    #[arg(long, value_name = "TOKEN", global = true, requires = "server")]
+    #[arg(long, value_name = "TOKEN", global = true)]
     pub token: Option<String>,
 }
 
 impl ToServer {
+    /// Checks that a token is given only for a server. clap can't check it, because each of the two may stand before or
+    /// after the name of a command.
+    ///
+    /// # Errors
+    /// There is a token without a server.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.token.is_some() && self.server.is_none() {
+            return Err(Failure::Usage("--token does nothing without --server".to_owned()));
+        }
+        Ok(())
+    }
+
     /// The token: of the argument, the environment, or the configuration.
     ///
     /// # Errors
@@ -72,6 +84,7 @@ impl ToServer {
 impl Api {
     /// Calls the API and prints its answer.
     pub async fn run(self, config: &Config) -> Result<(), Failure> {
+        self.to.check()?;
         let server = match &self.to.server {
             Some(url) => Server::remote(url.clone(), self.to.token(config)?)?,
             None => Server::here(config)?,

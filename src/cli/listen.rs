@@ -64,6 +64,7 @@ impl Listen {
         if axum::http::StatusCode::from_u16(self.status).is_err() {
             return Err(Failure::Usage(format!("--status {} is not allowed; it must be 100 to 999", self.status)));
         }
+        self.to.check()?;
         if self.to.server.is_some() && self.forward.is_none() {
             let sentence = "--server does nothing without --forward, which sends the events of that server to a URL";
             return Err(Failure::Usage(sentence.to_owned()));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Response};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -88,12 +89,16 @@ impl Answer {
     pub async fn body(self, max: usize) -> (Vec<u8>, Result<(), SendError>) {
         const STEP: &str = "reading the answer's body";
         let Self { response, pooled, deadline } = self;
+        let has_length = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| response.headers().contains_key(name));
+        let ends_with_connection = !has_length && matches!(pooled.carrier, Carrier::Http1(_));
         let mut incoming = response.into_body();
         let mut body = Vec::new();
         while !incoming.is_end_stream() {
             let frame = match timeout_at(deadline, incoming.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => break,
+                // The connection is broken, so it doesn't return to the pool. Nothing says how long the body is.
+                Ok(Some(Err(error))) if ends_with_connection && is_unclean_end(&error) => return (body, Ok(())),
                 Ok(Some(Err(error))) => {
                     return (
                         body,
@@ -115,4 +120,18 @@ impl Answer {
         pooled.return_to_pool();
         (body, Ok(()))
     }
+}
+
+/// Whether the endpoint closed a TLS connection without the alert that ends it (`close_notify`). Many servers do that after an
+/// answer whose body ends with its connection, and clients accept it.
+fn is_unclean_end(error: &hyper::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof)
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }

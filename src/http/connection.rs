@@ -1,5 +1,6 @@
 //! One HTTP connection to an endpoint or to the egress proxy, and the exchange of a request and an answer over it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Http2 {
     pub peer: SocketAddr,
     /// Requests in flight.
     streams: AtomicUsize,
+    /// The number of requests that the endpoint allows at once, as it said last (RFC 9113, section 6.5.2).
+    streams_max: Arc<AtomicUsize>,
     made: Instant,
     /// When the last request ended, in milliseconds since `made`.
     used_ms: AtomicU64,
@@ -133,14 +136,22 @@ where
         .await?;
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
+    let streams_max = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let noted = streams_max.clone();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let _ended = guard;
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let moved = poll_fn(|context| {
+            let state = connection.as_mut().poll(context);
+            noted.store(connection.as_ref().get_ref().current_max_send_streams(), Ordering::Relaxed);
+            state
+        });
+        if let Err(error) = moved.await {
             tracing::trace!(%error, "an HTTP/2 connection ended");
         }
     }));
     let (streams, used_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-    Ok(Http2 { sender, peer, streams, made: Instant::now(), used_ms, seen, ended, _task: task })
+    Ok(Http2 { sender, peer, streams, streams_max, made: Instant::now(), used_ms, seen, ended, _task: task })
 }
 
 /// Waits for the answer to a request. None: the connection ended, and the request is lost.
@@ -233,6 +244,13 @@ impl Http2 {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can take one more request at once, of at most `max`. hyper would let a request wait for the others, which may be those of
+    /// another webhook.
+    #[must_use]
+    pub fn has_room(&self, max: usize) -> bool {
+        self.streams() < max.min(self.streams_max.load(Ordering::Relaxed))
     }
 
     /// The time since the last request ended; zero while one is in flight.

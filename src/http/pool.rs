@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::connection::{Http1, Http2, Stream};
 
 /// The most concurrent requests on one HTTP/2 connection. RFC 9113 section 6.5.2 advises servers to allow at least this
-/// many.
+/// many. An endpoint that allows fewer gets more connections.
 const STREAMS_MAX: usize = 100;
 /// How often expired connections are dropped.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ impl Pool {
         let origin = origins.get_mut(&key).expect("the origin was found or inserted above");
         let shared = origin.shared.iter().find(|shared| {
             let is_fresh = freshness.accepts(shared.made());
-            is_fresh && !shared.is_closed() && shared.streams() < STREAMS_MAX && shared.idle() < self.idle_timeout
+            is_fresh && !shared.is_closed() && shared.has_room(STREAMS_MAX) && shared.idle() < self.idle_timeout
         });
         if let Some(shared) = shared {
             return Checkout::Shared(key, shared.join());

@@ -1,9 +1,10 @@
 //! The note in the metadata of a commit. It shows that the commit comes from a worker, and lists the settled offsets
 //! above it.
 //!
-//! A note is `2:` and the base64 of variable-length integers. They are the committed offset, flags, the timestamp of the
-//! record there if it was read, the highest leader epoch of a record that was read if the broker names it, and for each
-//! run of settled offsets its distance from the previous run and its length.
+//! A note is `2:` and the base64 of variable-length integers. They are the committed offset, whether the record there
+//! was read, its timestamp if so, and for each run of settled offsets its distance from the previous run and its length. If
+//! the broker names leader epochs, a last run at an offset that no log reaches has as its length the highest epoch of a
+//! record that was read. Earlier versions read it as any other run, which says nothing to them.
 //!
 //! A new owner trusts the note only if the record at the watermark has that timestamp, because a topic that was deleted
 //! and created again has other records. It doesn't trust the note about a record with a higher leader epoch: the end of
@@ -20,11 +21,11 @@ pub const METADATA_MAX: usize = 4_096;
 const VERSION: &str = "2:";
 /// The prefix of notes by earlier versions. They lack the offset, and exist only if something above it is settled.
 const PREVIOUS_VERSION: &str = "1:";
-/// The flag that the record at the committed offset was read, and its timestamp follows.
-const HAS_STAMP: u64 = 1;
-/// The flag that a leader epoch follows. It is set only if there are runs, for which it matters, because earlier versions
-/// don't know it.
-const HAS_EPOCH: u64 = 2;
+/// The first offset of the run whose length is the leader epoch. With a million records a second, a log reaches it after
+/// 146,000 years.
+const EPOCH_AT: i64 = 1 << 62;
+/// The most bytes of that run: its distance, and its length.
+const EPOCH_BYTES_MAX: usize = 9 + 5;
 /// The most bytes that fit into a note. Base64 turns three bytes into four.
 const BYTES_MAX: usize = (METADATA_MAX - VERSION.len()) / 4 * 3;
 
@@ -44,26 +45,26 @@ pub struct CommitNote {
 pub fn encode(watermark: &Watermark) -> String {
     let mut bytes = Vec::with_capacity(64);
     write_varint(&mut bytes, watermark.offset.cast_unsigned());
-    let epoch = watermark.epoch.and_then(|epoch| u64::try_from(epoch).ok());
-    let epoch = epoch.filter(|_| !watermark.settled_above.is_empty());
-    let flags = u64::from(watermark.stamp_ms.is_some()) * HAS_STAMP + u64::from(epoch.is_some()) * HAS_EPOCH;
-    write_varint(&mut bytes, flags);
+    write_varint(&mut bytes, u64::from(watermark.stamp_ms.is_some()));
     if let Some(stamp_ms) = watermark.stamp_ms {
         write_varint(&mut bytes, stamp_ms.cast_unsigned());
-    }
-    if let Some(epoch) = epoch {
-        write_varint(&mut bytes, epoch);
     }
     let mut at = watermark.offset;
     for (first, last) in &watermark.settled_above {
         let before = bytes.len();
         write_varint(&mut bytes, (first - at).cast_unsigned());
         write_varint(&mut bytes, (last - first).cast_unsigned());
-        if bytes.len() > BYTES_MAX {
+        if bytes.len() > BYTES_MAX - EPOCH_BYTES_MAX {
             bytes.truncate(before);
             break;
         }
         at = *last;
+    }
+    // Without runs, nothing depends on the epoch.
+    let epoch = watermark.epoch.and_then(|epoch| u64::try_from(epoch).ok());
+    if let Some(epoch) = epoch.filter(|_| !watermark.settled_above.is_empty() && at < EPOCH_AT) {
+        write_varint(&mut bytes, (EPOCH_AT - at).cast_unsigned());
+        write_varint(&mut bytes, epoch);
     }
     format!("{VERSION}{}", STANDARD_NO_PAD.encode(bytes))
 }
@@ -83,11 +84,14 @@ pub fn decode(metadata: &str, offset: i64) -> Option<CommitNote> {
     if read_varint(&mut rest)?.cast_signed() != offset {
         return None;
     }
-    let flags = read_varint(&mut rest).filter(|flags| *flags <= HAS_STAMP | HAS_EPOCH)?;
-    let mut follows = |flag: u64| if flags & flag == 0 { Some(None) } else { read_varint(&mut rest).map(Some) };
-    let stamp_ms = follows(HAS_STAMP)?.map(u64::cast_signed);
-    let epoch = follows(HAS_EPOCH)?.map(i32::try_from).transpose().ok()?;
-    Some(CommitNote { stamp_ms, settled: runs(rest, offset)?, epoch })
+    let stamp_ms = match read_varint(&mut rest)? {
+        0 => None,
+        1 => Some(read_varint(&mut rest)?.cast_signed()),
+        _ => return None,
+    };
+    let mut settled = runs(rest, offset)?;
+    let epoch = settled.pop_if(|(first, _)| *first == EPOCH_AT).map(|(first, last)| i32::try_from(last - first));
+    Some(CommitNote { stamp_ms, settled, epoch: epoch.transpose().ok()? })
 }
 
 /// Reads the runs above `offset`. Returns `None` if they don't ascend, because no worker writes such a note.
@@ -164,6 +168,18 @@ mod tests {
         }
         let metadata = format!("{PREVIOUS_VERSION}{}", STANDARD_NO_PAD.encode(bytes));
         assert_eq!(decode(&metadata, 5), Some(CommitNote { stamp_ms: Some(77), settled: vec![(7, 10)], epoch: None }));
+    }
+
+    #[test]
+    fn an_earlier_version_takes_the_epoch_for_a_run_of_offsets_that_never_exist() {
+        let watermark = Watermark { offset: 5, stamp_ms: Some(77), settled_above: vec![(7, 10)], epoch: Some(3) };
+        let note = encode(&watermark);
+        assert_eq!(decode(&note, 5).unwrap().epoch, Some(3));
+        // What it does with the bytes: the offset, the flag, the timestamp, and all the rest as runs.
+        let bytes = STANDARD_NO_PAD.decode(note.strip_prefix(VERSION).unwrap()).unwrap();
+        let mut rest = bytes.as_slice();
+        assert_eq!([5, 1, 77], [(); 3].map(|()| read_varint(&mut rest).unwrap()));
+        assert_eq!(runs(rest, 5), Some(vec![(7, 10), (EPOCH_AT, EPOCH_AT + 3)]));
     }
 
     proptest! {

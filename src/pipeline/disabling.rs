@@ -58,6 +58,11 @@ impl Disabling {
         }
     }
 
+    /// Reports the next failure of a webhook at once, because a success elsewhere has ended what was counted.
+    pub fn succeeded_elsewhere(&self, webhook: WebhookId) {
+        self.reported().remove(&webhook);
+    }
+
     /// Disables a webhook that answered 410 Gone. Returns false if the webhook has changed since the request was sent,
     /// or is already deleted or inactive.
     pub async fn disable_gone(&self, webhook: &Webhook, now_ms: i64) -> bool {

@@ -126,3 +126,25 @@ impl PermitPools {
 pub fn percent(all: usize, percent: usize) -> usize {
     (all * percent / 100).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_endpoint_leaves_half_of_a_smaller_pool_and_a_fast_one_may_take_all() {
+        let mut config = Config::built_in();
+        (config.worker.in_flight_max, config.worker.retry_share) = (40, 50);
+        let pools = PermitPools::new(&config, Snapshots::fixed(Vec::new()));
+        let [slow, fast] = [1, 2].map(|id| WebhookId(uuid::Uuid::from_u128(id)));
+        let mut held = Vec::new();
+        while let Some(permits) = pools.claim(Claim::Retry, 0, slow, || true).await {
+            held.push(permits);
+        }
+        assert_eq!(held.len(), 10);
+        for _ in 0..10 {
+            held.push(pools.claim(Claim::Retry, 0, fast, || false).await.expect("the rest of the pool"));
+        }
+        assert!(pools.claim(Claim::First, 0, slow, || true).await.is_some(), "the pool of all has its own bound");
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::dispatch::Dispatcher;
 use crate::conditions::Severity;
-use crate::store::recoveries::Recoveries;
+use crate::store::recoveries::{Recoveries, Recovery};
 
 /// The time between two reads of new recoveries. A person who has fixed an endpoint and tests it sees its deliveries go
 /// within a second.
@@ -24,6 +24,9 @@ pub async fn listen(dispatcher: Arc<Dispatcher>, mut recoveries: Recoveries) {
                 for (webhook, recovery) in new {
                     tracing::debug!(%webhook, ?recovery, "endpoint recovery received");
                     dispatcher.endpoints.recover(webhook, recovery);
+                    if recovery == Recovery::Succeeded {
+                        dispatcher.disabling.succeeded_elsewhere(webhook);
+                    }
                     dispatcher.advance(webhook);
                 }
             }

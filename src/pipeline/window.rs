@@ -12,9 +12,13 @@ use crate::schedule::Waits;
 /// longest waits are handed off again, so that the window can read on.
 #[derive(Debug)]
 pub struct Window<T> {
-    waiting: BTreeMap<(i64, i64), Item<T>>,
-    /// The due time of each waiting delivery, by offset.
-    due_by_offset: BTreeMap<i64, i64>,
+    /// By due time, offset and number. The number tells records apart that have the same offset, because the end of the log
+    /// was lost.
+    waiting: BTreeMap<(i64, i64, u64), Item<T>>,
+    /// The due time of each waiting delivery, by offset and number.
+    due_by_offset: BTreeMap<(i64, u64), i64>,
+    /// The number of the last record that was added.
+    last_number: u64,
     max: usize,
     bytes: usize,
     shortest_wait_ms: i64,
@@ -36,6 +40,7 @@ impl<T> Window<T> {
         Self {
             waiting: BTreeMap::new(),
             due_by_offset: BTreeMap::new(),
+            last_number: 0,
             max,
             bytes: 0,
             shortest_wait_ms: millis(waits.shortest),
@@ -51,11 +56,9 @@ impl<T> Window<T> {
         // A timestamp in the future counts as now. Otherwise it would keep the longest waits in the window.
         self.read_up_to_ms = self.read_up_to_ms.max(written_at_ms.min(now_ms));
         self.bytes += bytes;
-        self.due_by_offset.insert(offset, due_at_ms);
-        // After the end of the log was lost, another record may have the same offset.
-        if let Some(replaced) = self.waiting.insert((due_at_ms, offset), Item { item, bytes }) {
-            self.bytes -= replaced.bytes;
-        }
+        self.last_number += 1;
+        self.due_by_offset.insert((offset, self.last_number), due_at_ms);
+        self.waiting.insert((due_at_ms, offset, self.last_number), Item { item, bytes });
     }
 
     /// Whether nothing more should be read for now, because the window holds `max` records, or at least `bytes_part`
@@ -80,13 +83,13 @@ impl<T> Window<T> {
     /// The earliest due time, in Unix milliseconds.
     #[must_use]
     pub fn next_due_ms(&self) -> Option<i64> {
-        self.waiting.first_key_value().map(|((due, _), _)| *due)
+        self.waiting.first_key_value().map(|((due, _, _), _)| *due)
     }
 
     /// Takes the next delivery if it is due.
     pub fn pop_due(&mut self, now_ms: i64) -> Option<T> {
-        let (due, offset) = *self.waiting.first_key_value()?.0;
-        (due <= now_ms).then(|| self.take(due, offset))?
+        let key = *self.waiting.first_key_value()?.0;
+        (key.0 <= now_ms).then(|| self.take(key))?
     }
 
     /// Takes the delivery with the latest due time, if the window is full and an unread record may be due. Returns the
@@ -95,28 +98,28 @@ impl<T> Window<T> {
         if !self.is_full(bytes_part) || now_ms < self.read_up_to_ms.saturating_add(self.shortest_wait_ms) {
             return None;
         }
-        let (due, offset) = *self.waiting.last_key_value()?.0;
-        self.take_unless_due_soon(due, offset, now_ms)
+        let key = *self.waiting.last_key_value()?.0;
+        self.take_unless_due_soon(key, now_ms)
     }
 
     /// Takes the delivery with the lowest offset, if that offset is below `end` and the delivery isn't due soon. Such a
     /// delivery blocks the watermark. Returns the due time as well.
     pub fn pop_blocking(&mut self, now_ms: i64, end: i64) -> Option<(i64, T)> {
-        let (offset, due) = self.due_by_offset.range(..end).map(|(offset, due)| (*offset, *due)).next()?;
-        self.take_unless_due_soon(due, offset, now_ms)
+        let ((offset, number), due) = self.due_by_offset.range(..(end, 0)).next()?;
+        self.take_unless_due_soon((*due, *offset, *number), now_ms)
     }
 
-    fn take_unless_due_soon(&mut self, due: i64, offset: i64, now_ms: i64) -> Option<(i64, T)> {
+    fn take_unless_due_soon(&mut self, key: (i64, i64, u64), now_ms: i64) -> Option<(i64, T)> {
         // A delivery that is due soon leaves the window by itself.
-        if due <= now_ms.saturating_add(DUE_SOON_MS) {
+        if key.0 <= now_ms.saturating_add(DUE_SOON_MS) {
             return None;
         }
-        Some((due, self.take(due, offset)?))
+        Some((key.0, self.take(key)?))
     }
 
-    fn take(&mut self, due: i64, offset: i64) -> Option<T> {
-        let Item { item, bytes } = self.waiting.remove(&(due, offset))?;
-        self.due_by_offset.remove(&offset);
+    fn take(&mut self, key: (i64, i64, u64)) -> Option<T> {
+        let Item { item, bytes } = self.waiting.remove(&key)?;
+        self.due_by_offset.remove(&(key.1, key.2));
         self.bytes -= bytes;
         Some(item)
     }
@@ -143,6 +146,17 @@ mod tests {
     use crate::config::Config;
     use crate::delivery::tests::sample;
     use crate::delivery::{Delivery, Fate, FatePolicy};
+
+    #[test]
+    fn records_with_the_same_offset_are_told_apart() {
+        let mut window = window(10, 0);
+        for (due, item) in [(50_000, 1), (50_000, 2), (90_000, 3)] {
+            window.insert(due, 7, 0, 0, 1, item);
+        }
+        assert_eq!(window.pop_blocking(0, 8), Some((50_000, 1)));
+        assert_eq!((window.pop_due(50_000), window.pop_blocking(0, 8)), (Some(2), Some((90_000, 3))));
+        assert!(window.is_empty() && window.bytes() == 0);
+    }
 
     #[test]
     fn deliveries_are_taken_in_due_order_and_never_early() {

@@ -5,7 +5,8 @@ mod starts;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::Thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -88,24 +89,39 @@ pub fn read_all<T: Send>(
         read.fetch_add(scan.read() - counted, Ordering::Relaxed);
         Ok(state)
     };
-    let caller = std::thread::current();
+    let left = Left { readers: AtomicUsize::new(of), caller: std::thread::current() };
     std::thread::scope(|scope| {
-        let (reader, caller) = (&reader, &caller);
+        let (reader, left) = (&reader, &left);
         let readers: Vec<_> = (0..of)
             .map(|number| {
                 scope.spawn(move || {
-                    let state = reader(number);
-                    caller.unpark();
-                    state
+                    let _ended = Ended(left);
+                    reader(number)
                 })
             })
             .collect();
-        while readers.iter().any(|reader| !reader.is_finished()) {
+        while left.readers.load(Ordering::Acquire) > 0 {
             std::thread::park_timeout(PROGRESS_INTERVAL);
             progress(read.load(Ordering::Relaxed), total.load(Ordering::Relaxed));
         }
         readers.into_iter().map(|reader| reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))?).collect()
     })
+}
+
+/// The number of readers that have not ended, and the thread that waits for them.
+struct Left {
+    readers: AtomicUsize,
+    caller: Thread,
+}
+
+/// The end of a reader, even by a panic. The number changes before the caller wakes, so that it doesn't wait once more.
+struct Ended<'a>(&'a Left);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::Release);
+        self.0.caller.unpark();
+    }
 }
 
 /// A scan of a topic.

@@ -42,6 +42,38 @@ pub async fn run<T: Send + 'static>(
     outcome
 }
 
+/// A lease that is held until a run takes it over. If it is dropped before, for example because a client hangs up, the lease
+/// is released.
+pub struct Held(Option<Lease>);
+
+impl Held {
+    /// Holds `lease`, which was acquired.
+    #[must_use]
+    pub fn new(lease: Option<Lease>) -> Self {
+        Self(lease)
+    }
+
+    /// Whether there is a lease.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Gives the lease to a run.
+    #[must_use]
+    pub fn take(mut self) -> Option<Lease> {
+        self.0.take()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(lease) = self.0.take() {
+            tokio::spawn(async move { release(Some(&lease)).await });
+        }
+    }
+}
+
 /// Releases the lease, if there is one. If Redis can't be reached, the lease expires by itself.
 pub async fn release(lease: Option<&Lease>) {
     if let Some(lease) = lease

@@ -16,6 +16,9 @@ const ENTRIES_MAX: usize = 1_000;
 const READ_MAX: usize = 500;
 /// How far back a worker's first read goes, in milliseconds, so that the worker misses nothing while it starts.
 const LOOK_BACK_MS: u64 = 60_000;
+/// How far back successes count in that read. An older one is over: the endpoint may have begun to back off again since, as
+/// the worker read when it started.
+const LOOK_BACK_SUCCESS_MS: u64 = 5_000;
 
 /// The kind of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,9 +99,13 @@ impl Recoveries {
     /// # Errors
     /// Errors of Redis. The next call reads the same entries again.
     pub async fn read_new(&mut self) -> redis::RedisResult<Vec<(WebhookId, Recovery)>> {
-        let after = match &self.last {
-            Some(last) => last.clone(),
-            None => self.start().await?,
+        let (after, success_from_ms) = match &self.last {
+            Some(last) => (last.clone(), 0),
+            None => {
+                let now_ms = self.now_ms().await?;
+                let from = format!("{}-0", now_ms.saturating_sub(LOOK_BACK_MS));
+                (from, now_ms.saturating_sub(LOOK_BACK_SUCCESS_MS))
+            }
         };
         let reply: StreamRangeReply = redis::cmd("XRANGE")
             .arg(self.keys.recoveries())
@@ -114,14 +121,16 @@ impl Recoveries {
         Ok(entries
             .filter_map(|entry| {
                 let webhook = entry.get::<String>("webhook")?.parse().ok()?;
-                Some((webhook, Recovery::named(&entry.get::<String>("how")?)?))
+                let recovery = Recovery::named(&entry.get::<String>("how")?)?;
+                let at_ms: u64 = entry.id.split('-').next()?.parse().ok()?;
+                (recovery == Recovery::TryNow || at_ms >= success_from_ms).then_some((webhook, recovery))
             })
             .collect())
     }
 
-    /// The position after which the first read starts, by the clock of Redis.
-    async fn start(&mut self) -> redis::RedisResult<String> {
+    /// The clock of Redis, in Unix milliseconds.
+    async fn now_ms(&mut self) -> redis::RedisResult<u64> {
         let (seconds, _micros): (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await?;
-        Ok(format!("{}-0", (seconds * 1_000).saturating_sub(LOOK_BACK_MS)))
+        Ok(seconds.saturating_mul(1_000))
     }
 }

@@ -87,13 +87,20 @@ impl Readiness {
 
     /// Why Redis can't be used, for `/readyz`. A worker needs a confirmed snapshot. An admin server only needs an answer.
     async fn redis_trouble(&self, connection: &mut Connection) -> Option<String> {
-        if self.has_worker {
-            return self.snapshots.get().map_or_else(|| Some(AWAY.to_owned()), Snapshots::trouble);
+        if self.has_worker
+            && let Some(snapshots) = self.snapshots.get()
+        {
+            return snapshots.trouble();
         }
-        // An admin server stays ready while the webhooks cannot be used, because people repair them through it.
-        let answer = redis::cmd("PING").query_async::<String>(connection).await;
-        answer.err().map(|_| AWAY.to_owned())
+        // An admin server stays ready while the webhooks cannot be used, because people repair them through it. A worker that
+        // starts has no snapshot yet.
+        (!answers(connection).await).then(|| AWAY.to_owned())
     }
+}
+
+/// Whether Redis answers this process.
+async fn answers(connection: &mut Connection) -> bool {
+    redis::cmd("PING").query_async::<String>(connection).await.is_ok()
 }
 
 /// The routes `/healthz`, `/readyz` and `/metrics`.
@@ -145,7 +152,7 @@ async fn metrics(State(mut probes): State<Probes>) -> String {
     let Some(exporter) = &probes.exporter else { return String::new() };
     let mut page = Page::default();
     page.add(&gauges::BUILD_INFO, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
-    let redis = probes.readiness.redis_trouble(&mut probes.redis).await.as_deref() != Some(AWAY);
+    let redis = answers(&mut probes.redis).await;
     let answers = [("kafka", probes.kafka.load(Ordering::Relaxed)), ("redis", redis)];
     let up = answers.map(|(dependency, is_up)| (vec![("dependency", dependency)], f64::from(u8::from(is_up))));
     page.add(&gauges::UP, up);

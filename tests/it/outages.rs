@@ -145,7 +145,8 @@ async fn a_broker_that_loses_the_end_of_a_log_costs_no_open_event_and_no_new_one
     emit(100..108).await;
     let mut worker = world.worker().await;
     all_arrived(100..108).await;
-    assert_eq!((arrived(0), arrived(5)), (2, 1), "only the open event is repeated");
+    eventually("the open event is repeated", async || (arrived(0) == 2).then_some(())).await;
+    assert_eq!(arrived(5), 1, "no other event is");
 
     // An owner that goes on reads from a lower offset, and the open event still holds its commit back.
     lose_from(15);
@@ -154,6 +155,7 @@ async fn a_broker_that_loses_the_end_of_a_log_costs_no_open_event_and_no_new_one
     // A fixed time, because the test proves that nothing is committed.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.events_commit().unwrap().0, 0);
+    assert_eq!((arrived(0), arrived(5)), (2, 1), "nothing is read anew");
     worker.kill();
     held.store(false, Ordering::Relaxed);
     let _worker = world.worker().await;

@@ -278,19 +278,24 @@ async fn a_paused_webhook_that_cannot_be_read_loses_nothing() {
     let webhook = world.webhook("/", &EventType::TASKS).await;
     let worker = world.worker().await;
     let path = format!("/api/webhooks/{webhook}");
-    let newer: fn(&mut Value) = |webhook| webhook["events"].as_array_mut().unwrap().push(json!("task.archived"));
-    for (hold, count) in [(true, 5), (false, 10)] {
+    let events: fn(&mut Value) = |webhook| webhook["events"].as_array_mut().unwrap().push(json!("task.archived"));
+    let format: fn(&mut Value) = |webhook| webhook["format"] = json!("of a newer version");
+    for (newer, hold, count) in [(events, true, 5), (events, false, 10), (format, true, 15), (format, false, 20)] {
         let (status, answer) = worker.call("PATCH", &path, Some(json!({ "active": false, "hold": hold }))).await;
         assert_eq!(status, 200, "{answer}");
         let before = rewrite(&world, webhook, newer).await;
         readyz_shows(&worker, 200, &["can't be read", &webhook.to_string()]).await;
         world.emit(EventType::TaskCompleted, 5).await;
-        world.events_committed().await;
+        // Without a format, no body can be made, so events that are held wait in memory.
+        if newer == events || !hold {
+            world.events_committed().await;
+        }
         store_json(&world, webhook, &before).await;
         eventually("the webhook can be read", async || {
             (worker.page("/readyz").await.unwrap().1.matches("can't be read").count() == 0).then_some(())
         })
         .await;
+        world.events_committed().await;
         assert_eq!(worker.call("PATCH", &path, Some(json!({ "active": true }))).await.0, 200);
         let missed = worker.call("GET", &format!("{path}/missed"), None).await.1;
         assert_eq!(missed["events"], if hold { 0 } else { 5 }, "{missed}");
@@ -301,7 +306,7 @@ async fn a_paused_webhook_that_cannot_be_read_loses_nothing() {
         world.receiver.arrived(count).await;
     }
     world.settled().await;
-    assert_eq!(world.receiver.deliveries().len(), 10);
+    assert_eq!(world.receiver.deliveries().len(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

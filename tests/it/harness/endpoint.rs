@@ -109,10 +109,24 @@ pub enum Act {
 }
 
 /// Serves HTTP/2 in frames. `act` gets the number of each request on this connection, from 1, and chooses a reaction.
-pub async fn http2(mut stream: impl AsyncRead + AsyncWrite + Unpin, act: impl Fn(u32) -> Act) -> Option<()> {
+pub async fn http2(stream: impl AsyncRead + AsyncWrite + Unpin, act: impl Fn(u32) -> Act) -> Option<()> {
+    http2_with(stream, &[], act).await
+}
+
+/// Serves HTTP/2 like [`http2`], and allows only `max` requests at once.
+pub async fn http2_of_few(stream: impl AsyncRead + AsyncWrite + Unpin, max: u32, act: impl Fn(u32) -> Act) {
+    const MAX_CONCURRENT_STREAMS: [u8; 2] = [0, 3];
+    http2_with(stream, &[&MAX_CONCURRENT_STREAMS[..], &max.to_be_bytes()].concat(), act).await;
+}
+
+async fn http2_with(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    settings: &[u8],
+    act: impl Fn(u32) -> Act,
+) -> Option<()> {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.ok()?;
-    frame(&mut stream, SETTINGS, 0, 0, &[]).await?;
+    frame(&mut stream, SETTINGS, 0, 0, settings).await?;
     let mut count = 0;
     loop {
         let mut head = [0; 9];

@@ -181,3 +181,35 @@ async fn the_delivery_log_says_why_a_tls_handshake_failed() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_body_that_ends_with_a_tls_connection_needs_no_alert_that_ends_it() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let server = certificate(Flaw::None);
+    for (answer, expected) in [
+        ("HTTP/1.0 200 OK\r\n\r\nok", Ok((200, "ok".to_owned()))),
+        ("HTTP/1.1 200 OK\r\n\r\nok", Ok((200, "ok".to_owned()))),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nok", Err(FailureCode::Body)),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n", Err(FailureCode::Body)),
+    ] {
+        let tls = acceptor(server.config.clone(), "http/1.1");
+        let endpoint = Endpoint::start(move |stream, _| {
+            let tls = tls.clone();
+            async move {
+                let Ok(mut stream) = tls.accept(stream).await else { return };
+                if request(&mut stream).await.is_some() {
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                    // The connection below is closed without an alert.
+                    let (mut below, _) = stream.into_inner();
+                    let _ = below.shutdown().await;
+                    let _ = tokio::io::copy(&mut below, &mut tokio::io::sink()).await;
+                }
+            }
+        })
+        .await;
+        let url = format!("https://localhost:{}/", endpoint.address.port());
+        let got = post(&client(&files.settings(&server, None)), &url).await;
+        assert_eq!(got.map_err(|error| error.code), expected, "{answer:?}");
+    }
+}

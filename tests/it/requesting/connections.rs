@@ -8,7 +8,9 @@ use optio_webhooks::delivery::FailureCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{client, client_trusting, post, settings};
-use crate::harness::endpoint::{Act, Endpoint, Flaw, OK, REFUSED_STREAM, acceptor, certificate, http2, request, reset};
+use crate::harness::endpoint::{
+    Act, Endpoint, Flaw, OK, REFUSED_STREAM, acceptor, certificate, http2, http2_of_few, request, reset,
+};
 
 /// An HTTP/2 endpoint over TLS. `act` gets the number of the connection, from 0, and of the request on it, from 1.
 async fn h2_endpoint(act: impl Fn(usize, u32) -> Act + Send + Sync + 'static) -> (Endpoint, rustls::RootCertStore) {
@@ -204,4 +206,28 @@ async fn many_requests_at_once_share_one_http2_connection() {
     let answers = futures_util::future::join_all((0..64).map(|_| post(&client, &url))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(endpoint.connections(), 1);
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_those_that_an_endpoint_leaves_unanswered_over_http2() {
+    let certificate = certificate(Flaw::None);
+    let tls = acceptor(certificate.config, "h2");
+    let endpoint = Endpoint::start(move |stream, number| {
+        let tls = tls.clone();
+        async move {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            // Of the two requests that the first connection takes at once, none is answered after the first one.
+            http2_of_few(stream, 2, |count| if number == 0 && count > 1 { Act::Ignore } else { Act::Answer }).await;
+        }
+    })
+    .await;
+    let client = client_trusting(&settings(|_| {}), certificate.roots);
+    let url = https(&endpoint);
+    assert!(post(&client, &url).await.is_ok(), "now the client knows how many requests may be under way");
+    let mut hanging = std::pin::pin!(async { tokio::join!(post(&client, &url), post(&client, &url)) });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut hanging).await.is_err());
+    for _ in 0..5 {
+        assert!(tokio::time::timeout(Duration::from_secs(2), post(&client, &url)).await.unwrap().is_ok());
+    }
+    assert_eq!(endpoint.connections(), 2);
 }

@@ -29,8 +29,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.admin.enabled (not .Values.admin.tokenSecret.name) }}{{ fail "admin.tokenSecret.name: the Secret with the token is needed, or set admin.enabled to false" }}{{ end }}
 {{- if and .Values.keda.enabled (lt (int .Values.keda.maxReplicas) (int .Values.keda.minReplicas)) }}{{ fail "keda.maxReplicas is below keda.minReplicas" }}{{ end }}
 {{- if and .Values.networkPolicy.enabled (or (not .Values.networkPolicy.kafka) (not .Values.networkPolicy.redis)) }}{{ fail "networkPolicy: name the peers of Kafka and Redis in networkPolicy.kafka and networkPolicy.redis, or nothing could reach them" }}{{ end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) (or (get .Values.settings "delivery.proxy") (get .Values.settings "traces.endpoint")) }}{{ fail "networkPolicy.extraEgress: allow the way to delivery.proxy and traces.endpoint, or nothing could reach them" }}{{ end }}
 {{- range $key, $_ := .Values.settings }}
-{{- if or (hasPrefix "kafka." $key) (hasPrefix "redis." $key) (hasPrefix "secrets." $key) (has $key (list "admin.token" "admin.hosts" "admin.listen" "admin.trusted_proxies" "worker.drain_timeout")) }}{{ fail (printf "settings.%s: this chart has a value of its own for it" $key) }}{{ end }}
+{{- if or (hasPrefix "kafka.properties" $key) (has $key (list "kafka.brokers" "kafka.topic" "kafka.group" "redis.url" "secrets.keys" "admin.token" "admin.hosts" "admin.listen" "admin.trusted_proxies" "worker.drain_timeout")) }}{{ fail (printf "settings.%s: this chart has a value of its own for it" $key) }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -67,6 +68,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range $key, $value := .Values.settings }}
 - name: OPTIO_WEBHOOKS__{{ $key | replace "." "__" | upper }}
   value: {{ include "optio-webhooks.text" $value | quote }}
+{{- end }}
+{{- range $key, $from := .Values.secretSettings }}
+- name: OPTIO_WEBHOOKS__{{ $key | replace "." "__" | upper }}
+  valueFrom: { secretKeyRef: { name: {{ $from.name | quote }}, key: {{ $from.key | quote }} } }
 {{- end }}
 {{- end }}
 

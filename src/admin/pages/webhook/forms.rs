@@ -56,7 +56,7 @@ fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
             (csrf(session))
             h2 { (if has_one { "Rotate the signing secret" } else { "Sign requests" }) }
             @if let Some(until_ms) = webhook.overlap_until_ms(now_ms()) {
-                p { "The previous secret also signs " code { "webhook-signature" } " until " (time(&rfc3339(until_ms))) "." }
+                p { "Earlier secrets also sign " code { "webhook-signature" } ", the last of them until " (time(&rfc3339(until_ms))) "." }
             }
             @if let Some(warning) = webhook.secret_warning() { p .flash.warn { (warning) } }
             @if let Some(key) = webhook.secret.as_ref().and_then(|secret| secret.public_key()) {
@@ -72,7 +72,7 @@ fn secret_form(session: &Session, webhook: &Webhook, base: &str) -> Markup {
                         (option("0s", "no longer", "24h")) (option("1h", "an hour", "24h"))
                         (option("24h", "a day", "24h")) (option("7days", "a week", "24h"))
                     }
-                    p .hint { code { "X-Optio-Signature" } " has room for only one signature, which is made with the new shared secret at once." }
+                    p .hint { "“No longer” also ends all earlier secrets. " code { "X-Optio-Signature" } " has room for only one signature, which is made with the new shared secret at once." }
                 }
             }
             button { (if has_one { "Rotate secret" } else { "Set secret" }) }
