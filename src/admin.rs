@@ -12,6 +12,7 @@ mod hosts;
 mod lag;
 mod number;
 mod pages;
+mod paths;
 mod problem;
 mod replays;
 mod search;
@@ -70,6 +71,7 @@ pub async fn serve(config: &Config, readiness: Arc<Readiness>, is_whole: bool) -
         tokio::spawn(trend::keep(Arc::downgrade(admin)));
         let guarded = api::routes(admin).merge(pages::routes(admin));
         // Probes call /healthz, /readyz and /metrics by the address of a container, so those take any host.
+        let guarded = guarded.layer(middleware::from_fn(paths::check));
         let guarded = guarded.layer(middleware::from_fn_with_state(admin.clone(), hosts::check));
         routes = routes.merge(base_path::below(&config.admin.base_path, guarded));
     }

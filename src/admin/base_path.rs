@@ -7,12 +7,15 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderValue, header};
 use axum::middleware;
-use axum::response::Response;
+use axum::response::{Redirect, Response};
+use axum::routing::get;
 use futures_util::StreamExt as _;
 
 /// The attributes of the pages that hold an address of this server. Text that isn't ours can't contain one, because a
 /// quotation mark in it is escaped.
-const ATTRIBUTES: [&str; 4] = [" href=\"/", " action=\"/", " src=\"/", " data-live=\"/"];
+const ATTRIBUTES: [&str; 5] = [" href=\"/", " action=\"/", " formaction=\"/", " src=\"/", " data-live=\"/"];
+/// The page that people see first.
+const START: &str = "/settings/webhooks";
 /// The largest page, in bytes. No page of this server is nearly as large.
 const PAGE_MAX: usize = 64 << 20;
 
@@ -23,7 +26,10 @@ pub fn below(base: &str, routes: Router) -> Router {
     }
     let prefix: &'static str = base.to_owned().leak();
     let routes = routes.layer(middleware::map_response(move |answer| moved(prefix, answer)));
-    Router::new().nest(base, routes.clone()).merge(routes)
+    // A nested route for "/" answers to the path without a slash at its end. Some proxies add one.
+    let start = Redirect::to(&format!("{base}{START}"));
+    let with_slash = get(move || std::future::ready(start.clone()));
+    Router::new().nest(base, routes.clone()).merge(routes).route(&format!("{base}/"), with_slash)
 }
 
 /// Puts `base` before the addresses in an answer.

@@ -6,11 +6,10 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use axum_extra::extract::cookie::CookieJar;
 
 use super::client::Client;
 use super::problem::{Problem, Refusal};
-use super::sessions::{COOKIE, SIGN_IN};
+use super::sessions::{SIGN_IN, cookies};
 use super::state::{Admin, Shared};
 use super::throttle::Tried;
 use super::tokens::may;
@@ -86,16 +85,14 @@ pub async fn require_token(State(admin): State<Shared>, mut request: Request, ne
 
 /// Lets a request with a session through, if the session may make it, and sends a person without one to the sign-in
 /// page.
-pub async fn require_session(
-    State(admin): State<Shared>,
-    jar: CookieJar,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let session = match jar.get(COOKIE) {
-        Some(cookie) => admin.sessions.find(&admin.tokens, cookie.value()).await,
-        None => Ok(None),
-    };
+pub async fn require_session(State(admin): State<Shared>, mut request: Request, next: Next) -> Response {
+    let mut session = Ok(None);
+    for cookie in cookies(request.headers()) {
+        session = admin.sessions.find(&admin.tokens, cookie).await;
+        if !matches!(session, Ok(None)) {
+            break;
+        }
+    }
     let client = client(&request);
     match session {
         Ok(Some(session)) => {

@@ -20,7 +20,7 @@ use crate::config::{self, Role, Token};
 use crate::secret::keyring::Keyring;
 use crate::store::Keys;
 use crate::store::connection::Connection;
-pub use cookie::{COOKIE, cookie, is_secure, removal};
+pub use cookie::{cookie, cookies, is_secure, removal};
 use key::{SessionKey, SharedKey};
 use revoked::Revoked;
 pub use stored_key::Resealed;

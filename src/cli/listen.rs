@@ -5,7 +5,7 @@ mod forward;
 use std::net::SocketAddr;
 
 use super::api::ToServer;
-use super::output::note;
+use super::output::{self, note};
 use super::run::Signals;
 use super::{Failure, say, secret_input};
 use crate::config::{BadConfig, Config};
@@ -100,6 +100,9 @@ impl Listen {
                     say(&arrival.line());
                     if self.body {
                         say(&String::from_utf8_lossy(&arrival.body));
+                    }
+                    if output::is_closed() {
+                        return Ok(());
                     }
                 }
                 () = signals.next() => return Ok(()),

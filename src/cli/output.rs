@@ -4,6 +4,7 @@
 //! (`tests/it/layout.rs`) finds any other way to print.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -25,7 +26,9 @@ pub fn say_lines(text: &str) {
 
 /// Prints a text that is made from this program alone, as it is.
 pub fn say_script(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        note_failure(&error);
+    }
 }
 
 /// Prints indented JSON to standard output. Line breaks in JSON stand only between values.
@@ -121,11 +124,31 @@ fn escaped_lines(text: &str, line_break: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join(line_break)
 }
 
-/// If the reader has gone away (`| head`), the program ends without an error.
+/// Set when standard output can't be written any more: [`GONE`] or [`BROKEN`].
+static STDOUT: AtomicU8 = AtomicU8::new(0);
+/// The reader has gone away (`| head`), which is no error.
+const GONE: u8 = 1;
+/// The output is lost, for example because a disk is full.
+const BROKEN: u8 = 2;
+
+/// After a failure nothing more is printed, but a command finishes what it does: half of its changes would be worse than
+/// changes that nobody reads about.
 fn to_stdout(text: &str) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    if STDOUT.load(Ordering::Relaxed) == 0
+        && let Err(error) = writeln!(std::io::stdout(), "{text}")
+    {
+        note_failure(&error);
     }
+}
+
+fn note_failure(error: &std::io::Error) {
+    let is_gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+    STDOUT.store(if is_gone { GONE } else { BROKEN }, Ordering::Relaxed);
+}
+
+/// Whether standard output can't be written any more, so that a command that only prints may end.
+pub fn is_closed() -> bool {
+    STDOUT.load(Ordering::Relaxed) != 0
 }
 
 /// If standard error is closed, there is nowhere to report that.
@@ -139,8 +162,13 @@ fn to_stderr(text: &str) {
 pub fn leave(code: i32) -> ! {
     use std::io::Write as _;
 
-    // If nobody reads the output any more, nothing else can be done about it.
-    let _ = std::io::stdout().flush();
+    if let Err(error) = std::io::stdout().flush() {
+        note_failure(&error);
+    }
+    if STDOUT.load(Ordering::Relaxed) == BROKEN {
+        complain("the output is incomplete, because standard output can't be written");
+        signal_hook::low_level::exit(if code == 0 { 1 } else { code });
+    }
     signal_hook::low_level::exit(code)
 }
 

@@ -50,7 +50,8 @@ impl Config {
             is_base_path(&self.admin.base_path),
             "admin.base_path",
             format!("{:?}", self.admin.base_path),
-            "empty, or a path such as /webhooks: parts of letters, digits, '-', '_', '.' and '~', each after a '/'",
+            "empty, or a path such as /webhooks: parts of letters, digits, '-', '_', '.' and '~', each after a '/', and not one \
+             that the server has itself, such as /settings, /api or /status",
         );
         let kafka = &self.kafka;
         require(
@@ -204,13 +205,33 @@ fn is_proxy_url(url: &str) -> bool {
     !must_be_percent_encoded(url) && Proxy::parse(url).is_some()
 }
 
+/// The first parts of the server's own paths. It answers them at the root as well, so they can't be the base of others.
+pub const OWN_PATHS: [&str; 14] = [
+    "api",
+    "assets",
+    "audit",
+    "dead-letters",
+    "deliveries",
+    "events",
+    "healthz",
+    "metrics",
+    "openapi.json",
+    "readyz",
+    "settings",
+    "sign-in",
+    "sign-out",
+    "status",
+];
+
 /// Whether the text is an address to which a path can be added.
 fn is_base_path(text: &str) -> bool {
     let is_part = |part: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         !part.is_empty() && part != "." && part != ".." && part.bytes().all(is_allowed)
     };
-    text.is_empty() || (text.len() <= 200 && text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part)))
+    let is_free = |rest: &str| !OWN_PATHS.contains(&rest.split('/').next().unwrap_or_default());
+    let is_path = |rest: &str| rest.split('/').all(is_part) && is_free(rest);
+    text.is_empty() || (text.len() <= 200 && text.strip_prefix('/').is_some_and(is_path))
 }
 
 fn is_web_app(text: &str) -> bool {

@@ -28,6 +28,8 @@ pub enum Known {
     Pending,
     /// The key belongs to another request.
     Other,
+    /// The same request was answered, and the answer can't be opened: its sealing key is gone.
+    Unopened,
     /// The same request was answered so.
     Answered(Answer),
 }
@@ -96,7 +98,8 @@ impl Replies {
         };
         Ok(match (status, body) {
             (Some(status), Some(body)) => Known::Answered(Answer { status, body }),
-            _ => Known::Pending,
+            (Some(_), None) => Known::Unopened,
+            (None, _) => Known::Pending,
         })
     }
 

@@ -137,7 +137,8 @@ impl Draft {
         self.url.as_deref().and_then(|text| read_url(text).ok()).filter(|url| current != Some(url))
     }
 
-    /// Applies the draft to a webhook. A draft that sets `active` also removes the reason why the webhook was disabled.
+    /// Applies the draft to a webhook. A draft that changes `active` also removes the reason why the webhook was
+    /// disabled.
     ///
     /// # Errors
     /// Returns [`BadWebhook`], which names the first invalid field. `webhook` may be partly changed then, so discard
@@ -163,8 +164,11 @@ impl Draft {
             webhook.description = description.clone().filter(|text| !text.trim().is_empty());
         }
         if let Some(active) = self.active {
+            // A webhook that was disabled keeps its reason if it is sent back as it is.
+            if active || webhook.active {
+                webhook.disabled_reason = None;
+            }
             webhook.active = active;
-            webhook.disabled_reason = None;
             webhook.hold = false;
         }
         match self.hold {

@@ -56,6 +56,11 @@ pub async fn once(
             }
             .into_response();
         }
+        Ok(Known::Unopened) => {
+            let sentence = "Idempotency-Key: this request was done, and its answer can't be read any more, because its sealing \
+                            key is gone";
+            return Problem::conflict(sentence).into_response();
+        }
         Ok(Known::Other) => {
             let sentence =
                 "Idempotency-Key: this key was used for another request within the last 24 hours; use a new one";

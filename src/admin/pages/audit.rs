@@ -117,7 +117,11 @@ fn values(old: Option<&Value>, new: Option<&Value>) -> Vec<(String, String, Opti
                 let new = new.remove(&name).unwrap_or(Value::Null);
                 (old != new && name != "updatedAt").then(|| (name, text(&old), Some(text(&new))))
             });
-            changed.collect()
+            let mut changed: Vec<_> = changed.collect();
+            // Fields that are left out if they aren't set.
+            let added = new.into_iter().filter(|(_, value)| is_set(value));
+            changed.extend(added.map(|(name, value)| (name, text(&Value::Null), Some(text(&value)))));
+            changed
         }
         (one, other) => {
             let fields = fields(one.or(other)).into_iter().filter(|(_, value)| is_set(value));
@@ -137,6 +141,9 @@ mod tests {
         let (old, new) = (json!({ "url": "a", "active": true }), json!({ "url": "a", "active": false }));
         let changed = ("active".to_owned(), "true".to_owned(), Some("false".to_owned()));
         assert_eq!(values(Some(&old), Some(&new)), [changed]);
+        let held = json!({ "url": "a", "active": true, "hold": true });
+        let hold = ("hold".to_owned(), "null".to_owned(), Some("true".to_owned()));
+        assert_eq!(values(Some(&old), Some(&held)), [hold]);
         let added = [("url".to_owned(), "a".to_owned(), None)];
         assert_eq!(values(None, Some(&new)), added);
     }

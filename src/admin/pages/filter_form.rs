@@ -70,7 +70,10 @@ impl EnteredFilter {
         for one in conditions {
             let simple = SIMPLE.iter().enumerate().find_map(|(index, (field, operator, ..))| {
                 let text = one.get(*operator)?.as_str()?;
-                (texts[index].is_empty() && one == condition(field, operator, text)).then(|| (index, text.to_owned()))
+                // The fields take no empty text, no line breaks, and no spaces at the ends.
+                let fits = !text.is_empty() && text == text.trim() && !text.contains(['\r', '\n']);
+                let is_simple = fits && texts[index].is_empty() && one == condition(field, operator, text);
+                is_simple.then(|| (index, text.to_owned()))
             });
             match simple {
                 Some((index, text)) => texts[index] = text,
@@ -174,6 +177,8 @@ mod tests {
             json!({ "all": [{ "field": "task.agentType", "equals": "codex" }, { "field": "task.costUsd", "atLeast": 1 }] }),
             json!({ "any": [{ "field": "task.repoUrl", "glob": "*" }, { "field": "event", "exists": true }] }),
             json!({ "field": "task.prNumber", "equals": 7 }),
+            json!({ "field": "task.agentType", "equals": "" }),
+            json!({ "all": [{ "field": "task.agentType", "equals": " codex " }, { "field": "task.taskType", "equals": "a\nb" }] }),
         ] {
             let mut webhook = Webhook::new("https://example.com/".parse().unwrap(), vec![EventType::TaskFailed], 0);
             webhook.filter = Some(Filter::read(filter.clone()).unwrap());

@@ -8,14 +8,13 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum_extra::extract::cookie::CookieJar;
 use futures_util::{Stream, stream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::deliveries::{LogQuery, row};
 use super::form::Form;
 use crate::admin::problem::{Problem, Refusal};
-use crate::admin::sessions::{COOKIE, Session, now_s};
+use crate::admin::sessions::{Session, cookies, now_s};
 use crate::admin::state::{Shared, VIEWERS_MAX};
 use crate::store::log::{EntryId, Filter};
 use crate::webhook::WebhookId;
@@ -44,7 +43,6 @@ pub async fn deliveries(
     State(admin): State<Shared>,
     Path(id): Path<String>,
     Extension(session): Extension<Session>,
-    jar: CookieJar,
     headers: HeaderMap,
     query: axum::extract::RawQuery,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
@@ -60,7 +58,13 @@ pub async fn deliveries(
     // A browser that reconnects by itself asks with the address of its page, and says what it has seen since.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let seen = last.or(query.seen()).or(newest).unwrap_or_default();
-    let cookie = jar.get(COOKIE).map(|cookie| cookie.value().to_owned()).unwrap_or_default();
+    let mut cookie = String::new();
+    for candidate in cookies(&headers) {
+        if matches!(admin.sessions.find(&admin.tokens, candidate).await, Ok(Some(_))) {
+            candidate.clone_into(&mut cookie);
+            break;
+        }
+    }
     let until = Instant::now() + admin.config.admin.stream_max;
     let viewer = Viewer { webhook, filter: query.filter()?, seen, session, cookie, until, admin, _permit: permit };
     let batches = stream::unfold(viewer, |mut viewer| async move {

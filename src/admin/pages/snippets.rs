@@ -9,6 +9,7 @@ use super::webhook::{Tab, head};
 use crate::admin::problem::Refusal;
 use crate::admin::sessions::Session;
 use crate::admin::state::Shared;
+use crate::payload::PayloadFormat;
 use crate::webhook::Webhook;
 
 /// The element's id, the language and the code. Tests run each snippet against a real delivery.
@@ -49,9 +50,9 @@ pub async fn show(
             pre tabindex="0" { code { @for (name, value) in entry.logged.request_headers() { (name) ": " (value) "\n" } } }
         }
         @if public_key.is_some() {
-            (snippet(&KEY_PAIR, true))
+            (snippet(KEY_PAIR, true))
         } @else {
-            @for shared in &SNIPPETS { (snippet(shared, shared.0 == "node")) }
+            @for (id, language, code) in SNIPPETS { (snippet((id, language, &of_format(code, webhook.format)), id == "node")) }
         }
     };
     Ok(layout("Verify signatures", Some(&session), Some(NavItem::Webhooks), &content))
@@ -76,12 +77,38 @@ fn with_a_key_pair(webhook: &Webhook, key: &str) -> Markup {
     }
 }
 
-fn snippet((id, language, code): &Snippet, is_open: bool) -> Markup {
+/// A snippet for a shared secret, for webhooks with this format. The signature of Optio's built-in worker has no prefix.
+fn of_format(code: &str, format: PayloadFormat) -> String {
+    if format != PayloadFormat::OptioClassic {
+        return code.to_owned();
+    }
+    let without = code.replace(r#""sha256=" + "#, "");
+    without.replace(
+        r#"Some(Ok(given)) = header.strip_prefix("sha256=").map(hex::decode)"#,
+        "Ok(given) = hex::decode(header)",
+    )
+}
+
+fn snippet((id, language, code): (&str, &str, &str), is_open: bool) -> Markup {
     html! {
         details open[is_open] {
             summary { (language) }
             button .quiet type="button" data-copy=(id) { "Copy" }
             pre tabindex="0" { code id=(id) { (code) } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_snippets_of_a_classic_webhook_expect_a_bare_signature() {
+        for (id, _, code) in SNIPPETS {
+            assert!(of_format(code, PayloadFormat::Slack).contains("sha256="), "{id}");
+            let classic = of_format(code, PayloadFormat::OptioClassic);
+            assert!(!classic.contains("sha256=") && !classic.contains("strip_prefix"), "{id}: {classic}");
         }
     }
 }

@@ -30,6 +30,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.keda.enabled (lt (int .Values.keda.maxReplicas) (int .Values.keda.minReplicas)) }}{{ fail "keda.maxReplicas is below keda.minReplicas" }}{{ end }}
 {{- if and .Values.networkPolicy.enabled (or (not .Values.networkPolicy.kafka) (not .Values.networkPolicy.redis)) }}{{ fail "networkPolicy: name the peers of Kafka and Redis in networkPolicy.kafka and networkPolicy.redis, or nothing could reach them" }}{{ end }}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) (or (get .Values.settings "delivery.proxy") (get .Values.settings "traces.endpoint")) }}{{ fail "networkPolicy.extraEgress: allow the way to delivery.proxy and traces.endpoint, or nothing could reach them" }}{{ end }}
+{{- if hasKey .Values.settings "admin.tokens" }}{{ fail "settings.admin.tokens: tokens are secrets; name a Secret with a text such as [{ name = \"ci\", token = \"…\", role = \"read\" }] in secretSettings" }}{{ end }}
 {{- range $key, $_ := .Values.settings }}
 {{- if or (hasPrefix "kafka.properties" $key) (has $key (list "kafka.brokers" "kafka.topic" "kafka.group" "redis.url" "secrets.keys" "admin.token" "admin.hosts" "admin.listen" "admin.trusted_proxies" "worker.drain_timeout")) }}{{ fail (printf "settings.%s: this chart has a value of its own for it" $key) }}{{ end }}
 {{- end }}
