@@ -42,6 +42,8 @@ use intake::Record;
 
 /// The longest that a poll waits, and so the longest delay before the thread notices a pause or the end.
 const POLL_MAX: Duration = Duration::from_millis(50);
+/// The most records that are read before others are released or handed over.
+const READ_MAX: usize = 1_000;
 /// The longest wait for a full pipeline before consumption is paused. A pause discards the records that the client has
 /// read ahead, so a short wait is cheaper.
 const PAUSE_AFTER: Duration = Duration::from_millis(200);
@@ -201,15 +203,19 @@ impl Consume {
         }
     }
 
-    /// Reads until a batch is full or no further record is there. Polls at least once, even if the batch is full: a
+    /// Reads until a batch or a window is full, or no further record is there. Polls at least once, even if the batch is full: a
     /// member that doesn't poll is removed from its group, and a poll returns no records while everything is paused.
     fn read(&mut self) {
         let mut wait = if self.blocked { BLOCKED_WAIT } else { self.intake.wait(POLL_MAX) };
-        loop {
+        // Records that wait until they are due don't fill a batch, and with a large backlog there is always a further one.
+        for _ in 0..READ_MAX {
             match self.client.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     if let Some(partition) = self.client.consumer.context().partition(&message) {
                         self.intake.take(&Record::of(&message), &partition, &mut self.pending);
+                        if self.intake.is_full(&partition) || partition.open_offsets() >= self.open_offsets_max {
+                            break;
+                        }
                     }
                 }
                 Some(Err(error)) => {

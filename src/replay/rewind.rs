@@ -162,7 +162,8 @@ impl Selector for PastEvents<'_> {
         event: &Event,
         write: &mut dyn FnMut(Outgoing<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<bool> {
-        let mut delivery = first(event, self.webhook, record, self.due_at_ms, self.public_url);
+        // Its age counts from now on, because a slow rewind may take days.
+        let mut delivery = first(event, self.webhook, record, now_ms(), self.public_url);
         let mut origin = self.origin(record);
         if let Some(dead) = self.dead(record, event) {
             delivery.replays = dead.replays.saturating_add(1);

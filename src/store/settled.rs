@@ -145,7 +145,9 @@ impl Recorder {
             batch.missed.last().map(|span| span.number),
         ];
         let highest = numbers.into_iter().flatten().max().unwrap_or(0);
-        call.arg(0)
+        // The node of a cluster judges by this key whether it has the slot. Without a key it would run the script in any case.
+        call.arg(1)
+            .arg(&self.sequence_key)
             .arg(&self.sequence_key)
             .arg(highest)
             .arg(SEQUENCE_EXPIRE_S)
@@ -162,7 +164,8 @@ impl Recorder {
             .arg(self.keys.died())
             .arg(now_ms)
             .arg(batch.missed.len())
-            .arg(FIELDS_MAX);
+            .arg(FIELDS_MAX)
+            .arg(self.keys.webhooks());
         for line in &batch.lines {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
@@ -176,7 +179,7 @@ impl Recorder {
         }
         for MissedSpan { number, webhook, field, offsets, count } in &batch.missed {
             call.arg(*number).arg(self.keys.missed(*webhook)).arg(*field);
-            call.arg(offsets.0).arg(offsets.1).arg(*count);
+            call.arg(offsets.0).arg(offsets.1).arg(*count).arg(webhook.to_string());
         }
         for entry in &batch.marks {
             call.arg(&entry.key).arg(&entry.value);

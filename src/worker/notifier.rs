@@ -3,7 +3,7 @@
 //! Every worker runs this task, and the one that holds the lease tells. While Redis or Kafka is away, nothing is told;
 //! it is told later, because the state that it follows from is still there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,8 @@ pub struct Notifier {
     keys: Keys,
     producer: OccasionalProducer,
     topic: String,
-    /// The webhooks, with the version of the store at which they were read.
-    webhooks: Option<(u64, HashMap<WebhookId, Webhook>)>,
+    /// The version of the store at which the webhooks were read, those that this version can read, and the names of all.
+    webhooks: Option<(u64, HashMap<WebhookId, Webhook>, HashSet<String>)>,
 }
 
 impl Notifier {
@@ -98,7 +98,7 @@ impl Notifier {
         self.read_webhooks().await?;
         let now = now_ms();
         let state = self.notices.state(now).await?;
-        let Some((_, webhooks)) = &self.webhooks else { return Ok(()) };
+        let Some((_, webhooks, names)) = &self.webhooks else { return Ok(()) };
         let rules =
             Rules { failing_after: self.config.webhooks.failing_after, interval: self.config.webhooks.notice_interval };
         let nothing_told = Told::default();
@@ -110,6 +110,10 @@ impl Notifier {
             }
             let (found, next) = decide(told, &seen, rules, now);
             for finding in &found {
+                // Telling may take longer than the lease, and then another worker tells the rest.
+                if !self.lease.renew().await? {
+                    return Ok(());
+                }
                 self.tell(finding, &seen, webhooks, now).await?;
             }
             if next != *told {
@@ -117,7 +121,8 @@ impl Notifier {
                 self.notices.remember(webhook.id, &next, died, now).await?;
             }
         }
-        let is_gone = |id: &&WebhookId| !webhooks.contains_key(id);
+        // Webhooks that only newer versions can read are there as well. If there are none at all, they may be lost.
+        let is_gone = |id: &&WebhookId| !names.is_empty() && !names.contains(&id.to_string());
         let gone: Vec<WebhookId> = state.told.keys().chain(state.died.keys()).filter(is_gone).copied().collect();
         if !gone.is_empty() {
             self.notices.forget(&gone).await?;
@@ -128,9 +133,10 @@ impl Notifier {
     /// Reads the webhooks if they have changed. Webhooks of a newer version are left to newer workers.
     async fn read_webhooks(&mut self) -> anyhow::Result<()> {
         let Version::Number(version) = self.store.peek().await?.version else { return Ok(()) };
-        if self.webhooks.as_ref().is_none_or(|(known, _)| *known != version) {
-            let (_, webhooks) = self.store.read().await.map(|(summary, listing)| (summary, listing.webhooks))?;
-            self.webhooks = Some((version, webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect()));
+        if self.webhooks.as_ref().is_none_or(|(known, ..)| *known != version) {
+            let (_, listing) = self.store.read().await?;
+            let webhooks = listing.webhooks.into_iter().map(|webhook| (webhook.id, webhook)).collect();
+            self.webhooks = Some((version, webhooks, listing.names));
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ async fn a_cluster_that_loses_a_master_or_moves_the_keys_loses_no_delivery() {
     let mut redis = Cluster::start().await;
     let world = world(&redis.settings()).await;
     let mut worker = world.worker().await;
-    world.webhook("/", &[EventType::TaskCompleted]).await;
+    let webhook = world.webhook("/", &[EventType::TaskCompleted]).await;
     let prefix = world.keys().prefix().to_owned();
     let (owner, slot) = redis.owner(0, &prefix);
     world.emit(EventType::TaskCompleted, 1_000).await;
@@ -79,6 +79,8 @@ async fn a_cluster_that_loses_a_master_or_moves_the_keys_loses_no_delivery() {
     world.emit(EventType::TaskCompleted, 1_000).await;
     all_arrive(&world, 2_000, 0).await;
     assert_eq!(redis.owner(owner, &prefix).0, target);
+    let recorded = world.of_last_day(&[webhook]).await[0].succeeded;
+    assert!(recorded >= 2_000, "{recorded} of 2,000 attempts were recorded while the keys moved");
 
     // The master that has the keys dies, and its replica takes over.
     world.emit(EventType::TaskCompleted, 1_000).await;

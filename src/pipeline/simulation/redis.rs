@@ -41,9 +41,9 @@ async fn answer(world: &World, words: &[Vec<u8>]) -> RedisResult<Value> {
 fn carried_out(outside: &mut Outside, words: &[Vec<u8>]) -> RedisResult<Value> {
     let word = |at: usize| words.get(at).map(Vec::as_slice).unwrap_or_default();
     match word(0) {
-        // The script that settles has no keys, so that one forbidden key doesn't fail all.
-        b"EVALSHA" if word(2) == b"0" => Ok(settle(outside, &words[3..])),
-        b"XRANGE" => Ok(stream(outside.marks.get(word(1)))),
+        // The script that settles has one key, which says to a cluster where it belongs. One forbidden key doesn't fail all.
+        b"EVALSHA" if word(2) == b"1" => Ok(settle(outside, &words[4..])),
+        b"XRANGE" => Ok(stream(outside.marks.get(word(1)), word(2), number(word(5)) as usize)),
         b"DEL" => {
             outside.marks.remove(word(1));
             Ok(Value::Int(1))
@@ -67,20 +67,23 @@ fn number(word: &[u8]) -> u64 {
     text.split('-').next().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn stream(entries: Option<&Vec<(u64, Vec<u8>)>>) -> Value {
+/// A page of `max` entries, from `-` or after `(id`.
+fn stream(entries: Option<&Vec<(u64, Vec<u8>)>>, from: &[u8], max: usize) -> Value {
+    let after = from.strip_prefix(b"(").map_or(0, number);
     let bulk = |bytes: &[u8]| Value::BulkString(bytes.to_vec());
     let entry = |(id, marks): &(u64, Vec<u8>)| {
         let fields = Value::Array(vec![bulk(b"m"), bulk(marks)]);
         Value::Array(vec![bulk(format!("{id}-0").as_bytes()), fields])
     };
-    Value::Array(entries.into_iter().flatten().map(entry).collect())
+    let page = entries.into_iter().flatten().filter(|(id, _)| *id > after).take(max);
+    Value::Array(page.map(entry).collect())
 }
 
 /// Carries out the script of `store/settled/script.rs`, as far as the marks.
 fn settle(outside: &mut Outside, words: &[Vec<u8>]) -> Value {
     let count = |at: usize| number(&words[at]) as usize;
     let (lines, marks, died, missed) = (count(9), count(10), count(12), count(15));
-    let mut at = 17 + lines * 6 + died * 2 + missed * 6;
+    let mut at = 18 + lines * 6 + died * 2 + missed * 7;
     let mut ids = Vec::new();
     for _ in 0..marks {
         outside.next_mark += 1;

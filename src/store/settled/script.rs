@@ -14,10 +14,12 @@ pub(super) const CODE: &str = r"
 local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
 local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
 local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
-local refused, is_refused = {}, {}
+local refused, is_refused, moved = {}, {}, false
 local call, type = redis.pcall, type
 local function accepted(key, answer)
     if type(answer) ~= 'table' or not answer.err then return true end
+    -- A part of the slot, or all of it, is on another node of the cluster by now, or the cluster is down.
+    moved = moved or string.find(answer.err, 'non local key', 1, true) or string.find(answer.err, 'cluster is down', 1, true)
     if not is_refused[key] then
         is_refused[key] = true
         refused[#refused + 1] = key
@@ -38,7 +40,8 @@ if not accepted(sequence_key, written) then
 end
 local deaths, died_key, now = tonumber(ARGV[13]), ARGV[14], ARGV[15]
 local missed, fields_max = tonumber(ARGV[16]), tonumber(ARGV[17])
-local at = 18
+local webhooks_key = ARGV[18]
+local at = 19
 local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
@@ -74,7 +77,8 @@ for _ = 1, deaths do
     at = at + 2
 end
 for _ = 1, missed do
-    if tonumber(ARGV[at]) > recorded then
+    -- A webhook that was deleted meanwhile misses nothing. Nobody would remove what was recorded for it.
+    if tonumber(ARGV[at]) > recorded and call('HEXISTS', webhooks_key, ARGV[at + 6]) ~= 0 then
         local key, field = ARGV[at + 1], ARGV[at + 2]
         local lowest, highest = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
         local known = call('HGET', key, field)
@@ -92,7 +96,7 @@ for _ = 1, missed do
         accepted(key, call('HSETNX', key, 'since', now))
         accepted(key, call('HINCRBY', key, 'count', ARGV[at + 5]))
     end
-    at = at + 6
+    at = at + 7
 end
 local entries = {}
 for number = 1, marks do
@@ -105,6 +109,11 @@ for number = 1, marks do
         entries[number] = ''
     end
     at = at + 2
+end
+if moved then
+    -- The batch is sent again as a whole. A part of it may then be recorded twice, but nothing is left out.
+    call('SET', sequence_key, string.format('%.0f', recorded), 'EX', ARGV[3])
+    return {err = 'CLUSTERDOWN a part of the keys is not on this node'}
 end
 return {entries, refused}
 ";
