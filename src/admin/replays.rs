@@ -176,7 +176,13 @@ impl Replays {
         let held = session::Held::new(lease);
         if held.is_some() {
             // What was read before the lease was held may have been sent by the replay that held it.
-            work = self.work(&request, false).await?;
+            work = match self.work(&request, false).await {
+                Ok(work) => work,
+                Err(problem) => {
+                    session::release(held.take().as_ref()).await;
+                    return Err(problem);
+                }
+            };
         }
         let rate = request.rate.and_then(|rate| NonZeroU32::new(rate.get() as u32));
         let manner =

@@ -66,7 +66,8 @@ pub fn host_and_port(entry: &str) -> Option<(&str, u16)> {
 ///
 /// Source: the Redis Cluster specification, "Hash tags". The first `{` and the first `}` after it count, and what is
 /// between them must not be empty.
-fn has_hash_tag(prefix: &str) -> bool {
+#[must_use]
+pub fn has_hash_tag(prefix: &str) -> bool {
     let rest = prefix.split_once('{').map(|(_, rest)| rest);
     rest.and_then(|rest| rest.split_once('}')).is_some_and(|(tag, _)| !tag.is_empty())
 }

@@ -5,12 +5,15 @@
 //! recorded number. The script skips lines up to that number. Marks form a set, so it does no harm to add them twice.
 //!
 //! The script tries each key separately. If a key has another type or an ACL forbids it, only the data for that key is
-//! lost, and the answer names the key. For this reason the keys are not passed as `KEYS` of the script: one forbidden
-//! key would then fail the whole call. If the server refuses all writes, the whole batch fails and nothing is recorded.
+//! lost, and the answer names the key. For this reason only the key of the number is passed as one of the `KEYS` of the
+//! script, by which a cluster finds the node: another forbidden key would then fail the whole call. If the server refuses
+//! all writes, or a part of the keys is on another node, the whole batch fails and nothing is recorded.
 
 mod script;
 
 use std::time::Duration;
+
+use std::collections::BTreeSet;
 
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value};
 use uuid::Uuid;
@@ -20,7 +23,7 @@ use super::marks::{self, NewEntry};
 use super::missed::{FIELDS_MAX, MissedSpan};
 use super::notices::SINCE;
 use super::{Keys, is_away, latencies, log, refuses_writes, success};
-use crate::config;
+use crate::config::{self, redis_servers::has_hash_tag};
 use crate::webhook::WebhookId;
 use script::{CODE, SCRIPT};
 
@@ -81,6 +84,8 @@ pub struct Recorder {
     keys: Keys,
     log: config::Log,
     sequence_key: String,
+    /// Whether the keys may be in a cluster, whose nodes hand over keys one by one.
+    may_move: bool,
 }
 
 impl Recorder {
@@ -88,7 +93,8 @@ impl Recorder {
     #[must_use]
     pub fn new(connection: Connection, keys: Keys, log: config::Log) -> Self {
         let sequence_key = keys.settled_sequence(Uuid::now_v7());
-        Self { connection, keys, log, sequence_key }
+        let may_move = has_hash_tag(keys.prefix());
+        Self { connection, keys, log, sequence_key, may_move }
     }
 
     /// The key of the log of a webhook, as [`Recorded::refused`] names it.
@@ -145,6 +151,7 @@ impl Recorder {
             batch.missed.last().map(|span| span.number),
         ];
         let highest = numbers.into_iter().flatten().max().unwrap_or(0);
+        let probed = if self.may_move { self.used(batch, now_ms) } else { BTreeSet::new() };
         // The node of a cluster judges by this key whether it has the slot. Without a key it would run the script in any case.
         call.arg(1)
             .arg(&self.sequence_key)
@@ -165,7 +172,8 @@ impl Recorder {
             .arg(now_ms)
             .arg(batch.missed.len())
             .arg(FIELDS_MAX)
-            .arg(self.keys.webhooks());
+            .arg(self.keys.webhooks())
+            .arg(probed.len());
         for line in &batch.lines {
             call.arg(line.number)
                 .arg(self.keys.log(line.webhook))
@@ -184,7 +192,19 @@ impl Recorder {
         for entry in &batch.marks {
             call.arg(&entry.key).arg(&entry.value);
         }
+        for key in probed {
+            call.arg(key);
+        }
         call
+    }
+
+    /// The keys that a batch uses, except for that of the number.
+    fn used(&self, batch: &Batch<'_>, now_ms: i64) -> BTreeSet<String> {
+        let keys = [success::key(&self.keys, now_ms), self.keys.failing(), self.keys.died(), self.keys.webhooks()];
+        let logs = batch.lines.iter().map(|line| self.keys.log(line.webhook));
+        let missed = batch.missed.iter().map(|span| self.keys.missed(span.webhook));
+        let marks = batch.marks.iter().map(|entry| entry.key.clone());
+        keys.into_iter().chain(logs).chain(missed).chain(marks).collect()
     }
 
     /// Records a batch with single commands. If the batch is sent again after an error, it may be recorded twice.
@@ -243,7 +263,7 @@ impl Recorder {
                 recorded.entries.push(id);
             }
             let Err(error) = answer else { continue };
-            if refuses_writes(&error).is_some() {
+            if refuses_writes(&error).is_some() || is_away(&error) {
                 return Err(error);
             }
             if !recorded.refused.iter().any(|(refused, _)| *refused == key) {

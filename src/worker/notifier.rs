@@ -109,11 +109,11 @@ impl Notifier {
                 seen.succeeded_at_ms = self.succeeded_at_ms(webhook.id).await?;
             }
             let (found, next) = decide(told, &seen, rules, now);
+            // Telling may take longer than the lease, and then another worker tells the rest.
+            if !found.is_empty() && !self.lease.renew().await? {
+                return Ok(());
+            }
             for finding in &found {
-                // Telling may take longer than the lease, and then another worker tells the rest.
-                if !self.lease.renew().await? {
-                    return Ok(());
-                }
                 self.tell(finding, &seen, webhooks, now).await?;
             }
             if next != *told {

@@ -98,6 +98,9 @@ impl Readiness {
     }
 }
 
+/// How long Redis may take to answer a scrape.
+const PING_MAX: Duration = Duration::from_secs(1);
+
 /// Whether Redis answers this process.
 async fn answers(connection: &mut Connection) -> bool {
     redis::cmd("PING").query_async::<String>(connection).await.is_ok()
@@ -152,7 +155,8 @@ async fn metrics(State(mut probes): State<Probes>) -> String {
     let Some(exporter) = &probes.exporter else { return String::new() };
     let mut page = Page::default();
     page.add(&gauges::BUILD_INFO, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
-    let redis = answers(&mut probes.redis).await;
+    // A scrape must not wait as long as a Redis that is away may take.
+    let redis = tokio::time::timeout(PING_MAX, answers(&mut probes.redis)).await.unwrap_or(false);
     let answers = [("kafka", probes.kafka.load(Ordering::Relaxed)), ("redis", redis)];
     let up = answers.map(|(dependency, is_up)| (vec![("dependency", dependency)], f64::from(u8::from(is_up))));
     page.add(&gauges::UP, up);

@@ -71,6 +71,7 @@ fn the_chart_refuses_values_that_cannot_work_with_a_sentence() {
         ("networkPolicy.enabled=true", "networkPolicy.kafka"),
         (r"settings.kafka\.topic=x", "a value of its own"),
         (r"settings.redis\.url=x", "a value of its own"),
+        (r"secretSettings.redis\.url.name=x,secretSettings.redis\.url.key=y", "a value of its own"),
         ("settings.drain=x", "does not match pattern"),
         ("workers.replica=3", "replica"),
         ("image.digest=sha256:short", "/image/digest"),

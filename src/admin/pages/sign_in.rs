@@ -92,10 +92,17 @@ pub async fn sign_out(
     Extension(session): Extension<Session>,
     Extension(who): Extension<Author>,
     jar: CookieJar,
+    headers: HeaderMap,
     Form(_): Form<serde::de::IgnoredAny>,
 ) -> Result<Response, Refusal> {
     // The cookie is removed only once the session has ended, so that the person can try again.
     admin.sessions.sign_out(&session).await?;
+    // A cookie of another path, which can't be removed from here, would sign the person in again.
+    for cookie in sessions::cookies(&headers) {
+        if let Some(other) = admin.sessions.find(&admin.tokens, cookie).await? {
+            admin.sessions.sign_out(&other).await?;
+        }
+    }
     tracing::info!(name = session.name, "signed out");
     admin.audit.note(&Record::new(&who, Action::SignedOut)).await;
     Ok((jar.add(sessions::removal()), Redirect::to(SIGN_IN)).into_response())

@@ -15,6 +15,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::super::api::Server;
+use super::super::output::is_closed;
 use super::super::run::Signals;
 use super::super::{Failure, say};
 use super::observation::{Observation, follow};
@@ -135,6 +136,9 @@ impl Demo {
             tokio::select! {
                 Some(observation) = observations.recv() => say(&observation.line()),
                 () = signals.next() => return,
+            }
+            if is_closed() {
+                return;
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::cli::api::at;
-use crate::cli::output::{note, warn};
+use crate::cli::output::{is_closed, note, warn};
 use crate::cli::run::Signals;
 use crate::cli::{Failure, say};
 use crate::clock::now_ms;
@@ -135,6 +135,9 @@ impl Forward {
                         && let Ok(streamed) = serde_json::from_slice(data)
                     {
                         self.send(client, webhook, settings, config, &streamed).await;
+                        if is_closed() {
+                            return Ok(());
+                        }
                     }
                 }
                 if pending.len() > LINE_MAX {

@@ -83,7 +83,7 @@ fn stream(entries: Option<&Vec<(u64, Vec<u8>)>>, from: &[u8], max: usize) -> Val
 fn settle(outside: &mut Outside, words: &[Vec<u8>]) -> Value {
     let count = |at: usize| number(&words[at]) as usize;
     let (lines, marks, died, missed) = (count(9), count(10), count(12), count(15));
-    let mut at = 18 + lines * 6 + died * 2 + missed * 7;
+    let mut at = 19 + lines * 6 + died * 2 + missed * 7;
     let mut ids = Vec::new();
     for _ in 0..marks {
         outside.next_mark += 1;

@@ -14,18 +14,25 @@ pub(super) const CODE: &str = r"
 local sequence_key, log_max, log_expire, log_oldest = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
 local success_key, success_expire, marks_expire = ARGV[7], ARGV[8], ARGV[9]
 local lines, marks, failing_key = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
-local refused, is_refused, moved = {}, {}, false
+local refused, is_refused = {}, {}
 local call, type = redis.pcall, type
 local function accepted(key, answer)
     if type(answer) ~= 'table' or not answer.err then return true end
-    -- A part of the slot, or all of it, is on another node of the cluster by now, or the cluster is down.
-    moved = moved or string.find(answer.err, 'non local key', 1, true) or string.find(answer.err, 'cluster is down', 1, true)
     if not is_refused[key] then
         is_refused[key] = true
         refused[#refused + 1] = key
         refused[#refused + 1] = answer.err
     end
     return false
+end
+-- A cluster hands over the keys of a slot one by one. If one of these is on another node by now, or the cluster is down,
+-- nothing is recorded, and the batch is sent again.
+for number = #ARGV - tonumber(ARGV[19]) + 1, #ARGV do
+    local there = call('EXISTS', ARGV[number])
+    local problem = type(there) == 'table' and there.err or ''
+    if string.find(problem, 'non local key', 1, true) or string.find(problem, 'cluster is down', 1, true) then
+        return {err = 'CLUSTERDOWN a part of the keys is not on this node'}
+    end
 end
 local recorded = redis.pcall('GET', sequence_key)
 recorded = type(recorded) == 'string' and tonumber(recorded) or 0
@@ -41,7 +48,7 @@ end
 local deaths, died_key, now = tonumber(ARGV[13]), ARGV[14], ARGV[15]
 local missed, fields_max = tonumber(ARGV[16]), tonumber(ARGV[17])
 local webhooks_key = ARGV[18]
-local at = 19
+local at = 20
 local logs, counts = {}, {}
 for _ = 1, lines do
     if tonumber(ARGV[at]) > recorded then
@@ -109,11 +116,6 @@ for number = 1, marks do
         entries[number] = ''
     end
     at = at + 2
-end
-if moved then
-    -- The batch is sent again as a whole. A part of it may then be recorded twice, but nothing is left out.
-    call('SET', sequence_key, string.format('%.0f', recorded), 'EX', ARGV[3])
-    return {err = 'CLUSTERDOWN a part of the keys is not on this node'}
 end
 return {entries, refused}
 ";

@@ -29,7 +29,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.admin.enabled (not .Values.admin.tokenSecret.name) }}{{ fail "admin.tokenSecret.name: the Secret with the token is needed, or set admin.enabled to false" }}{{ end }}
 {{- if and .Values.keda.enabled (lt (int .Values.keda.maxReplicas) (int .Values.keda.minReplicas)) }}{{ fail "keda.maxReplicas is below keda.minReplicas" }}{{ end }}
 {{- if and .Values.networkPolicy.enabled (or (not .Values.networkPolicy.kafka) (not .Values.networkPolicy.redis)) }}{{ fail "networkPolicy: name the peers of Kafka and Redis in networkPolicy.kafka and networkPolicy.redis, or nothing could reach them" }}{{ end }}
-{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) (or (get .Values.settings "delivery.proxy") (get .Values.settings "traces.endpoint")) }}{{ fail "networkPolicy.extraEgress: allow the way to delivery.proxy and traces.endpoint, or nothing could reach them" }}{{ end }}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.extraEgress) (or (hasKey .Values.settings "delivery.proxy") (hasKey .Values.settings "traces.endpoint") (hasKey .Values.secretSettings "delivery.proxy") (hasKey .Values.secretSettings "traces.endpoint")) }}{{ fail "networkPolicy.extraEgress: allow the way to delivery.proxy and traces.endpoint, or nothing could reach them" }}{{ end }}
+{{- range $key, $_ := .Values.secretSettings }}
+{{- if or (hasPrefix "kafka.properties" $key) (has $key (list "kafka.brokers" "kafka.topic" "kafka.group" "redis.url" "secrets.keys" "admin.token" "admin.hosts" "admin.listen" "admin.trusted_proxies" "worker.drain_timeout")) }}{{ fail (printf "secretSettings.%s: this chart has a value of its own for it" $key) }}{{ end }}
+{{- if hasKey $.Values.settings $key }}{{ fail (printf "secretSettings.%s: it is in settings as well" $key) }}{{ end }}
+{{- end }}
 {{- if hasKey .Values.settings "admin.tokens" }}{{ fail "settings.admin.tokens: tokens are secrets; name a Secret with a text such as [{ name = \"ci\", token = \"…\", role = \"read\" }] in secretSettings" }}{{ end }}
 {{- range $key, $_ := .Values.settings }}
 {{- if or (hasPrefix "kafka.properties" $key) (has $key (list "kafka.brokers" "kafka.topic" "kafka.group" "redis.url" "secrets.keys" "admin.token" "admin.hosts" "admin.listen" "admin.trusted_proxies" "worker.drain_timeout")) }}{{ fail (printf "settings.%s: this chart has a value of its own for it" $key) }}{{ end }}
