@@ -196,8 +196,15 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
 }
 
 impl Ends {
-    /// Runs a task until the drain is over.
+    /// Runs a task until the drain is over. If it panics, the process ends: it would go on without a part of its work, and
+    /// nobody would notice.
     pub fn keep(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.drained.clone().run_until_cancelled_owned(task));
+        let ended = self.ended.clone();
+        let task = self.drained.clone().run_until_cancelled_owned(task);
+        tokio::spawn(async move {
+            if panics::caught(task).await.is_err() {
+                ended.cancel();
+            }
+        });
     }
 }

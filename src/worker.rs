@@ -85,6 +85,10 @@ impl Worker {
                 severity: Severity::NotReady,
             },
             ends.drained.clone(),
+            {
+                let ended = ends.ended.clone();
+                move || ended.cancel()
+            },
         );
         let pulse = Pulse::default();
         let pipeline = pipeline::start(

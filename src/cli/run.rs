@@ -166,7 +166,7 @@ fn watch_webhooks(
         conditions: conditions.clone(),
         severity: Severity::Warning,
     };
-    Ok(snapshot::keep(setup, stop))
+    Ok(snapshot::keep(setup, stop, || ()))
 }
 
 /// Waits until Kafka and Redis answer, and checks the committed offsets of the groups.

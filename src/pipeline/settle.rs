@@ -7,7 +7,7 @@ mod batch_bytes;
 mod refusals;
 mod settlement;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -181,12 +181,11 @@ impl Settling {
                 partition.marked(MarkEntry { id, highest });
             }
         }
-        let logs: Vec<String> = match recorded.refused.is_empty() && self.refusals.is_empty() {
-            true => Vec::new(),
-            false => batch.lines.iter().map(|line| self.recorder.log_key(line.webhook)).collect(),
+        let used = match recorded.refused.is_empty() && self.refusals.is_empty() {
+            true => BTreeSet::new(),
+            false => self.recorder.used(&batch, now_ms()),
         };
-        let used = logs.iter().chain(batch.marks.iter().map(|marks| &marks.key)).map(String::as_str);
-        self.refusals.note(used, &recorded.refused);
+        self.refusals.note(used.iter().map(String::as_str).chain([settled::SCRIPTS]), &recorded.refused);
     }
 
     fn prepare<'a>(&mut self, settlements: &'a [Settlement]) -> Prepared<'a> {

@@ -12,6 +12,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value};
 use tokio::sync::OnceCell;
 
+use super::error::code_in_script;
 use super::primary::Primary;
 use crate::config;
 
@@ -145,7 +146,9 @@ fn connection_error(error: RedisError) -> RedisError {
 fn is_of_wrong_server(value: &Value) -> bool {
     use ServerErrorKind::{ClusterDown, MasterDown, Moved, ReadOnly};
     let Value::ServerError(error) = value else { return false };
-    matches!(error.kind(), Some(ReadOnly | MasterDown | Moved | ClusterDown)) || error.code() == "NOAUTH"
+    matches!(error.kind(), Some(ReadOnly | MasterDown | Moved | ClusterDown))
+        || error.code() == "NOAUTH"
+        || error.details().and_then(code_in_script) == Some("READONLY")
 }
 
 impl ConnectionLike for Connection {

@@ -91,13 +91,22 @@ pub fn unaudited(error: &RedisError) -> Option<String> {
 }
 
 fn has_code(error: &RedisError, codes: &[&str]) -> bool {
-    let is_own_code = error.code().is_some_and(|code| codes.contains(&code));
+    let is_own_code = error.code().is_some_and(|code| codes.contains(&code))
+        || error.detail().is_some_and(|detail| code_in_script(detail).is_some_and(|code| codes.contains(&code)));
     // The error of a pipeline contains the errors of its commands.
     is_own_code
         || error
             .clone()
             .into_server_errors()
             .is_some_and(|errors| errors.iter().any(|(_, error)| codes.contains(&error.code())))
+}
+
+/// The code of the error that ended a script. Redis 6.2 puts it into the text of an `ERR`, later versions answer with it.
+#[must_use]
+pub fn code_in_script(detail: &str) -> Option<&str> {
+    let (_, rest) = detail.split_once("Error running script")?;
+    let (_, error) = rest.split_once(": -")?;
+    error.split(' ').next()
 }
 
 /// The message of the server, if the server sent one, else the text of the error.
@@ -137,6 +146,11 @@ mod tests {
             assert_eq!(refuses_writes(&error(refusal)), None);
             assert!(!is_away(&error(refusal)), "{refusal}");
         }
+        let script = "ERR Error running script (call to f_0a1b): @user_script:3: ";
+        assert!(is_away(&error(&format!("{script}-READONLY You can't write against a read only replica."))));
+        assert!(!is_away(&error(&format!(
+            "{script}-WRONGTYPE Operation against a key holding the wrong kind of value"
+        ))));
         assert!(is_away(&error("LOADING Redis is loading the dataset in memory")));
         assert_eq!(refuses_writes(&error("LOADING Redis is loading the dataset in memory")), None);
     }

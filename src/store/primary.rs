@@ -21,6 +21,10 @@ use sentinels::Sentinels;
 /// The number of unanswered keepalive probes after which the kernel closes a connection.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// The shortest time that sentinels get to name the master. The client asks them one after another, and allows a second to
+/// connect to each.
+const SENTINELS_MIN: Duration = Duration::from_secs(5);
+
 /// Finds the server that takes the writes.
 pub struct Primary {
     server: Server,
@@ -79,14 +83,17 @@ impl Primary {
         self.server.limits()
     }
 
-    /// Finds the server. It takes at most three times `redis.timeout`. Cancel safe.
+    /// Finds the server. It takes at most three times `redis.timeout`, with sentinels at least five seconds. Cancel safe.
     ///
     /// # Errors
     /// If no sentinel and no node of the cluster knows the server. The error is one of I/O, because a later search may
     /// find it.
     pub async fn find(&self) -> RedisResult<Client> {
         // A search connects, asks, and for sentinels connects to the server to ask for its role.
-        let longest = self.server.timeout * 3;
+        let longest = match &self.found_by {
+            FoundBy::Sentinels(_) => (self.server.timeout * 3).max(SENTINELS_MIN),
+            FoundBy::Cluster(_) | FoundBy::Url(_) => self.server.timeout * 3,
+        };
         let search = async {
             match &self.found_by {
                 FoundBy::Url(client) => Ok(client.clone()),

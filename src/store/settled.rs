@@ -30,6 +30,9 @@ use script::{CODE, SCRIPT};
 /// How many seconds Redis keeps the highest line number of a process.
 const SEQUENCE_EXPIRE_S: i64 = 86_400;
 
+/// What [`Recorded::refused`] names if an ACL forbids scripts.
+pub const SCRIPTS: &str = "scripts (EVALSHA, EVAL)";
+
 /// An attempt to record in the log and the counts.
 #[derive(Debug)]
 pub struct Line<'a> {
@@ -97,12 +100,6 @@ impl Recorder {
         Self { connection, keys, log, sequence_key, may_move }
     }
 
-    /// The key of the log of a webhook, as [`Recorded::refused`] names it.
-    #[must_use]
-    pub fn log_key(&self, webhook: WebhookId) -> String {
-        self.keys.log(webhook)
-    }
-
     /// Replaces the connection. After a timeout, much unsent data may be queued on the old one.
     pub fn renew_connection(&self) {
         self.connection.renew();
@@ -119,7 +116,7 @@ impl Recorder {
             // recording.
             Err(error) if !is_away(&error) => {
                 let mut recorded = self.record_without_script(batch, now_ms).await?;
-                recorded.refused.insert(0, ("scripts (EVALSHA, EVAL)".to_owned(), error.to_string()));
+                recorded.refused.insert(0, (SCRIPTS.to_owned(), error.to_string()));
                 Ok(recorded)
             }
             answer => answer,
@@ -198,9 +195,11 @@ impl Recorder {
         call
     }
 
-    /// The keys that a batch uses, except for that of the number.
-    fn used(&self, batch: &Batch<'_>, now_ms: i64) -> BTreeSet<String> {
-        let keys = [success::key(&self.keys, now_ms), self.keys.failing(), self.keys.died(), self.keys.webhooks()];
+    /// The keys that a batch uses.
+    pub fn used(&self, batch: &Batch<'_>, now_ms: i64) -> BTreeSet<String> {
+        let sequence = self.sequence_key.clone();
+        let keys =
+            [sequence, success::key(&self.keys, now_ms), self.keys.failing(), self.keys.died(), self.keys.webhooks()];
         let logs = batch.lines.iter().map(|line| self.keys.log(line.webhook));
         let missed = batch.missed.iter().map(|span| self.keys.missed(span.webhook));
         let marks = batch.marks.iter().map(|entry| entry.key.clone());

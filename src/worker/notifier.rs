@@ -116,6 +116,10 @@ impl Notifier {
             for finding in &found {
                 self.tell(finding, &seen, webhooks, now).await?;
             }
+            // What another worker has told meanwhile must not be taken twice. Telling again does no harm.
+            if next != *told && !found.is_empty() && !self.lease.renew().await? {
+                return Ok(());
+            }
             if next != *told {
                 let died = next.died.filter(|_| next.exhausted_at_ms != told.exhausted_at_ms);
                 self.notices.remember(webhook.id, &next, died, now).await?;

@@ -151,12 +151,15 @@ async fn ready(State(mut probes): State<Probes>) -> Answer {
     Answer::new(parts, &readiness.conditions.all())
 }
 
-async fn metrics(State(mut probes): State<Probes>) -> String {
+async fn metrics(State(probes): State<Probes>) -> String {
     let Some(exporter) = &probes.exporter else { return String::new() };
     let mut page = Page::default();
     page.add(&gauges::BUILD_INFO, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
     // A scrape must not wait as long as a Redis that is away may take.
-    let redis = tokio::time::timeout(PING_MAX, answers(&mut probes.redis)).await.unwrap_or(false);
+    // The question itself goes on, so that a connection that died is noticed and replaced.
+    let mut connection = probes.redis.clone();
+    let asked = tokio::spawn(async move { answers(&mut connection).await });
+    let redis = matches!(tokio::time::timeout(PING_MAX, asked).await, Ok(Ok(true)));
     let answers = [("kafka", probes.kafka.load(Ordering::Relaxed)), ("redis", redis)];
     let up = answers.map(|(dependency, is_up)| (vec![("dependency", dependency)], f64::from(u8::from(is_up))));
     page.add(&gauges::UP, up);

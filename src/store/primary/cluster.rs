@@ -35,7 +35,7 @@ impl Cluster {
         Self { server, prefix: settings.prefix.clone(), configured, learned: Mutex::default() }
     }
 
-    /// The address of the node that has the keys. All known nodes are asked at the same time, and the first answer
+    /// The address of the node that has the keys. All known nodes are asked at the same time, and the first one that knows
     /// counts, so that a node that hangs delays nothing.
     pub(super) async fn owner(&self) -> RedisResult<ConnectionAddr> {
         let mut nodes = self.configured.clone();
@@ -44,24 +44,30 @@ impl Cluster {
         nodes.dedup();
         let questions: Vec<BoxFuture<'_, _>> = nodes.into_iter().map(|node| self.ask(node).boxed()).collect();
         let answer = select_ok(questions).await;
-        let ((slot, ranges), _) =
-            answer.map_err(|error| unknown(&format!("no node of the cluster answers: {error}")))?;
+        let (((host, port), ranges), _) =
+            answer.map_err(|error| unknown(&format!("no node of the cluster knows: {error}")))?;
         *self.learned() = ranges.iter().flat_map(|range| range.nodes.iter().cloned()).take(NODES_MAX).collect();
-        let range = ranges.iter().find(|range| range.first <= slot && slot <= range.last);
-        match range.and_then(|range| range.nodes.first()) {
-            Some((host, port)) => Ok(self.server.address(host, *port)),
-            None => Err(unknown(&format!("no node of the cluster has slot {slot}"))),
-        }
+        Ok(self.server.address(&host, port))
     }
 
-    /// Asks one node for the slot of the keys and for the nodes of all slots.
-    async fn ask(&self, node: Node) -> RedisResult<(u16, Vec<Range>)> {
+    /// Asks one node for the master that has the keys, and for the nodes of all slots. A node that was cut off, or that
+    /// joined no cluster yet, doesn't know.
+    async fn ask(&self, node: Node) -> RedisResult<(Node, Vec<Range>)> {
         let client = self.server.client(self.server.address(&node.0, node.1))?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&self.server.limits()).await?;
         let mut questions = redis::pipe();
         questions.cmd("CLUSTER").arg("KEYSLOT").arg(&self.prefix).cmd("CLUSTER").arg("SLOTS");
         let (slot, answer): (u16, Vec<Value>) = questions.query_async(&mut connection).await?;
-        Ok((slot, answer.iter().filter_map(|range| read(range, &node.0)).collect()))
+        // An ACL may forbid this question.
+        let state = redis::cmd("CLUSTER").arg("INFO").query_async::<String>(&mut connection).await;
+        if state.is_ok_and(|state| state.contains("cluster_state:fail")) {
+            return Err(unknown(&format!("{}:{} says that the cluster is down", node.0, node.1)));
+        }
+        let ranges: Vec<Range> = answer.iter().filter_map(|range| read(range, &node.0)).collect();
+        let range = ranges.iter().find(|range| range.first <= slot && slot <= range.last);
+        let master = range.and_then(|range| range.nodes.first()).cloned();
+        let master = master.ok_or_else(|| unknown(&format!("no node of the cluster has slot {slot}")))?;
+        Ok((master, ranges))
     }
 
     fn learned(&self) -> std::sync::MutexGuard<'_, Vec<Node>> {

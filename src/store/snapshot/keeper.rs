@@ -3,9 +3,11 @@
 
 mod reports;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use redis::AsyncCommands as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -51,9 +53,10 @@ pub struct Setup {
 const UNCONFIRMED: &str = "redis: the webhooks are not confirmed";
 const REFUSED: &str = "redis: writes are refused";
 
-/// Starts a task that keeps the snapshot current until `stop` is cancelled.
+/// Starts a task that keeps the snapshot current until `stop` is cancelled. If it panics, `died` is called: nothing is sent
+/// any more, because the snapshot stays as it is.
 #[must_use]
-pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
+pub fn keep(setup: Setup, stop: CancellationToken, died: impl FnOnce() + Send + 'static) -> Snapshots {
     let snapshots = Snapshots::new(setup.staleness_max);
     let store = WebhookStore::new(setup.connection.clone(), setup.keys.clone(), setup.sealing.clone());
     let keeper = Keeper {
@@ -67,7 +70,12 @@ pub fn keep(setup: Setup, stop: CancellationToken) -> Snapshots {
         has_reported_plaintext: false,
         setup,
     };
-    tokio::spawn(stop.run_until_cancelled_owned(keeper.run()));
+    let work = AssertUnwindSafe(stop.run_until_cancelled_owned(keeper.run())).catch_unwind();
+    tokio::spawn(async move {
+        if work.await.is_err() {
+            died();
+        }
+    });
     snapshots
 }
 
