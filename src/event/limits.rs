@@ -2,9 +2,6 @@
 
 use crate::config::Config;
 
-/// What the envelope of a format may add to a payload, in bytes: its ids and times.
-const ENVELOPE_MAX: usize = 8 << 10;
-
 /// The limits of a record, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -30,9 +27,9 @@ impl Limits {
     }
 
     /// The limit of the value of a record that waits in a retry tier or the replay topic, in bytes. This program writes
-    /// bodies there, so the limit is at least that of a payload in an envelope.
+    /// payloads there, so the limit is at least that of a payload.
     #[must_use]
     pub fn waiting_max(&self) -> usize {
-        self.record_max.max(self.payload_max.saturating_add(ENVELOPE_MAX))
+        self.record_max.max(self.payload_max)
     }
 }

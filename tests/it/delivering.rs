@@ -184,7 +184,8 @@ async fn one_event_for_10_000_webhooks_reaches_each_in_bounded_memory() {
     let deliveries = world.receiver.delivered(10_000).await;
     world.settled().await;
     assert!(deliveries.values().all(|count| *count == 1));
-    let grown_mib = (worker.memory_peak_kib() - before) / 1_024;
+    // The kernel counts the peak on each processor, so a later figure may be a little lower.
+    let grown_mib = worker.memory_peak_kib().saturating_sub(before) / 1_024;
     assert!(grown_mib < 150, "memory grew by {grown_mib} MiB");
     assert!(worker.terminate().await.success());
 }

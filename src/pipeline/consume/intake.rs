@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_too_large_is_not_parsed_in_any_topic() {
-        let limits = Limits { record_max: 20_000, payload_max: 1_000 };
+        let limits = Limits { record_max: 2_000, payload_max: 1_000 };
         let mut config = Config::built_in();
         (config.events.bytes_max, config.delivery.payload_max) = (limits.record_max, limits.payload_max);
         let retries = || Intake::Retries(Retries::new(&Arc::new(config.clone())));
@@ -501,7 +501,7 @@ mod tests {
             ("task-events.retry.1", retries(), None),
             ("task-events.replay", retries(), Some(replayed.as_borrowed())),
         ] {
-            for (size, reason) in [(20_001, DeadReason::TooLarge), (20_000, DeadReason::Malformed)] {
+            for (size, reason) in [(2_001, DeadReason::TooLarge), (2_000, DeadReason::Malformed)] {
                 let value = vec![b'x'; size];
                 let record =
                     Record { key: None, value: Some(&value), headers, offset: 0, timestamp_ms: 0, epoch: None };
