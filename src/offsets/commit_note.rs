@@ -2,14 +2,16 @@
 //! above it.
 //!
 //! A note is `2:` and the base64 of variable-length integers. They are the committed offset, whether the record there
-//! was read, its timestamp if so, and for each run of settled offsets its distance from the previous run and its length. If
-//! the broker names leader epochs, a last run at an offset that no log reaches has as its length the highest epoch of a
-//! record that was read. Earlier versions read it as any other run, which says nothing to them.
+//! was read, its timestamp if so, and for each run of settled offsets its distance from the previous run and its
+//! length. If the broker names leader epochs, a last run at an offset that no log reaches has as its length the highest
+//! epoch of a record that was read. Earlier versions treat it as any other run, which does no harm.
 //!
 //! A new owner trusts the note only if the record at the watermark has that timestamp, because a topic that was deleted
 //! and created again has other records. It doesn't trust the note about a record with a higher leader epoch: the end of
-//! the log was lost in an election, and that record was written since. A commit without such a note is foreign, for example an operator's reset.
-//! Everything known about offsets at or above a foreign commit is void.
+//! the log was lost in an election, and that record was written since.
+//!
+//! A commit without such a note is foreign, for example an operator's reset. Everything known about offsets at or above
+//! a foreign commit is void.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

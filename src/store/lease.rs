@@ -96,7 +96,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 ";
 
-/// One step: if the lease expired between a check and a removal, the removal would end the lease of another process.
+/// The check and the removal are one step: if the lease expired between them, the removal would end the lease of
+/// another process.
 const GIVE_BACK: &str = "
 if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 ";

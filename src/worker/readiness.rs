@@ -155,8 +155,8 @@ async fn metrics(State(probes): State<Probes>) -> String {
     let Some(exporter) = &probes.exporter else { return String::new() };
     let mut page = Page::default();
     page.add(&gauges::BUILD_INFO, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)]);
-    // A scrape must not wait as long as a Redis that is away may take.
-    // The question itself goes on, so that a connection that died is noticed and replaced.
+    // A scrape must not wait as long as an unreachable Redis may take. The PING itself runs on after the scrape gives
+    // up, so that a connection that died is noticed and replaced.
     let mut connection = probes.redis.clone();
     let asked = tokio::spawn(async move { answers(&mut connection).await });
     let redis = matches!(tokio::time::timeout(PING_MAX, asked).await, Ok(Ok(true)));
