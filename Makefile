@@ -54,7 +54,7 @@ pictures:  ## take the pictures of the pages in docs/pictures again, with the te
 bench:  ## run the benchmarks, such as the cost per delivery compared with a bare client
 	@$(services)/install-missing test
 	cargo bench --locked --no-run
-	$(services)/with-services cargo bench --locked
+	KAFKA_HEAP=$${KAFKA_HEAP:-2g} $(services)/with-services cargo bench --locked
 
 fuzz:  ## run each fuzz target for FUZZ_SECONDS (default 600): needs cargo-fuzz and a nightly toolchain
 	@fuzz/run

@@ -1,5 +1,7 @@
 //! One event for one webhook, the outcome of an attempt, and the fate of a delivery.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -54,9 +56,9 @@ pub struct Delivery {
     /// The event type.
     pub event_type: EventType,
     /// The event's identity.
-    pub event_id: String,
+    pub event_id: Arc<str>,
     /// The id of the task.
-    pub task_id: String,
+    pub task_id: Arc<str>,
     /// The body of the request. Every attempt sends the same bytes.
     pub body: Bytes,
     /// The number of attempts made so far.
@@ -93,9 +95,16 @@ impl Delivery {
     /// Creates the delivery of `event` to `webhook`, before any attempt.
     #[must_use]
     pub fn first(event: &Event, webhook: WebhookId, body: Bytes, read: FirstRead) -> Self {
+        Self::identified(DeliveryId::of(&event.id, webhook), event, webhook, body, read)
+    }
+
+    /// Creates the delivery like [`Delivery::first`], if its `id` is known already.
+    #[must_use]
+    pub fn identified(id: DeliveryId, event: &Event, webhook: WebhookId, body: Bytes, read: FirstRead) -> Self {
         let FirstRead { source, first_seen_at_ms, replays, traceparent } = read;
+        debug_assert_eq!(id, DeliveryId::of(&event.id, webhook));
         Self {
-            id: DeliveryId::of(&event.id, webhook),
+            id,
             webhook_id: webhook,
             event_type: event.event_type,
             event_id: event.id.clone(),

@@ -12,6 +12,7 @@ mod undecodable;
 pub mod validation;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -33,9 +34,9 @@ use undecodable::{malformed, not_json, within};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The event's identity.
-    pub id: String,
+    pub id: Arc<str>,
     /// The id of the task. Producers use it as the record's key.
-    pub task_id: String,
+    pub task_id: Arc<str>,
     /// The event type that webhooks subscribe to.
     pub event_type: EventType,
     /// The payload in Optio's own format. Its bytes are the same for each webhook and attempt.
@@ -207,8 +208,8 @@ pub fn decode(
     within("the payload", body.len() + classic.json_len(), limits.payload_max, "delivery.payload_max")?;
     let classic = (classic != ClassicParts::default()).then(|| Box::new(classic));
     let id = fields.text("id", id).filter(|id| !id.is_empty());
-    let id = id.map_or_else(|| derived_id(at).to_string(), |id| bounded_id(&id));
-    let task_id = task_id.into_owned();
+    let id = id.map_or_else(|| derived_id(at).to_string().into(), |id| bounded_id(&id));
+    let task_id = task_id.into();
     Ok(Decoded::Event(Event {
         id,
         task_id,
@@ -241,8 +242,12 @@ fn derived_id(at: &RecordPosition) -> Uuid {
 }
 
 /// Returns the id unchanged, or a UUID derived from it if it is too long to travel in headers.
-fn bounded_id(id: &str) -> String {
-    if id.len() <= EVENT_ID_MAX { id.to_owned() } else { Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()).to_string() }
+fn bounded_id(id: &str) -> Arc<str> {
+    if id.len() <= EVENT_ID_MAX {
+        id.into()
+    } else {
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes()).to_string().into()
+    }
 }
 
 #[cfg(test)]
@@ -272,7 +277,7 @@ mod tests {
     #[test]
     fn the_payload_has_the_documented_fields_in_order() {
         let event = event(FULL_MESSAGE);
-        assert_eq!(event.id, "e1");
+        assert_eq!(&*event.id, "e1");
         assert_eq!(
             std::str::from_utf8(&event.body).unwrap(),
             r#"{"event":"task.completed","taskId":"t1","task":{"id":"t1","title":"Fix login","state":"completed","repoUrl":"https://github.com/acme/backend","prUrl":"https://github.com/acme/backend/pull/142","prNumber":142,"agentType":"claude-code","costUsd":"0.84","createdAt":"2025-03-26T10:00:00Z","completedAt":"2025-03-26T10:12:34Z"},"timestamp":"2025-03-26T10:12:34Z"}"#
@@ -319,7 +324,7 @@ mod tests {
             r#"{"taskId":"t1","toState":"completed","id":17,"timestamp":1742983954,"task":{"title":{"a":[1]},"costUsd":0.84,
             "prNumber":"142","repoUrl":true,"createdAt":"2025-03-26T12:00:00+02:00","completedAt":"never","agentType":1e999}}"#,
         );
-        assert_eq!(event.id, "17");
+        assert_eq!(&*event.id, "17");
         assert_eq!(event.not_understood, ["task.title", "task.repoUrl", "task.completedAt"]);
         let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
         assert_eq!(body["timestamp"], "2025-03-26T10:12:34.000Z");

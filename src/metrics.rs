@@ -21,10 +21,7 @@ fn begin() {
         ::metrics::counter!(counter.name).increment(0);
     }
     for counter in COUNTERS_BY {
-        ::metrics::describe_counter!(counter.name, counter.help);
-        for value in (counter.known)() {
-            ::metrics::counter!(counter.name, counter.label => value).increment(0);
-        }
+        counter.begin();
     }
     ::metrics::describe_gauge!(CONDITION.name, CONDITION.help);
     for histogram in histograms::HISTOGRAMS {

@@ -48,8 +48,8 @@ pub fn event(finding: &Finding, webhook: &Webhook, affected: u64, admin_url: &st
         timestamp: rfc3339(now_ms),
     };
     Event {
-        id: format!("{}:{}:{}", finding.event.as_str(), webhook.id, finding.since_ms),
-        task_id: webhook.id.to_string(),
+        id: format!("{}:{}:{}", finding.event.as_str(), webhook.id, finding.since_ms).into(),
+        task_id: webhook.id.to_string().into(),
         event_type: finding.event,
         body: serde_json::to_vec(&payload).expect("texts and numbers always serialize").into(),
         classic: None,

@@ -57,6 +57,7 @@ use crate::conditions::Conditions;
 use crate::config::Config;
 use crate::http::client::Client;
 use crate::kafka::clients;
+use crate::schedule::Schedule;
 use crate::store::backoffs::Backoffs;
 use crate::store::marks::MarkStreams;
 use crate::store::recoveries::Recoveries;
@@ -142,7 +143,7 @@ pub fn start(edges: Edges, ends: &Ends) -> anyhow::Result<Running> {
         ended: ends.ended.clone().drop_guard(),
     });
     // Hand off: failed deliveries go to a retry tier or the dead-letter topic.
-    let hand_off = HandOff::new(producing, names.clone());
+    let hand_off = HandOff::new(producing, names.clone(), Schedule::new(&config.delivery).tiers());
 
     // Admit and send: permits, lanes, breakers, attempts.
     let (announcements, announced) = mpsc::channel(announce::WAITING_MAX);

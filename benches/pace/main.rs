@@ -57,7 +57,16 @@ struct Stage {
 
 impl Stage {
     async fn new(webhooks: usize, start: impl FnOnce(&World, SocketAddr) -> Process) -> Self {
-        let world = World::new(&[("kafka.properties.session_timeout_ms", "6000")]).await;
+        Self::with(&[], webhooks, start).await
+    }
+
+    /// A stage with `settings`.
+    async fn with(
+        settings: &[(&str, &str)],
+        webhooks: usize,
+        start: impl FnOnce(&World, SocketAddr) -> Process,
+    ) -> Self {
+        let world = World::new(&[&[("kafka.properties.session_timeout_ms", "6000")], settings].concat()).await;
         let at = receiver::free_address();
         let _receiver = Process::role("receiver", &[at.to_string()]);
         let paths: Vec<String> = (0..webhooks).map(|number| format!("/{number}")).collect();
@@ -117,18 +126,22 @@ async fn latency(rounds: usize, deliveries: usize) {
     figure("pace", "p99 latency at half of the highest rate, against the bare consumer", median(&mut p99), "");
 }
 
-/// The cost of a delivery if an event goes to eight webhooks, against one.
+/// The cost of a delivery if an event goes to eight webhooks, against one: with the defaults, where eight endpoints may
+/// have eight times as many requests in flight, and with as many requests in flight as one endpoint has.
 async fn width(rounds: usize, deliveries: usize) {
-    let mut ratios = Vec::new();
+    let (mut with_defaults, mut at_once) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut costs = Vec::new();
-        for webhooks in [1, 8] {
-            let mut stage = Stage::new(webhooks, |world, _| world.worker()).await;
-            costs.push(stage.burst(deliveries / webhooks).await.0.as_secs_f64());
-        }
-        ratios.push(costs[1] / costs[0]);
+        let cost = async |webhooks: usize, settings: &[(&str, &str)]| {
+            let mut stage = Stage::with(settings, webhooks, |world, _| world.worker()).await;
+            stage.burst(deliveries / webhooks).await.0.as_secs_f64()
+        };
+        let one = cost(1, &[]).await;
+        with_defaults.push(cost(8, &[]).await / one);
+        at_once.push(cost(8, &[("delivery.endpoint_in_flight_max", "8")]).await / one);
     }
-    figure("pace", "processor time per delivery with 8 webhooks for an event, against one", median(&mut ratios), "");
+    let name = "processor time per delivery with 8 webhooks for an event, against one";
+    figure("pace", name, median(&mut with_defaults), "");
+    figure("pace", &format!("{name}, with as many requests in flight"), median(&mut at_once), "");
 }
 
 /// The cost of a deferral, against a delivery: an endpoint that refuses all connections opens its circuit, and its

@@ -60,7 +60,7 @@ mod tests {
             let Ok(Decoded::Event(read)) = decode(Some(value.as_bytes()), &at, TimestampMs(0), Limits::NONE) else {
                 panic!("{event:?}")
             };
-            assert_eq!((read.event_type, read.task_id), (event, Uuid::from_u128(7).to_string()));
+            assert_eq!((read.event_type, &*read.task_id), (event, &*Uuid::from_u128(7).to_string()));
         }
     }
 }

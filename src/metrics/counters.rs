@@ -1,5 +1,7 @@
 //! Every counter, and the one gauge that is set when its value changes.
 
+use std::sync::OnceLock;
+
 use super::kinds::{Counter, CounterBy, GaugeBy};
 use super::labels::{ConnectionClosed, NameFailure, PauseReason, Pool, Rebalance};
 use crate::delivery::{DeadReason, Dropped, FailureCode};
@@ -15,6 +17,7 @@ pub static EVENTS: CounterBy = CounterBy {
         let nothing = Nothing::ALL.into_iter().map(Nothing::as_str);
         types.chain(nothing).chain([DeadReason::Malformed.as_str(), DeadReason::TooLarge.as_str()]).collect()
     },
+    series: OnceLock::new(),
 };
 
 /// Optional fields that became null.
@@ -23,6 +26,7 @@ pub static FIELDS_NOT_UNDERSTOOD: CounterBy = CounterBy {
     help: "Optional fields of events that became null because their value could not be understood.",
     label: "field",
     known: || OPTIONAL_FIELDS.to_vec(),
+    series: OnceLock::new(),
 };
 
 /// Requests that were sent again within one attempt.
@@ -37,6 +41,7 @@ pub static NAME_FAILURES: CounterBy = CounterBy {
     help: "Lookups of an endpoint's host that gave no address that may be dialled, by reason.",
     label: "reason",
     known: || NameFailure::ALL.into_iter().map(NameFailure::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Deferrals, by reason.
@@ -45,6 +50,7 @@ pub static DEFERRALS: CounterBy = CounterBy {
     help: "Deliveries that went to a retry tier without an attempt, by reason.",
     label: "reason",
     known: || FailureCode::ALL.into_iter().filter(|code| code.is_deferral()).map(FailureCode::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Deliveries that found a permit pool exhausted.
@@ -53,6 +59,7 @@ pub static POOL_EXHAUSTED: CounterBy = CounterBy {
     help: "Deliveries that were deferred because a permit pool was exhausted, by pool.",
     label: "share",
     known: || Pool::ALL.into_iter().map(Pool::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Dead letters, by reason.
@@ -61,6 +68,7 @@ pub static DEAD_LETTERS: CounterBy = CounterBy {
     help: "Records written to the dead-letter topic, by reason.",
     label: "reason",
     known: || DeadReason::ALL.into_iter().map(DeadReason::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Deliveries that were dropped, by reason.
@@ -69,6 +77,7 @@ pub static DROPPED: CounterBy = CounterBy {
     help: "Deliveries that were dropped, by reason: the webhook is gone, or a redelivery replaces them.",
     label: "reason",
     known: || Dropped::ALL.into_iter().map(Dropped::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Events for webhooks that this version can't read.
@@ -93,6 +102,7 @@ pub static HAND_OFF_FAILURES: CounterBy = CounterBy {
     help: "Writes to a retry tier or the dead-letter topic that failed and are tried again, by topic.",
     label: "topic",
     known: Vec::new,
+    series: OnceLock::new(),
 };
 
 /// Commits that failed.
@@ -107,6 +117,7 @@ pub static REBALANCES: CounterBy = CounterBy {
     help: "Rebalances of this process's consumers, by what they did with the partitions.",
     label: "change",
     known: || Rebalance::ALL.into_iter().map(Rebalance::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Partitions that were paused, by reason.
@@ -115,6 +126,7 @@ pub static PAUSES: CounterBy = CounterBy {
     help: "Pauses in reading a partition, by reason.",
     label: "reason",
     known: || PauseReason::ALL.into_iter().map(PauseReason::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Consumers that replaced one which read nothing.
@@ -159,6 +171,7 @@ pub static ADMIN_CONNECTIONS_CLOSED: CounterBy = CounterBy {
     help: "Connections to the admin server that were closed for new ones or because they took too long, by reason.",
     label: "reason",
     known: || ConnectionClosed::ALL.into_iter().map(ConnectionClosed::as_str).collect(),
+    series: OnceLock::new(),
 };
 
 /// Entries that the audit log lacks.

@@ -25,12 +25,26 @@ pub struct CounterBy {
     pub(super) label: &'static str,
     /// The label's values that are known from the start. Their series start at 0.
     pub(super) known: fn() -> Vec<&'static str>,
+    /// The known series, looked up once: a lookup costs more than an increment.
+    pub(super) series: OnceLock<Vec<(&'static str, ::metrics::Counter)>>,
 }
 
 impl CounterBy {
     /// Adds one to the series of `value`.
     pub fn increment(&self, value: &'static str) {
-        ::metrics::counter!(self.name, self.label => value).increment(1);
+        match self.series.get().and_then(|series| series.iter().find(|(known, _)| *known == value)) {
+            Some((_, series)) => series.increment(1),
+            None => ::metrics::counter!(self.name, self.label => value).increment(1),
+        }
+    }
+
+    /// Describes the counter and starts its known series at 0.
+    pub(super) fn begin(&self) {
+        ::metrics::describe_counter!(self.name, self.help);
+        let series = |value| (value, ::metrics::counter!(self.name, self.label => value));
+        let known: Vec<_> = (self.known)().into_iter().map(series).collect();
+        known.iter().for_each(|(_, series)| series.increment(0));
+        let _ = self.series.set(known);
     }
 
     /// Adds one to the series of a `value` that is not known before the process runs.

@@ -47,7 +47,7 @@ pub fn body(event: &Event, public_url: &str) -> Bytes {
         },
         r#type: format!("dev.optio.{}", event.event_type.as_str()),
         // An attribute that is present must not be empty.
-        subject: Some(event.task_id.as_str()).filter(|id| !id.is_empty()),
+        subject: Some(&*event.task_id).filter(|id| !id.is_empty()),
         time: timestamp.as_deref().filter(|time| humantime::parse_rfc3339(time).is_ok()),
         datacontenttype: "application/json",
         data,
@@ -65,8 +65,8 @@ mod tests {
 
     fn event(id: &str, task_id: &str, body: Vec<u8>) -> Event {
         Event {
-            id: id.to_owned(),
-            task_id: task_id.to_owned(),
+            id: id.into(),
+            task_id: task_id.into(),
             event_type: EventType::TaskFailed,
             body: body.into(),
             classic: None,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::announce::Announcement;
+use super::defer::Gathering;
 use super::disabling::Disabling;
 use super::endpoints::{Endpoints, Steps};
 use super::hand_off::HandOff;
@@ -18,7 +19,6 @@ use super::receipt::Receipt;
 use super::settle::Settler;
 use crate::conditions::{Conditions, Severity};
 use crate::config::{Config, Ordering};
-use crate::delivery::Deferral;
 use crate::delivery::{DeadReason, Delivery, FatePolicy};
 use crate::http::client::Client;
 use crate::record::LastError;
@@ -94,6 +94,7 @@ pub struct Dispatcher {
     backoffs_loaded: OnceCell<()>,
     pub(super) names: Names,
     parked: ParkedByGroup,
+    pub(super) gathering: Gathering,
 }
 
 /// The parked deliveries of each consumer group. A group whose parking is full doesn't stop the other group.
@@ -119,6 +120,7 @@ impl Dispatcher {
                 retries: Parking::new(config.worker.parked_bytes_max),
             },
             backoffs_loaded: OnceCell::new(),
+            gathering: Gathering::default(),
             config,
             snapshots,
             client,
@@ -209,8 +211,8 @@ impl Dispatcher {
     pub(super) fn submit(self: &Arc<Self>, webhook: &Arc<Webhook>, mut open: Open) {
         open.queued_at = traces::now();
         open.receipt.note(Stage::Waiting, webhook.id);
-        self.endpoints.admit(webhook, open);
-        self.advance(webhook.id);
+        let steps = self.endpoints.admit(webhook, open);
+        self.take(webhook.id, steps);
     }
 
     /// Takes the next steps at an endpoint: starts the deliveries that may start, and defers those that may not wait.
@@ -234,11 +236,6 @@ impl Dispatcher {
                 dispatcher.advance(webhook);
             });
         }
-    }
-
-    /// Defers a delivery on a task of its own.
-    pub(super) fn spawn_deferral(self: &Arc<Self>, open: Open, deferral: Deferral) {
-        self.spawn(open, move |dispatcher, open| dispatcher.defer(open, deferral));
     }
 
     /// Looks at all endpoints ten times a second, so that none keeps deliveries that it can't take. Never returns.
@@ -275,8 +272,31 @@ impl Dispatcher {
         });
     }
 
+    /// Runs a part of the handling of a delivery on a task of its own, like [`Dispatcher::spawn`].
+    pub(super) fn spawn_guarded(
+        self: &Arc<Self>,
+        delivery: Arc<Delivery>,
+        receipt: Arc<Receipt>,
+        last: LastError,
+        panics: u8,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let dispatcher = self.clone();
+        tokio::spawn(async move {
+            if panics::caught(part).await.is_err() {
+                Box::pin(dispatcher.after_panic(delivery, receipt, last, panics)).await;
+            }
+        });
+    }
+
     /// Handles a delivery whose handling has panicked once more, or gives it up if that was the second time.
-    async fn after_panic(self: Arc<Self>, delivery: Arc<Delivery>, receipt: Arc<Receipt>, last: LastError, panics: u8) {
+    pub(super) async fn after_panic(
+        self: Arc<Self>,
+        delivery: Arc<Delivery>,
+        receipt: Arc<Receipt>,
+        last: LastError,
+        panics: u8,
+    ) {
         tracing::error!(delivery = %delivery.id, webhook = %delivery.webhook_id, "handling a delivery panicked");
         let permits = self.permits.write().await;
         let snapshot = self.snapshots.current().await;

@@ -130,11 +130,13 @@ impl<T: Queued> Endpoints<T> {
         }
     }
 
-    /// Queues a delivery. An endpoint whose URL has changed begins anew.
-    pub fn admit(&self, webhook: &Arc<Webhook>, item: T) {
+    /// Queues a delivery, and returns all steps that are possible at its endpoint now. An endpoint whose URL has changed
+    /// begins anew.
+    pub fn admit(&self, webhook: &Arc<Webhook>, item: T) -> Steps<T> {
         let now = Instant::now();
         let mut state = self.state();
-        let entry = state.entries.entry(webhook.id).or_insert_with(|| Entry::new(Endpoint::new(&self.limits, now)));
+        let State { entries, slow_permits } = &mut *state;
+        let entry = entries.entry(webhook.id).or_insert_with(|| Entry::new(Endpoint::new(&self.limits, now)));
         if !entry.webhook.as_ref().is_some_and(|before| Arc::ptr_eq(before, webhook)) {
             if entry.webhook.as_ref().is_some_and(|before| before.url != webhook.url) {
                 entry.endpoint.moved(now);
@@ -143,6 +145,7 @@ impl<T: Queued> Endpoints<T> {
         }
         entry.endpoint.set_rate(webhook.rate_per_second, self.workers.load(Ordering::Relaxed), now);
         entry.endpoint.admit(item, now);
+        entry.steps(slow_permits, now)
     }
 
     /// Returns all steps that are possible at an endpoint now.

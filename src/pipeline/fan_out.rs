@@ -78,6 +78,7 @@ struct FanOut {
     wide_at_once: Arc<Semaphore>,
 }
 
+// Branches that few records take are boxed, because each record would otherwise be moved with the state of all of them.
 impl FanOut {
     /// Handles one record. A panic affects only that record. Fan-outs in tokio tasks of their own catch their panics
     /// themselves.
@@ -98,10 +99,12 @@ impl FanOut {
                 tokio::spawn(self.dispatcher.clone().give_up(delivery, DeadReason::Malformed, detail, handling));
             }
             Incoming::Event { event, source, replays, .. } => {
-                unreadable(&self.dispatcher, &self.predecessors, panicked(&event, source, replays, &receipt), receipt)
-                    .await;
+                let record = panicked(&event, source, replays, &receipt);
+                Box::pin(unreadable(&self.dispatcher, &self.predecessors, record, receipt)).await;
             }
-            Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
+            Incoming::Unreadable(record) => {
+                Box::pin(unreadable(&self.dispatcher, &self.predecessors, record, receipt)).await;
+            }
             Incoming::Nothing(_) => receipt.settle(),
         }
     }
@@ -121,22 +124,24 @@ impl FanOut {
             }
             Incoming::Due { delivery, last } => self.due(delivery, last, receipt).await,
             Incoming::DueLater { delivery, last, due_at_ms } => {
-                self.hand_off_again(delivery, last, due_at_ms, receipt).await
+                Box::pin(self.hand_off_again(delivery, last, due_at_ms, receipt)).await;
             }
-            Incoming::Unreadable(record) => unreadable(&self.dispatcher, &self.predecessors, record, receipt).await,
+            Incoming::Unreadable(record) => {
+                Box::pin(unreadable(&self.dispatcher, &self.predecessors, record, receipt)).await;
+            }
         }
     }
 
     async fn event(&mut self, event: Arc<Event>, first: FirstRead, receipt: Arc<Receipt>) {
         let snapshot = self.dispatcher.snapshots.current().await;
         for webhook in snapshot.unsupported(event.event_type) {
-            self.unsupported.take(&snapshot, webhook, &event, &first, &receipt).await;
+            Box::pin(self.unsupported.take(&snapshot, webhook, &event, &first, &receipt)).await;
         }
         let webhooks = snapshot.matching(&event);
         let missing = snapshot.missing(&event);
         drop(snapshot);
         if !missing.is_empty() {
-            missing::miss(&self.dispatcher, &self.predecessors, &missing, &event, &first, &receipt).await;
+            Box::pin(missing::miss(&self.dispatcher, &self.predecessors, &missing, &event, &first, &receipt)).await;
         }
         let is_wide = webhooks.len() > WIDE;
         let ordered = self.dispatcher.config.delivery.ordering == Ordering::Task;
@@ -202,7 +207,7 @@ impl FanOut {
             Err(NoRecipient::Held) => self.dispatcher.spawn_deferral(open, Deferral::HELD),
             Err(NoRecipient::Dropped(why)) => {
                 let Some(handling) = self.dispatcher.handle(open.receipt, open.permits) else { return };
-                self.dispatcher.drop_silently(&open.delivery, handling, why).await;
+                Box::pin(self.dispatcher.drop_silently(&open.delivery, handling, why)).await;
             }
         }
     }

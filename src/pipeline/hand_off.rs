@@ -5,28 +5,38 @@
 //! hand-off that is refused for another reason blocks its own offset and nothing else: it gives its permits back, a
 //! drain doesn't wait for it, and `/readyz` names the topic and the reason.
 
+mod producer;
 pub(super) mod producing;
 
 use crate::metrics;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rdkafka::message::OwnedHeaders;
+use uuid::Uuid;
 
 use super::handling::Handling;
 use super::incoming::Unreadable;
 use crate::clock::now_ms;
 use crate::delivery::{DeadReason, Delivery};
 use crate::detail::Detail;
+use crate::kafka::headers;
 use crate::record::{self, LastError};
 use crate::topics::Names;
+use producer::Outgoing;
+#[cfg(test)]
+pub(crate) use producer::Script;
+pub(super) use producer::Sending;
+use producing::Written;
 pub use producing::{Limits, Producing};
-use producing::{Outgoing, Written};
 
 /// Writes to retry tiers and the dead-letter topic.
 #[derive(Clone)]
 pub struct HandOff {
     producing: Arc<Producing>,
     names: Arc<Names>,
+    /// The names of the retry tiers, the first tier first.
+    tiers: Arc<[String]>,
 }
 
 /// The outcome of a hand-off.
@@ -45,8 +55,14 @@ const SHORTENED_SIZES: [usize; 4] = [512 << 10, 64 << 10, 4 << 10, 0];
 impl HandOff {
     /// Creates the hand-off. Clones share the producers.
     #[must_use]
-    pub fn new(producing: Producing, names: Names) -> Self {
-        Self { producing: Arc::new(producing), names: Arc::new(names) }
+    pub fn new(producing: Producing, names: Names, tiers: u32) -> Self {
+        let tiers = (1..=tiers).map(|tier| names.retry(tier)).collect();
+        Self { producing: Arc::new(producing), names: Arc::new(names), tiers }
+    }
+
+    fn topic(&self, tier: u32) -> Cow<'_, str> {
+        let known = tier.checked_sub(1).and_then(|at| self.tiers.get(at as usize));
+        known.map_or_else(|| Cow::Owned(self.names.retry(tier)), |known| Cow::Borrowed(known.as_str()))
     }
 
     /// Writes a delivery to `tier`. Returns when it is durable. Not cancel safe.
@@ -58,10 +74,29 @@ impl HandOff {
         last: LastError,
         handling: &mut Handling,
     ) -> HandedOff {
+        let sending = self.start_retry(delivery, tier, due_at_ms, last);
+        self.finish_retry(delivery, tier, last, sending, handling).await
+    }
+
+    /// Gives a delivery to the producer of `tier`. It is durable only when [`HandOff::finish_retry`] says so.
+    pub(super) fn start_retry(&self, delivery: &Delivery, tier: u32, due_at_ms: i64, last: LastError) -> Sending {
         let headers = record::headers(delivery, Some(due_at_ms), last);
-        let (topic, key) = (self.names.retry(tier), delivery.webhook_id.to_string());
-        let outgoing = Outgoing { topic: &topic, key: Some(key.as_bytes()), value: Some(&delivery.body) };
-        match self.producing.write(outgoing, headers, handling).await {
+        let mut key = Uuid::encode_buffer();
+        let key = delivery.webhook_id.0.hyphenated().encode_lower(&mut key);
+        self.producing.start(Self::outgoing(delivery, &self.topic(tier), key.as_bytes()), headers)
+    }
+
+    /// Goes on with a delivery that was given to the producer of `tier`. Returns when it is durable. Not cancel safe.
+    pub(super) async fn finish_retry(
+        &self,
+        delivery: &Delivery,
+        tier: u32,
+        last: LastError,
+        sending: Sending,
+        handling: &mut Handling,
+    ) -> HandedOff {
+        let (topic, key) = (self.topic(tier), delivery.webhook_id.to_string());
+        match self.producing.finish(Self::outgoing(delivery, &topic, key.as_bytes()), sending, handling).await {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner => HandedOff::LeftToNextOwner,
             Written::TooLarge => {
@@ -71,6 +106,10 @@ impl HandOff {
                 Box::pin(self.dead(delivery, DeadReason::TooLarge, &detail, last, handling)).await
             }
         }
+    }
+
+    fn outgoing<'a>(delivery: &'a Delivery, topic: &'a str, key: &'a [u8]) -> Outgoing<'a> {
+        Outgoing { topic, key: Some(key), value: Some(&delivery.body), foreign_header_bytes: 0 }
     }
 
     /// Dead-letters a delivery. Returns when the dead letter is durable. Not cancel safe.
@@ -88,8 +127,13 @@ impl HandOff {
         handling.died = Some(delivery.webhook_id).filter(|_| !delivery.event_type.is_operational());
         let key = delivery.webhook_id.to_string();
         let headers = |detail: &Detail| record::dead(record::headers(delivery, None, last), reason, detail, now_ms());
-        let letter =
-            Letter { key: Some(key.as_bytes()), value: Some(&delivery.body), detail, original: &delivery.source };
+        let letter = Letter {
+            key: Some(key.as_bytes()),
+            value: Some(&delivery.body),
+            foreign_header_bytes: 0,
+            detail,
+            original: &delivery.source,
+        };
         self.letter(letter, headers, headers, handling).await
     }
 
@@ -103,7 +147,8 @@ impl HandOff {
             record::dead(record::unread(theirs, &record.origin), record.reason, detail, now_ms())
         };
         let (key, value) = (record.key.as_deref(), record.value.as_deref());
-        let letter = Letter { key, value, detail: &record.detail, original: source };
+        let foreign_header_bytes = headers::bytes(Some(record.headers.as_borrowed()));
+        let letter = Letter { key, value, foreign_header_bytes, detail: &record.detail, original: source };
         let whole = |detail: &Detail| headers(record.headers.clone(), detail);
         self.letter(letter, whole, |detail| headers(OwnedHeaders::new(), detail), handling).await
     }
@@ -118,8 +163,8 @@ impl HandOff {
         handling: &mut Handling,
     ) -> HandedOff {
         let topic = self.names.dead_letters();
-        let Letter { key, value, detail, original } = letter;
-        let outgoing = |key, value| Outgoing { topic: &topic, key, value };
+        let Letter { key, value, foreign_header_bytes, detail, original } = letter;
+        let outgoing = |key, value| Outgoing { topic: &topic, key, value, foreign_header_bytes };
         let mut written = self.producing.write(outgoing(key, value), headers(detail), handling).await;
         let size = value.map_or(0, <[u8]>::len);
         for kept in SHORTENED_SIZES.into_iter().filter(|kept| *kept < size).chain([0]) {
@@ -152,6 +197,8 @@ impl HandOff {
 struct Letter<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
+    /// The size in bytes of the headers that another program wrote.
+    foreign_header_bytes: usize,
     detail: &'a Detail,
     /// The position of the original record.
     original: &'a crate::position::RecordPosition,

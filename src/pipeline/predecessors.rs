@@ -22,7 +22,11 @@ pub struct Predecessors {
 impl Predecessors {
     /// Whether a predecessor has settled this delivery. Waits while Redis is away.
     pub async fn settled(&self, receipt: &Receipt, what: Settled) -> bool {
-        let loaded = receipt.partition.predecessor.get_or_init(async || self.load(&receipt.partition).await).await;
+        let predecessor = &receipt.partition.predecessor;
+        let loaded = match predecessor.get() {
+            Some(loaded) => loaded,
+            None => Box::pin(predecessor.get_or_init(async || self.load(&receipt.partition).await)).await,
+        };
         loaded.contains(Mark::of(what, Offset(receipt.offset), TimestampMs(receipt.timestamp_ms)))
     }
 

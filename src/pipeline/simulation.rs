@@ -28,6 +28,7 @@ use crate::clock;
 use crate::conditions::Conditions;
 use crate::http::client::Client;
 use crate::pipeline::consume::intake::{Intake, Retries};
+use crate::schedule::Schedule;
 use crate::store::backoffs::Backoffs;
 use crate::store::failing::Failing;
 use crate::store::log::DeliveryLog;
@@ -65,7 +66,11 @@ async fn live(world: &World, standstill: Arc<Standstill>, longest: Duration) -> 
         config: config.clone(),
         snapshots,
         client: Client::scripted(&config.delivery, endpoints::script(world)),
-        hand_off: HandOff::new(Producing::scripted(kafka::script(world), conditions.clone()), names.clone()),
+        hand_off: HandOff::new(
+            Producing::scripted(kafka::script(world), conditions.clone()),
+            names.clone(),
+            Schedule::new(&config.delivery).tiers(),
+        ),
         settler,
         disabling: disabling::Disabling::new(
             store,

@@ -52,13 +52,14 @@ pub(super) struct Spread {
     pub(super) claim: Claim,
 }
 
+// Branches that few events take are boxed, because each event would otherwise be moved with the state of all of them.
 impl Spread {
     /// Fans out to each webhook. If that panics, the record is given up. Deliveries that were already made keep their
     /// fate.
     pub(super) async fn run(self) {
         if panics::caught(self.each()).await.is_err() {
             let record = panicked(&self.event, self.first.source.clone(), self.first.replays, &self.receipt);
-            unreadable(&self.dispatcher, &self.predecessors, record, self.receipt.clone()).await;
+            Box::pin(unreadable(&self.dispatcher, &self.predecessors, record, self.receipt.clone())).await;
         }
     }
 
@@ -70,16 +71,16 @@ impl Spread {
                 continue;
             }
             let Ok(delivery) =
-                panics::twice(|| self.delivery(webhook, bodies.of(&self.event, webhook.format, &webhook.url)))
+                panics::twice(|| self.delivery(id, webhook, bodies.of(&self.event, webhook.format, &webhook.url)))
             else {
                 // The body can't be made, so the dead letter has the event's own body.
-                let delivery = self.delivery(webhook, self.event.body.clone());
-                self.give_up(delivery, DeadReason::Malformed, panics::detail()).await;
+                let delivery = self.delivery(id, webhook, self.event.body.clone());
+                Box::pin(self.give_up(delivery, DeadReason::Malformed, panics::detail())).await;
                 continue;
             };
             if let Some(detail) = self.dispatcher.policy.too_old(&delivery, now_ms()) {
                 // After a loss of offsets, old events must not be sent again.
-                self.give_up(delivery, DeadReason::Expired, detail).await;
+                Box::pin(self.give_up(delivery, DeadReason::Expired, detail)).await;
                 continue;
             }
             let permit = self.dispatcher.claim(self.claim, delivery.body.len(), webhook.id).await;
@@ -115,7 +116,7 @@ impl Spread {
         tokio::spawn(self.dispatcher.clone().give_up(Arc::new(delivery), reason, detail, handling));
     }
 
-    fn delivery(&self, webhook: &Webhook, body: Bytes) -> Delivery {
-        Delivery::first(&self.event, webhook.id, body, self.first.clone())
+    fn delivery(&self, id: DeliveryId, webhook: &Webhook, body: Bytes) -> Delivery {
+        Delivery::identified(id, &self.event, webhook.id, body, self.first.clone())
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn unreadable(
 /// has the payload that was made of it, and the position of the record.
 pub(super) fn panicked(event: &Event, source: RecordPosition, replays: u32, receipt: &Receipt) -> Arc<Unreadable> {
     Arc::new(Unreadable {
-        key: Some(event.task_id.clone().into_bytes()),
+        key: Some(event.task_id.as_bytes().to_vec()),
         value: Some(event.body.to_vec()),
         headers: OwnedHeaders::new(),
         origin: UnreadOrigin { source, timestamp_ms: receipt.timestamp_ms, replays },

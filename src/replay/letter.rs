@@ -49,16 +49,16 @@ impl Letter {
     /// Takes a header into account. Returns None if its value is not text, and has no effect then. The values of other
     /// headers are not looked at, because that would take a good part of the time for a record.
     fn take(&mut self, header: &Header<'_>) -> Option<()> {
-        match std::str::from_utf8(header.key).ok()? {
-            names::WEBHOOK_ID => self.webhook_id = header.text()?.parse().ok(),
-            names::EVENT => self.event = EventType::named(header.text()?),
-            names::DELIVERY_ID => self.delivery_id = header.text()?.parse().ok().map(DeliveryId),
-            names::DEAD_REASON => self.reason = DeadReason::named(header.text()?),
-            names::DEAD_AT => self.died_at_ms = header.text()?.parse().unwrap_or(self.died_at_ms),
-            names::REPLAYS => self.replays = header.text()?.parse().unwrap_or(0),
-            names::SOURCE_TIMESTAMP => self.has_source_time |= header.text().is_some(),
-            names::SHORTENED_FROM => self.is_shortened |= header.text().is_some(),
-            names::SOURCE_TOPIC => {
+        match header.key {
+            keys::WEBHOOK_ID => self.webhook_id = header.text()?.parse().ok(),
+            keys::EVENT => self.event = EventType::named(header.text()?),
+            keys::DELIVERY_ID => self.delivery_id = header.text()?.parse().ok().map(DeliveryId),
+            keys::DEAD_REASON => self.reason = DeadReason::named(header.text()?),
+            keys::DEAD_AT => self.died_at_ms = header.text()?.parse().unwrap_or(self.died_at_ms),
+            keys::REPLAYS => self.replays = header.text()?.parse().unwrap_or(0),
+            keys::SOURCE_TIMESTAMP => self.has_source_time |= header.text().is_some(),
+            keys::SHORTENED_FROM => self.is_shortened |= header.text().is_some(),
+            keys::SOURCE_TOPIC => {
                 header.text()?;
                 // Ours begin here. What was read before comes from the producer of a record that could not be read.
                 (self.has_source_time, self.is_shortened, self.replays) = (false, false, 0);
@@ -73,6 +73,21 @@ impl Letter {
     pub fn is_unread(&self) -> bool {
         self.has_source_time && matches!(self.reason, Some(DeadReason::Malformed | DeadReason::TooLarge))
     }
+}
+
+/// The names of headers as bytes, which are compared without a check that they are text.
+mod keys {
+    use super::names;
+
+    pub(super) const WEBHOOK_ID: &[u8] = names::WEBHOOK_ID.as_bytes();
+    pub(super) const EVENT: &[u8] = names::EVENT.as_bytes();
+    pub(super) const DELIVERY_ID: &[u8] = names::DELIVERY_ID.as_bytes();
+    pub(super) const DEAD_REASON: &[u8] = names::DEAD_REASON.as_bytes();
+    pub(super) const DEAD_AT: &[u8] = names::DEAD_AT.as_bytes();
+    pub(super) const REPLAYS: &[u8] = names::REPLAYS.as_bytes();
+    pub(super) const SOURCE_TIMESTAMP: &[u8] = names::SOURCE_TIMESTAMP.as_bytes();
+    pub(super) const SHORTENED_FROM: &[u8] = names::SHORTENED_FROM.as_bytes();
+    pub(super) const SOURCE_TOPIC: &[u8] = names::SOURCE_TOPIC.as_bytes();
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub fn recent(
             repo_url: text("task.repoUrl"),
             agent_type: text("task.agentType"),
             matches: events.contains(&event.event_type) && filter.is_none_or(|filter| filter.matches(&fields)),
-            task_id: event.task_id,
+            task_id: event.task_id.to_string(),
         };
         Some((written_ms, shown))
     })?;

@@ -76,7 +76,7 @@ impl ReplayMarks {
     /// Whether the record at `origin` was replayed.
     #[must_use]
     pub fn has(&self, origin: ReplayOrigin) -> bool {
-        self.replayed.binary_search(&origin.fingerprint()).is_ok()
+        !self.replayed.is_empty() && self.replayed.binary_search(&origin.fingerprint()).is_ok()
     }
 }
 

@@ -38,9 +38,9 @@ pub enum Start {
 }
 
 /// How much all readers of a topic together read ahead, in KiB.
-const READ_AHEAD_KIB: usize = 8_192;
+const READ_AHEAD_KIB: usize = 4_096;
 /// How many records all readers of a topic together read ahead.
-const READ_AHEAD_RECORDS: usize = 20_000;
+const READ_AHEAD_RECORDS: usize = 8_000;
 /// The largest number of threads that read a topic at once. Parsing the headers takes most of the time for a record.
 const READERS_MAX: usize = 4;
 /// The interval between progress reports.
@@ -171,6 +171,8 @@ impl Scan {
             .set("fetch.message.max.bytes", "262144")
             // At the end of the topic there is nothing to wait for.
             .set("fetch.wait.max.ms", "10")
+            // A reader empties a full read-ahead within milliseconds, and would wait for the next fetch with the default.
+            .set("fetch.queue.backoff.ms", "1")
             .set("queued.max.messages.kbytes", read_ahead_kib)
             .set("queued.min.messages", read_ahead_records)
             .create_with_context(Logging)

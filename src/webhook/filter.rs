@@ -141,8 +141,8 @@ mod tests {
             "id": "t1", "title": "Fix login", "state": "completed", "repoUrl": "https://github.com/acme/backend",
             "prUrl": null, "prNumber": 142, "agentType": "claude-code", "costUsd": "0.84" } });
         Event {
-            id: "e1".to_owned(),
-            task_id: "t1".to_owned(),
+            id: "e1".into(),
+            task_id: "t1".into(),
             event_type: EventType::TaskCompleted,
             body: body.to_string().into(),
             classic: Some(Box::new(ClassicParts { task_type: Some("coding".to_owned()), ..ClassicParts::default() })),

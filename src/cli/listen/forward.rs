@@ -157,8 +157,8 @@ impl Forward {
         streamed: &Streamed<'_>,
     ) {
         let event = Event {
-            id: streamed.event_id.clone(),
-            task_id: streamed.task_id.clone(),
+            id: streamed.event_id.as_str().into(),
+            task_id: streamed.task_id.as_str().into(),
             event_type: streamed.event,
             body: Bytes::copy_from_slice(streamed.payload.get().as_bytes()),
             classic: None,

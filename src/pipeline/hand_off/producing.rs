@@ -3,27 +3,25 @@
 use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
 
 use rdkafka::ClientConfig;
-use rdkafka::Message as _;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{OwnedHeaders, OwnedMessage};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::message::OwnedHeaders;
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::util::Timeout;
 
 use super::HandedOff;
+#[cfg(test)]
+use super::producer::Script;
+use super::producer::{Outgoing, Producer, Sending};
 use crate::conditions::{Conditions, LOUD_AFTER, Outage, Severity};
 use crate::kafka::closing::ClosedInBackground;
-use crate::kafka::headers;
 use crate::kafka::logging::Logging;
 use crate::pipeline::handling::Handling;
 
 /// `max.message.bytes` of each topic for which it could be read.
 pub type Limits = HashMap<String, usize>;
 
-/// The approximate bytes that a hand-off takes in memory in addition to its record.
+/// The approximate bytes that a hand-off takes in memory in addition to its record, with the headers that we write.
 const HAND_OFF_BYTES: usize = 4_096;
 /// The bytes that a broker counts for a batch in addition to its records.
 const BATCH_OVERHEAD: usize = 512;
@@ -42,53 +40,6 @@ struct Renewable {
     config: ClientConfig,
     /// None until it is needed for the first time.
     producer: RwLock<Option<Producer>>,
-}
-
-/// What writes records.
-#[derive(Clone)]
-enum Producer {
-    Kafka(Arc<ClosedInBackground<FutureProducer<Logging>>>),
-    #[cfg(test)]
-    Scripted(Script),
-}
-
-impl Producer {
-    /// Writes a record. The client retries temporary errors by itself.
-    ///
-    /// # Errors
-    /// The broker refused the record, which comes back.
-    async fn send(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Result<(), (KafkaError, OwnedHeaders)> {
-        let Outgoing { topic, key, value } = outgoing;
-        match self {
-            Self::Kafka(producer) => {
-                let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
-                record.key = key;
-                record.payload = value;
-                let sent = producer.send(record, Timeout::Never).await;
-                let headers = |record: OwnedMessage| record.headers().cloned().unwrap_or_else(OwnedHeaders::new);
-                sent.map(drop).map_err(|(error, record)| (error, headers(record)))
-            }
-            #[cfg(test)]
-            Self::Scripted(script) => script(topic, key, value, &headers).await.map_err(|error| (error, headers)),
-        }
-    }
-
-    /// The error after which the producer can't go on.
-    fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        match self {
-            Self::Kafka(producer) => producer.client().fatal_error(),
-            #[cfg(test)]
-            Self::Scripted(_) => None,
-        }
-    }
-}
-
-/// A record to write.
-#[derive(Clone, Copy)]
-pub(super) struct Outgoing<'a> {
-    pub(super) topic: &'a str,
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) value: Option<&'a [u8]>,
 }
 
 /// The outcome of a write.
@@ -130,6 +81,11 @@ impl Producing {
         Self { batched: renewable(), unbatched: renewable(), conditions }
     }
 
+    /// Gives a record to the producer. [`Producing::finish`] must follow, or the record may be lost.
+    pub(super) fn start(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Sending {
+        self.batched.start(outgoing, headers)
+    }
+
     /// Writes a record. Returns when the broker has it, when it turns out to be too large, or when its partition is no
     /// longer ours. Not cancel safe.
     pub(super) async fn write(
@@ -138,7 +94,12 @@ impl Producing {
         headers: OwnedHeaders,
         handling: &mut Handling,
     ) -> Written {
-        self.try_until_written(outgoing, headers, handling, true).await
+        self.finish(outgoing, self.start(outgoing, headers), handling).await
+    }
+
+    /// Goes on with a record that was started, like [`Producing::write`]. Not cancel safe.
+    pub(super) async fn finish(&self, outgoing: Outgoing<'_>, sending: Sending, handling: &mut Handling) -> Written {
+        self.try_until_written(outgoing, sending, handling, true).await
     }
 
     /// Writes a record that can't become any smaller. A refusal for its size is tried again like any other. Not cancel
@@ -149,7 +110,7 @@ impl Producing {
         headers: OwnedHeaders,
         handling: &mut Handling,
     ) -> HandedOff {
-        match self.try_until_written(outgoing, headers, handling, false).await {
+        match self.try_until_written(outgoing, self.start(outgoing, headers), handling, false).await {
             Written::Done => HandedOff::Written,
             Written::LeftToNextOwner | Written::TooLarge => HandedOff::LeftToNextOwner,
         }
@@ -158,19 +119,16 @@ impl Producing {
     async fn try_until_written(
         &self,
         outgoing: Outgoing<'_>,
-        mut headers: OwnedHeaders,
+        mut sending: Sending,
         handling: &mut Handling,
         may_be_too_large: bool,
     ) -> Written {
-        let Outgoing { topic, key, value } = outgoing;
-        let record_bytes = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-        let bytes = record_bytes + headers::bytes(Some(headers.as_borrowed())) + HAND_OFF_BYTES;
+        let topic = outgoing.topic;
+        let bytes = outgoing.bytes() + HAND_OFF_BYTES;
         let mut renewable = &self.batched;
         let mut outage: Option<Outage> = None;
-        let began = Instant::now();
         let condition = || self.conditions.outage(format!("kafka: hand-off to {topic}"), Severity::NotReady);
         loop {
-            let mut sending = std::pin::pin!(renewable.send(outgoing, headers));
             let sent = loop {
                 match tokio::time::timeout(LOUD_AFTER, &mut sending).await {
                     Ok(sent) => break sent,
@@ -182,17 +140,17 @@ impl Producing {
                     }
                 }
             };
-            let (error, returned) = match sent {
+            let (error, headers) = match sent {
                 Ok(()) => {
-                    metrics::HAND_OFF_DURATION.observe(began.elapsed());
+                    sending.written();
                     return Written::Done;
                 }
                 Err(failed) => failed,
             };
-            headers = returned;
             if is_for_size(&error) {
                 if std::ptr::eq(renewable, &self.batched) {
                     renewable = &self.unbatched;
+                    sending = renewable.start(outgoing, headers);
                     continue;
                 }
                 if may_be_too_large {
@@ -210,6 +168,7 @@ impl Producing {
             if !handling.resume() {
                 return Written::LeftToNextOwner;
             }
+            sending = renewable.start(outgoing, headers);
         }
     }
 }
@@ -235,10 +194,10 @@ impl Renewable {
         }
     }
 
-    async fn send(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Result<(), (KafkaError, OwnedHeaders)> {
+    fn start(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Sending {
         match self.producer() {
-            Ok(producer) => producer.send(outgoing, headers).await,
-            Err(error) => Err((error, headers)),
+            Ok(producer) => producer.start(outgoing, headers),
+            Err(error) => Sending::refused(error, Some(headers)),
         }
     }
 
@@ -262,16 +221,3 @@ fn is_for_size(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{MessageBatchTooLarge, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | MessageBatchTooLarge))
 }
-
-/// Writes instead of a broker, in simulations: topic, key, value and headers.
-#[cfg(test)]
-pub(crate) type Script = std::sync::Arc<
-    dyn Fn(
-            &str,
-            Option<&[u8]>,
-            Option<&[u8]>,
-            &OwnedHeaders,
-        ) -> futures_util::future::BoxFuture<'static, Result<(), KafkaError>>
-        + Send
-        + Sync,
->;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::outside::{PARTITIONS, Stored, World, event_id};
 use crate::clock::now_ms;
 use crate::event::{EventType, sample};
-use crate::pipeline::hand_off::producing::Script;
+use crate::pipeline::hand_off::Script;
 
 /// The tasks whose events are written.
 const TASKS: u128 = 4;
