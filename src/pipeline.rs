@@ -18,6 +18,7 @@ pub mod dispatch;
 pub mod endpoint;
 pub mod endpoints;
 pub mod fan_out;
+pub mod guarded;
 pub mod hand_off;
 pub mod handling;
 

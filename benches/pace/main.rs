@@ -127,7 +127,7 @@ async fn latency(rounds: usize, deliveries: usize) {
 }
 
 /// The cost of a delivery if an event goes to eight webhooks, against one: with the defaults, where eight endpoints may
-/// have eight times as many requests in flight, and with as many requests in flight as one endpoint has.
+/// have eight times as many requests in flight, and at the same total number of requests in flight.
 async fn width(rounds: usize, deliveries: usize) {
     let (mut with_defaults, mut at_once) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -141,7 +141,7 @@ async fn width(rounds: usize, deliveries: usize) {
     }
     let name = "processor time per delivery with 8 webhooks for an event, against one";
     figure("pace", name, median(&mut with_defaults), "");
-    figure("pace", &format!("{name}, with as many requests in flight"), median(&mut at_once), "");
+    figure("pace", &format!("{name}, at the same total number of requests in flight"), median(&mut at_once), "");
 }
 
 /// The cost of a deferral, against a delivery: an endpoint that refuses all connections opens its circuit, and its

@@ -14,7 +14,10 @@ impl Process {
     /// Starts this benchmark in the role `role`.
     pub fn role(role: &str, arguments: &[String]) -> Self {
         let program = std::env::current_exe().expect("a running program has a path");
-        Self::start(Command::new(program).arg(format!("role={role}")).args(arguments))
+        let mut command = Command::new(program);
+        // The worker sets the same, so that only the work differs.
+        command.env("MIMALLOC_PURGE_DELAY", "10");
+        Self::start(command.arg(format!("role={role}")).args(arguments))
     }
 
     pub fn start(command: &mut Command) -> Self {

@@ -15,9 +15,9 @@ const REPLACEMENT: &str = "\\ufffd";
 #[must_use]
 pub fn tidy(value: &[u8]) -> Cow<'_, str> {
     let value = value.strip_prefix(BYTE_ORDER_MARK).unwrap_or(value);
-    // Nearly all messages are UTF-8, and the search for what isn't takes several times as long as the check.
+    // Nearly all messages are UTF-8, and the lossy conversion takes several times as long as the check.
     let text = std::str::from_utf8(value).map_or_else(|_| String::from_utf8_lossy(value), Cow::Borrowed);
-    // Most messages have no escape at all, and few of the others an escaped surrogate.
+    // Most messages contain no escape at all, and few of the others contain an escaped surrogate.
     if !text.as_bytes().contains(&b'\\') || !(text.contains("\\ud") || text.contains("\\uD")) {
         return text;
     }

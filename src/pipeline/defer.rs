@@ -3,15 +3,21 @@
 //! Deferrals gather for a moment and are written together. While a circuit is open, each event would otherwise cost a
 //! task, a timer and several wake-ups of its own, which is more than the write itself.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rdkafka::error::KafkaError;
+use rdkafka::message::OwnedHeaders;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::dispatch::{Dispatcher, Open};
 use super::hand_off::{HandedOff, Sending};
 use super::handling::Handling;
-use super::panics;
+use super::panics::{self, Panicked};
 use super::settle::Settlement;
 use crate::chance;
 use crate::clock::now_ms_up;
@@ -20,13 +26,14 @@ use crate::metrics;
 use crate::record::LastError;
 use crate::store::marks::Settled;
 
-/// How long deferrals gather. The producer waits longer for a batch anyway.
+/// How long deferrals gather. It is short against the `linger.ms` of the producer, which is 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(2);
-/// How long the writes that were started together wait for each other. One that takes longer goes on by itself, so that
-/// a tier that can't be written holds up no other.
+/// How long the task of a batch waits for its writes. Slower ones continue in tasks of their own, which retry them.
 const TOGETHER_MAX: Duration = Duration::from_millis(200);
+/// How many writes are started before other tasks get their turn.
+const STARTED_AT_ONCE: usize = 64;
 
-/// The deferrals that gather. The permits that they hold bound their number.
+/// The deferrals that gather. Their number is bounded by the permits that they hold.
 #[derive(Debug, Default)]
 pub(super) struct Gathering(Mutex<Vec<Gathered>>);
 
@@ -52,14 +59,32 @@ struct Gathered {
     deferral: Deferral,
 }
 
-/// A deferral that was given to the producer.
-struct Started {
+/// A deferral on its way to its tier.
+struct Write {
     delivery: Arc<Delivery>,
     tier: u32,
     last: LastError,
     handling: Handling,
     panics: u8,
-    sending: Sending,
+}
+
+/// A deferral that was given to the producer. It resolves when the broker has answered. None after that.
+struct Started(Option<(Write, Sending)>);
+
+impl Started {
+    fn into_write(self) -> (Write, Sending) {
+        self.0.expect("it has not resolved yet")
+    }
+}
+
+impl Future for Started {
+    type Output = ((Write, Sending), Result<(), (KafkaError, OwnedHeaders)>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let (_, sending) = self.0.as_mut().expect("it is not polled again after it has resolved");
+        let answer = ready!(Pin::new(sending).poll(context));
+        Poll::Ready((self.0.take().expect("it was there before"), answer))
+    }
 }
 
 impl Dispatcher {
@@ -75,51 +100,70 @@ impl Dispatcher {
     async fn write_gathered(self: Arc<Self>) {
         sleep(GATHER_FOR).await;
         let gathered = std::mem::take(&mut *self.gathering.lock());
-        let started: Vec<Started> = gathered.into_iter().filter_map(|one| self.start_deferral(one)).collect();
-        let together_until = Instant::now() + TOGETHER_MAX;
-        for deferral in started {
-            let (delivery, receipt) = (deferral.delivery.clone(), deferral.handling.receipt.clone());
-            let (last, panics) = (deferral.last, deferral.panics);
-            if panics::caught(self.finish_deferral(deferral, together_until)).await.is_err() {
-                Box::pin(self.clone().after_panic(delivery, receipt, last, panics)).await;
+        let mut started = FuturesUnordered::new();
+        for (at, deferral) in gathered.into_iter().enumerate() {
+            if at % STARTED_AT_ONCE == STARTED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
             }
+            started.extend(self.start_deferral(deferral));
+        }
+        // They are settled in the order in which the broker acknowledges them, so that none waits for another tier.
+        let together_until = Instant::now() + TOGETHER_MAX;
+        while let Ok(Some((write, answer))) = timeout_at(together_until, started.next()).await {
+            match answer {
+                Ok(()) => self.settle_deferral(write).await,
+                Err(refused) => self.finish_alone(write, Some(refused)),
+            }
+        }
+        for write in started {
+            self.finish_alone(write.into_write(), None);
         }
     }
 
-    /// Gives a deferral to the producer. One that is not written to a tier goes on in a task of its own.
+    /// Gives a deferral to the producer. One that doesn't go to a tier continues in a task of its own.
     fn start_deferral(self: &Arc<Self>, gathered: Gathered) -> Option<Started> {
         let Gathered { mut delivery, last, handling, panics, deferral } = gathered;
+        // The partition was revoked while the deferral gathered, so the next owner defers the delivery.
+        if handling.receipt.partition.is_closed() {
+            return None;
+        }
         let Ok((fate, last)) = panics::twice(|| self.decide(&delivery, last, deferral)) else {
             tokio::spawn(self.clone().give_up(delivery, DeadReason::Malformed, panics::detail(), handling));
             return None;
         };
+        metrics::DEFERRALS.increment(deferral.why.as_str());
         let deferred = Arc::make_mut(&mut delivery);
         deferred.deferrals = deferred.deferrals.saturating_add(1);
-        if let Fate::Retry { tier, due_at_ms } = fate {
-            let sending = self.hand_off.start_retry(&delivery, tier, due_at_ms, last);
-            return Some(Started { delivery, tier, last, handling, panics, sending });
+        let (dispatcher, receipt) = (self.clone(), handling.receipt.clone());
+        let Fate::Retry { tier, due_at_ms } = fate else {
+            self.spawn_guarded(delivery.clone(), receipt, last, panics, async move {
+                dispatcher.hand_off_and_settle(&delivery, fate, last, handling).await;
+            });
+            return None;
+        };
+        match panics::once(|| self.hand_off.start_retry(&delivery, tier, due_at_ms, last)) {
+            Ok(sending) => Some(Started(Some((Write { delivery, tier, last, handling, panics }, sending)))),
+            Err(Panicked) => {
+                tokio::spawn(dispatcher.after_panic(delivery, receipt, last, panics));
+                None
+            }
         }
-        let (dispatcher, guarded, receipt) = (self.clone(), delivery.clone(), handling.receipt.clone());
-        self.spawn_guarded(guarded, receipt, last, panics, async move {
-            dispatcher.hand_off_and_settle(&delivery, fate, last, handling).await;
-        });
-        None
     }
 
-    /// Settles a deferral when it is durable. One that isn't by `together_until` goes on in a task of its own.
-    async fn finish_deferral(self: &Arc<Self>, mut started: Started, together_until: Instant) {
-        match timeout_at(together_until, &mut started.sending).await {
-            Ok(Ok(())) => {
-                started.sending.written();
-                let settled = Settled::Delivery(started.delivery.id);
-                return self.settler.settle(Settlement::silent(settled, started.handling)).await;
-            }
-            Ok(Err((error, headers))) => started.sending = Sending::refused(error, Some(headers)),
-            Err(_) => {}
-        }
-        let Started { delivery, tier, last, mut handling, panics, sending } = started;
-        let (dispatcher, guarded, receipt) = (self.clone(), delivery.clone(), handling.receipt.clone());
-        self.spawn_guarded(guarded, receipt, last, panics, async move {
+    async fn settle_deferral(self: &Arc<Self>, (write, sending): (Write, Sending)) {
+        sending.written();
+        self.settler.settle(Settlement::silent(Settled::Delivery(write.delivery.id), write.handling)).await;
+    }
+
+    /// Goes on with a deferral that was refused or isn't acknowledged yet, in a task of its own.
+    fn finish_alone(self: &Arc<Self>, (write, sending): (Write, Sending), refused: Option<(KafkaError, OwnedHeaders)>) {
+        let Write { delivery, tier, last, mut handling, panics } = write;
+        let sending = match refused {
+            Some((error, headers)) => sending.refused_with(error, headers),
+            None => sending,
+        };
+        let (dispatcher, receipt) = (self.clone(), handling.receipt.clone());
+        self.spawn_guarded(delivery.clone(), receipt, last, panics, async move {
             let handed_off = dispatcher.hand_off.finish_retry(&delivery, tier, last, sending, &mut handling).await;
             if handed_off == HandedOff::Written {
                 dispatcher.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
@@ -136,12 +180,12 @@ impl Dispatcher {
         deferral: Deferral,
     ) {
         let (fate, last) = self.decide(delivery, last, deferral);
+        metrics::DEFERRALS.increment(deferral.why.as_str());
         let delivery = Delivery { deferrals: delivery.deferrals.saturating_add(1), ..delivery.clone() };
         self.hand_off_and_settle(&delivery, fate, last, handling).await;
     }
 
     fn decide(&self, delivery: &Delivery, last: LastError, deferral: Deferral) -> (Fate, LastError) {
-        metrics::DEFERRALS.increment(deferral.why.as_str());
         let fate = self.policy.after_deferral(delivery, deferral.backs_off_for, now_ms_up(), chance::share());
         (fate, LastError { code: Some(deferral.why), status: last.status })
     }

@@ -78,7 +78,7 @@ struct FanOut {
     wide_at_once: Arc<Semaphore>,
 }
 
-// Branches that few records take are boxed, because each record would otherwise be moved with the state of all of them.
+// Rare branches are boxed. Otherwise the future of every record would be as large as the largest of them.
 impl FanOut {
     /// Handles one record. A panic affects only that record. Fan-outs in tokio tasks of their own catch their panics
     /// themselves.

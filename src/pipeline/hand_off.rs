@@ -78,7 +78,8 @@ impl HandOff {
         self.finish_retry(delivery, tier, last, sending, handling).await
     }
 
-    /// Gives a delivery to the producer of `tier`. It is durable only when [`HandOff::finish_retry`] says so.
+    /// Gives a delivery to the producer of `tier`. It is durable when the result resolves to `Ok`. Otherwise
+    /// [`HandOff::finish_retry`] must go on with it.
     pub(super) fn start_retry(&self, delivery: &Delivery, tier: u32, due_at_ms: i64, last: LastError) -> Sending {
         let headers = record::headers(delivery, Some(due_at_ms), last);
         let mut key = Uuid::encode_buffer();

@@ -19,16 +19,23 @@ pub fn detail() -> Detail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Panicked;
 
+/// Runs `handle`.
+///
+/// # Errors
+/// Fails if it panics.
+pub fn once<T>(handle: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // A panic may leave values half changed. They are discarded with the record, so nobody sees them.
+    catch_unwind(AssertUnwindSafe(handle)).map_err(|_| counted())
+}
+
 /// Runs `handle`, and once more if it panics.
 ///
 /// # Errors
 /// Fails if it panics twice.
 pub fn twice<T>(mut handle: impl FnMut() -> T) -> Result<T, Panicked> {
-    // A panic may leave values half changed. They are discarded with the record, so nobody sees them.
-    let mut caught = || catch_unwind(AssertUnwindSafe(&mut handle)).map_err(|_| counted());
-    caught().or_else(|Panicked| {
+    once(&mut handle).or_else(|Panicked| {
         tracing::error!("handling a record panicked, trying once more");
-        caught()
+        once(&mut handle)
     })
 }
 

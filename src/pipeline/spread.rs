@@ -52,7 +52,7 @@ pub(super) struct Spread {
     pub(super) claim: Claim,
 }
 
-// Branches that few events take are boxed, because each event would otherwise be moved with the state of all of them.
+// Rare branches are boxed. Otherwise the future of every event would be as large as the largest of them.
 impl Spread {
     /// Fans out to each webhook. If that panics, the record is given up. Deliveries that were already made keep their
     /// fate.

@@ -171,7 +171,7 @@ impl Scan {
             .set("fetch.message.max.bytes", "262144")
             // At the end of the topic there is nothing to wait for.
             .set("fetch.wait.max.ms", "10")
-            // A reader empties a full read-ahead within milliseconds, and would wait for the next fetch with the default.
+            // A reader empties a full read-ahead within milliseconds. With the worker's value it would then be idle.
             .set("fetch.queue.backoff.ms", "1")
             .set("queued.max.messages.kbytes", read_ahead_kib)
             .set("queued.min.messages", read_ahead_records)

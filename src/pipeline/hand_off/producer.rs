@@ -25,7 +25,7 @@ pub(super) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// The size of what other programs decide, in bytes.
+    /// The size of the parts that other programs decide, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + self.foreign_header_bytes
     }
@@ -40,7 +40,7 @@ pub(super) enum Producer {
 }
 
 impl Producer {
-    /// Queues a record. The client sends it with others, and tries temporary errors again by itself.
+    /// Queues a record. The client sends it with others, and retries temporary errors itself.
     pub(super) fn start(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Sending {
         let Outgoing { topic, key, value, .. } = outgoing;
         match self {
@@ -55,8 +55,9 @@ impl Producer {
             }
             #[cfg(test)]
             Self::Scripted(script) => {
-                let future = script(topic, key, value, &headers);
-                Sending::new(Inner::Scripted { future, headers: Some(headers) })
+                // Like the client's, the write goes on whether or not somebody waits for it.
+                let written = tokio::spawn(script(topic, key, value, &headers));
+                Sending::new(Inner::Scripted { written, headers: Some(headers) })
             }
         }
     }
@@ -85,7 +86,7 @@ enum Inner {
     /// The answer is known already. None after it was given.
     Refused(Option<(KafkaError, OwnedHeaders)>),
     #[cfg(test)]
-    Scripted { future: futures_util::future::BoxFuture<'static, Result<(), KafkaError>>, headers: Option<OwnedHeaders> },
+    Scripted { written: tokio::task::JoinHandle<Result<(), KafkaError>>, headers: Option<OwnedHeaders> },
 }
 
 impl Sending {
@@ -93,9 +94,19 @@ impl Sending {
         Self { began: Instant::now(), inner }
     }
 
-    /// A record that was refused.
-    pub(in crate::pipeline) fn refused(error: KafkaError, headers: Option<OwnedHeaders>) -> Self {
-        Self::new(Inner::Refused(Some((error, headers.unwrap_or_else(OwnedHeaders::new)))))
+    /// A record that was refused at once.
+    pub(super) fn refused(error: KafkaError, headers: Option<OwnedHeaders>) -> Self {
+        Self::new(Inner::Refused(Some((error, headers.unwrap_or_default()))))
+    }
+
+    /// The same record after it was refused, so that [`super::HandOff::finish_retry`] goes on with it.
+    pub(in crate::pipeline) fn refused_with(self, error: KafkaError, headers: OwnedHeaders) -> Self {
+        Self { inner: Inner::Refused(Some((error, headers))), ..self }
+    }
+
+    /// When the record was given to the producer.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Observes how long the write took. To be called when it has succeeded.
@@ -108,7 +119,7 @@ impl Future for Sending {
     type Output = Result<(), (KafkaError, OwnedHeaders)>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let headers = |mut record: OwnedMessage| record.detach_headers().unwrap_or_else(OwnedHeaders::new);
+        let headers = |mut record: OwnedMessage| record.detach_headers().unwrap_or_default();
         match &mut self.inner {
             Inner::Kafka { future, .. } => {
                 let answer = ready!(Pin::new(future).poll(context)).expect("the producer is alive, so it answers");
@@ -116,8 +127,8 @@ impl Future for Sending {
             }
             Inner::Refused(answer) => Poll::Ready(Err(answer.take().expect("polled after its end"))),
             #[cfg(test)]
-            Inner::Scripted { future, headers } => {
-                let answer = ready!(future.as_mut().poll(context));
+            Inner::Scripted { written, headers } => {
+                let answer = ready!(Pin::new(written).poll(context)).expect("the script doesn't panic");
                 Poll::Ready(answer.map_err(|error| (error, headers.take().expect("polled after its end"))))
             }
         }

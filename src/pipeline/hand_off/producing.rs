@@ -3,6 +3,7 @@
 use crate::metrics;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -22,7 +23,9 @@ use crate::pipeline::handling::Handling;
 pub type Limits = HashMap<String, usize>;
 
 /// The approximate bytes that a hand-off takes in memory in addition to its record, with the headers that we write.
-const HAND_OFF_BYTES: usize = 4_096;
+const HAND_OFF_BYTES: usize = 6_144;
+/// The wait for room in the queue of the client.
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(100);
 /// The bytes that a broker counts for a batch in addition to its records.
 const BATCH_OVERHEAD: usize = 512;
 
@@ -81,7 +84,8 @@ impl Producing {
         Self { batched: renewable(), unbatched: renewable(), conditions }
     }
 
-    /// Gives a record to the producer. [`Producing::finish`] must follow, or the record may be lost.
+    /// Gives a record to the producer. The broker has it when the result resolves to `Ok`. After an error,
+    /// [`Producing::finish`] must go on with it, or the record is lost.
     pub(super) fn start(&self, outgoing: Outgoing<'_>, headers: OwnedHeaders) -> Sending {
         self.batched.start(outgoing, headers)
     }
@@ -123,7 +127,7 @@ impl Producing {
         handling: &mut Handling,
         may_be_too_large: bool,
     ) -> Written {
-        let topic = outgoing.topic;
+        let (topic, began) = (outgoing.topic, sending.began());
         let bytes = outgoing.bytes() + HAND_OFF_BYTES;
         let mut renewable = &self.batched;
         let mut outage: Option<Outage> = None;
@@ -135,14 +139,14 @@ impl Producing {
                     Err(_) => {
                         // The client retries temporary errors by itself, and doesn't report them.
                         handling.park(bytes);
-                        let outage = outage.get_or_insert_with(|| condition().loud_after(std::time::Duration::ZERO));
+                        let outage = outage.get_or_insert_with(|| condition().loud_after(Duration::ZERO));
                         outage.failed("not acknowledged yet: the broker, or enough of its replicas, can't be reached");
                     }
                 }
             };
             let (error, headers) = match sent {
                 Ok(()) => {
-                    sending.written();
+                    metrics::HAND_OFF_DURATION.observe(began.elapsed());
                     return Written::Done;
                 }
                 Err(failed) => failed,
@@ -157,12 +161,17 @@ impl Producing {
                     return Written::TooLarge;
                 }
             }
+            if is_queue_full(&error) && began.elapsed() < LOUD_AFTER {
+                tokio::time::sleep(QUEUE_FULL_WAIT).await;
+                sending = renewable.start(outgoing, headers);
+                continue;
+            }
             renewable.renew_if_fatal();
             // Nothing is under way until the next try, so other deliveries and drains don't wait for this hand-off.
             handling.park(bytes);
             handling.pause();
             metrics::HAND_OFF_FAILURES.increment_named(topic);
-            let outage = outage.get_or_insert_with(|| condition().loud_after(std::time::Duration::ZERO));
+            let outage = outage.get_or_insert_with(|| condition().loud_after(Duration::ZERO));
             outage.failed(format_args!("a hand-off failed, and its offset stays open: {error}"));
             outage.wait().await;
             if !handling.resume() {
@@ -215,6 +224,11 @@ impl Renewable {
         // The next try creates the new one.
         *producer = None;
     }
+}
+
+/// Whether the client has no room for the record, which was not sent.
+fn is_queue_full(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull)
 }
 
 fn is_for_size(error: &KafkaError) -> bool {
