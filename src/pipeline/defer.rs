@@ -3,16 +3,15 @@
 //! Deferrals gather for a moment and are written together. While a circuit is open, each event would otherwise cost a
 //! task, a timer and several wake-ups of its own, which is more than the write itself.
 
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::join_all;
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
 use tokio::time::{Instant, sleep, timeout_at};
+use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::dispatch::{Dispatcher, Open};
 use super::hand_off::{HandedOff, Sending};
@@ -25,6 +24,7 @@ use crate::delivery::{DeadReason, Deferral, Delivery, Fate};
 use crate::metrics;
 use crate::record::LastError;
 use crate::store::marks::Settled;
+use crate::webhook::WebhookId;
 
 /// How long deferrals gather. It is short against the `linger.ms` of the producer, which is 10 ms.
 const GATHER_FOR: Duration = Duration::from_millis(2);
@@ -59,32 +59,14 @@ struct Gathered {
     deferral: Deferral,
 }
 
-/// A deferral on its way to its tier.
+/// A deferral that was given to the producer.
 struct Write {
+    sending: Sending,
     delivery: Arc<Delivery>,
     tier: u32,
     last: LastError,
     handling: Handling,
     panics: u8,
-}
-
-/// A deferral that was given to the producer. It resolves when the broker has answered. None after that.
-struct Started(Option<(Write, Sending)>);
-
-impl Started {
-    fn into_write(self) -> (Write, Sending) {
-        self.0.expect("it has not resolved yet")
-    }
-}
-
-impl Future for Started {
-    type Output = ((Write, Sending), Result<(), (KafkaError, OwnedHeaders)>);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let (_, sending) = self.0.as_mut().expect("it is not polled again after it has resolved");
-        let answer = ready!(Pin::new(sending).poll(context));
-        Poll::Ready((self.0.take().expect("it was there before"), answer))
-    }
 }
 
 impl Dispatcher {
@@ -100,28 +82,37 @@ impl Dispatcher {
     async fn write_gathered(self: Arc<Self>) {
         sleep(GATHER_FOR).await;
         let gathered = std::mem::take(&mut *self.gathering.lock());
-        let mut started = FuturesUnordered::new();
+        // The deliveries of a webhook go to one partition of their tier, so they are acknowledged in their order.
+        let mut partitions: HashMap<(u32, WebhookId), Vec<Write>, Xxh3DefaultBuilder> = HashMap::default();
         for (at, deferral) in gathered.into_iter().enumerate() {
             if at % STARTED_AT_ONCE == STARTED_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            started.extend(self.start_deferral(deferral));
-        }
-        // They are settled in the order in which the broker acknowledges them, so that none waits for another tier.
-        let together_until = Instant::now() + TOGETHER_MAX;
-        while let Ok(Some((write, answer))) = timeout_at(together_until, started.next()).await {
-            match answer {
-                Ok(()) => self.settle_deferral(write).await,
-                Err(refused) => self.finish_alone(write, Some(refused)),
+            if let Some(write) = self.start_deferral(deferral) {
+                partitions.entry((write.tier, write.delivery.webhook_id)).or_default().push(write);
             }
         }
-        for write in started {
-            self.finish_alone(write.into_write(), None);
+        let together_until = Instant::now() + TOGETHER_MAX;
+        join_all(partitions.into_values().map(|writes| self.finish_in_order(writes, together_until))).await;
+    }
+
+    /// Settles the deferrals to one partition when they are durable.
+    async fn finish_in_order(self: &Arc<Self>, writes: Vec<Write>, together_until: Instant) {
+        for mut write in writes {
+            match timeout_at(together_until, &mut write.sending).await {
+                Ok(Ok(())) => {
+                    write.sending.written();
+                    let settled = Settled::Delivery(write.delivery.id);
+                    self.settler.settle(Settlement::silent(settled, write.handling)).await;
+                }
+                Ok(Err(refused)) => self.finish_alone(write, Some(refused)),
+                Err(_) => self.finish_alone(write, None),
+            }
         }
     }
 
     /// Gives a deferral to the producer. One that doesn't go to a tier continues in a task of its own.
-    fn start_deferral(self: &Arc<Self>, gathered: Gathered) -> Option<Started> {
+    fn start_deferral(self: &Arc<Self>, gathered: Gathered) -> Option<Write> {
         let Gathered { mut delivery, last, handling, panics, deferral } = gathered;
         // The partition was revoked while the deferral gathered, so the next owner defers the delivery.
         if handling.receipt.partition.is_closed() {
@@ -142,7 +133,7 @@ impl Dispatcher {
             return None;
         };
         match panics::once(|| self.hand_off.start_retry(&delivery, tier, due_at_ms, last)) {
-            Ok(sending) => Some(Started(Some((Write { delivery, tier, last, handling, panics }, sending)))),
+            Ok(sending) => Some(Write { sending, delivery, tier, last, handling, panics }),
             Err(Panicked) => {
                 tokio::spawn(dispatcher.after_panic(delivery, receipt, last, panics));
                 None
@@ -150,14 +141,9 @@ impl Dispatcher {
         }
     }
 
-    async fn settle_deferral(self: &Arc<Self>, (write, sending): (Write, Sending)) {
-        sending.written();
-        self.settler.settle(Settlement::silent(Settled::Delivery(write.delivery.id), write.handling)).await;
-    }
-
     /// Goes on with a deferral that was refused or isn't acknowledged yet, in a task of its own.
-    fn finish_alone(self: &Arc<Self>, (write, sending): (Write, Sending), refused: Option<(KafkaError, OwnedHeaders)>) {
-        let Write { delivery, tier, last, mut handling, panics } = write;
+    fn finish_alone(self: &Arc<Self>, write: Write, refused: Option<(KafkaError, OwnedHeaders)>) {
+        let Write { sending, delivery, tier, last, mut handling, panics } = write;
         let sending = match refused {
             Some((error, headers)) => sending.refused_with(error, headers),
             None => sending,

@@ -185,6 +185,32 @@ async fn a_broker_that_refuses_describe_configs_stops_no_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deferrals_that_their_topic_refuses_are_written_as_soon_as_it_takes_them() {
+    let kafka = Service::kafka_with_acls();
+    let settings = [("kafka.brokers", kafka.address.as_str()), ("delivery.breaker.attempts_min", "5")];
+    let world = World::with(&settings).await;
+    world.webhook("/dead", &[EventType::TaskFailed]).await;
+    world.receiver.answer(|_| Reply::status(500));
+    let mut worker = world.worker().await;
+    world.emit(EventType::TaskFailed, 50).await;
+    world.events_committed().await;
+    let metrics = worker.page("/metrics").await.unwrap().1;
+    assert!(!metrics.contains("optio_webhooks_deferrals_total{reason=\"circuit_open\"} 0\n"), "the circuit is open");
+    let admin: AdminClient<_> = clients::producer(&world.config()).create().unwrap();
+    let tiers = world.names().retry(1).trim_end_matches('1').to_owned();
+    acl::deny(&admin, &tiers, acl::WRITE);
+    world.emit(EventType::TaskFailed, 100).await;
+    eventually("/readyz names the topic and the reason", async || {
+        let (status, page) = worker.page("/readyz").await?;
+        (status == 503 && page.contains(&tiers) && page.contains("authorization failed")).then_some(())
+    })
+    .await;
+    acl::clear(&admin);
+    world.events_committed().await;
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_may_not_be_written_blocks_no_other_webhook() {
     let kafka = Service::kafka_with_acls();
     let world = World::with(&[("kafka.brokers", &kafka.address), ("worker.in_flight_max", "20")]).await;
