@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -51,11 +52,11 @@ pub struct Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClassicParts {
     /// The state before the transition.
-    pub from_state: Option<String>,
+    pub from_state: Option<CompactString>,
     /// The branch.
-    pub repo_branch: Option<String>,
+    pub repo_branch: Option<CompactString>,
     /// The type of the task.
-    pub task_type: Option<String>,
+    pub task_type: Option<CompactString>,
 }
 
 impl ClassicParts {
@@ -103,6 +104,9 @@ impl Nothing {
 pub const TASK_ID_MAX: usize = 1_024;
 /// The largest event id that is used unchanged, in bytes. A longer one is replaced by a UUID derived from it.
 pub const EVENT_ID_MAX: usize = 256;
+
+/// The bytes that are allocated for a payload before its length is known.
+const PAYLOAD_ROOM: usize = 1_024;
 
 /// The payload that webhooks get. The fields are in the documented order.
 #[derive(Serialize)]
@@ -198,11 +202,13 @@ pub fn decode(
         },
         timestamp,
     };
-    let body = serde_json::to_vec(&payload).expect("strings and numbers always serialize");
+    // Most payloads fit, so they are written without growing. The room stays allocated as long as the payload.
+    let mut body = Vec::with_capacity(text.len().min(PAYLOAD_ROOM));
+    serde_json::to_writer(&mut body, &payload).expect("strings and numbers always serialize");
     let classic = ClassicParts {
-        from_state: fields.text("fromState", from_state).map(Cow::into_owned),
-        repo_branch: fields.text("task.repoBranch", branch).map(Cow::into_owned),
-        task_type: task_type.map(Cow::into_owned),
+        from_state: fields.text("fromState", from_state).map(CompactString::from),
+        repo_branch: fields.text("task.repoBranch", branch).map(CompactString::from),
+        task_type: task_type.map(CompactString::from),
     };
     // The format optio-classic also sends these parts.
     within("the payload", body.len() + classic.json_len(), limits.payload_max, "delivery.payload_max")?;

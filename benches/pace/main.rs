@@ -1,9 +1,10 @@
 //! How quick the worker is, and what its parts cost: latency at half of the highest rate, the cost of a delivery to eight
-//! webhooks and of a deferral, the first delivery after a start, and the end after SIGTERM.
+//! webhooks, of a deferral and of a dead tenth of all endpoints, the first delivery after a start, and the end after
+//! SIGTERM.
 //!
 //! `make bench`, or with Kafka and Redis at hand `KAFKA_BROKERS=… REDIS_URL=… cargo bench --bench pace`. Environment
 //! variables and their defaults: `ROUNDS` (7); `DELIVERIES` of a round (20000); `ONLY`, one part: `latency`, `width`,
-//! `deferrals` or `ends`.
+//! `deferrals`, `tenth` or `ends`.
 
 #[path = "../rig/mod.rs"]
 mod rig;
@@ -28,8 +29,8 @@ fn main() {
 async fn measure() {
     let (rounds, deliveries) = (setting("ROUNDS", 7), setting("DELIVERIES", 20_000));
     let only = std::env::var("ONLY").unwrap_or_default();
-    let parts = ["", "latency", "width", "deferrals", "ends"];
-    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be latency, width, deferrals or ends");
+    let parts = ["", "latency", "width", "deferrals", "tenth", "ends"];
+    assert!(parts.contains(&only.as_str()), "ONLY={only}: must be latency, width, deferrals, tenth or ends");
     let wanted = |part: &str| only.is_empty() || only == part;
     if wanted("latency") {
         latency(rounds, deliveries).await;
@@ -39,6 +40,9 @@ async fn measure() {
     }
     if wanted("deferrals") {
         deferrals(rounds, deliveries).await;
+    }
+    if wanted("tenth") {
+        dead_tenth(rounds, deliveries).await;
     }
     if wanted("ends") {
         start_and_end(rounds).await;
@@ -66,12 +70,22 @@ impl Stage {
         webhooks: usize,
         start: impl FnOnce(&World, SocketAddr) -> Process,
     ) -> Self {
+        Self::of(settings, webhooks, &[EventType::TaskCompleted], start).await
+    }
+
+    /// A stage whose webhooks subscribe to `events`.
+    async fn of(
+        settings: &[(&str, &str)],
+        webhooks: usize,
+        events: &[EventType],
+        start: impl FnOnce(&World, SocketAddr) -> Process,
+    ) -> Self {
         let world = World::new(&[&[("kafka.properties.session_timeout_ms", "6000")], settings].concat()).await;
         let at = receiver::free_address();
         let _receiver = Process::role("receiver", &[at.to_string()]);
         let paths: Vec<String> = (0..webhooks).map(|number| format!("/{number}")).collect();
-        world.webhooks(at, &paths, &[EventType::TaskCompleted]).await;
-        world.emit(EventType::TaskCompleted, 1).await;
+        world.webhooks(at, &paths, events).await;
+        world.emit(events[0], 1).await;
         let process = start(&world, at);
         let mut stage = Self { world, at, process, delivered: 0, webhooks, _receiver };
         stage.until(1).await;
@@ -89,8 +103,13 @@ impl Stage {
 
     /// The processor time and the time that `events` events take.
     async fn burst(&mut self, events: usize) -> (Duration, Duration) {
+        self.burst_of(EventType::TaskCompleted, events).await
+    }
+
+    /// The processor time and the time that `events` events of one type take.
+    async fn burst_of(&mut self, event: EventType, events: usize) -> (Duration, Duration) {
         let (before, began) = (self.process.processor_time(), Instant::now());
-        self.world.emit(EventType::TaskCompleted, events).await;
+        self.world.emit(event, events).await;
         self.until(events).await;
         (self.process.processor_time().saturating_sub(before), began.elapsed())
     }
@@ -164,9 +183,46 @@ async fn deferrals(rounds: usize, deliveries: usize) {
         let deferred = stage.process.processor_time().saturating_sub(before).as_secs_f64();
         let written = stage.world.waiting() - waiting;
         assert!(written >= deliveries as i64, "{written} of {deliveries} deliveries are in a retry tier");
+        let micros = |seconds: f64| seconds * 1e6 / deliveries as f64;
+        println!("{:.1} us for a deferral against {:.1} us for a delivery", micros(deferred), micros(delivered));
         ratios.push(deferred / delivered);
     }
     figure("pace", "processor time per deferral to a retry tier, against a delivery", median(&mut ratios), "");
+}
+
+/// What a dead tenth of all endpoints costs the other nine: both kinds of events go to the same nine endpoints, and one
+/// kind also goes to a tenth one that refuses all connections.
+async fn dead_tenth(rounds: usize, deliveries: usize) {
+    const HEALTHY: usize = 9;
+    // Their events have the same fields and nearly the same size.
+    let (without, with) = (EventType::TaskPrOpened, EventType::TaskNeedsAttention);
+    let mut stage = Stage::of(&[], HEALTHY, &[without, with], |world, _| world.worker()).await;
+    stage.world.webhooks(receiver::free_address(), &["/".to_owned()], &[with]).await;
+    while !stage.world.has_open_circuit().await {
+        stage.burst_of(with, 20).await;
+    }
+    let events = deliveries / HEALTHY;
+    let (mut processor, mut duration, mut deferral) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        // The two kinds take turns in going first.
+        let order = if round % 2 == 0 { [without, with] } else { [with, without] };
+        let mut of = [(0.0, 0.0); 2];
+        for kind in order {
+            let before = stage.process.processor_time();
+            let (_, took) = stage.burst_of(kind, events).await;
+            stage.world.committed(&mut stage.process).await;
+            let used = stage.process.processor_time().saturating_sub(before);
+            of[usize::from(kind == with)] = (used.as_secs_f64(), took.as_secs_f64());
+        }
+        let [(healthy, healthy_took), (all, all_took)] = of;
+        processor.push(all / healthy);
+        duration.push(all_took / healthy_took);
+        deferral.push((all / healthy - 1.0) * HEALTHY as f64);
+    }
+    let name = "nine endpoints beside a dead tenth one, against the nine alone";
+    figure("pace", &format!("processor time of {name}"), median(&mut processor), "");
+    figure("pace", &format!("duration of {name}"), median(&mut duration), "");
+    figure("pace", "processor time per deferral of an event that is also delivered", median(&mut deferral), "");
 }
 
 /// The time from a start to the first delivery, and from SIGTERM to the end.

@@ -3,7 +3,6 @@
 //! Deferrals gather for a moment and are written together. While a circuit is open, each event would otherwise cost a
 //! task, a timer and several wake-ups of its own, which is more than the write itself.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use futures_util::future::join_all;
 use rdkafka::error::KafkaError;
 use rdkafka::message::OwnedHeaders;
 use tokio::time::{Instant, sleep, timeout_at};
-use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::dispatch::{Dispatcher, Open};
 use super::hand_off::{HandedOff, Sending};
@@ -48,6 +46,13 @@ impl Gathering {
         all.push(gathered);
         all.len() == 1
     }
+
+    /// Takes all deferrals. The next ones find room for as many.
+    fn take(&self) -> Vec<Gathered> {
+        let mut all = self.lock();
+        let room = Vec::with_capacity(all.len());
+        std::mem::replace(&mut *all, room)
+    }
 }
 
 #[derive(Debug)]
@@ -69,6 +74,13 @@ struct Write {
     panics: u8,
 }
 
+impl Write {
+    /// What its partition depends on.
+    fn partition(write: &Option<Self>) -> Option<(u32, WebhookId)> {
+        write.as_ref().map(|write| (write.tier, write.delivery.webhook_id))
+    }
+}
+
 impl Dispatcher {
     /// Defers a delivery, together with others that are deferred within [`GATHER_FOR`].
     pub(super) fn spawn_deferral(self: &Arc<Self>, open: Open, deferral: Deferral) {
@@ -81,34 +93,37 @@ impl Dispatcher {
 
     async fn write_gathered(self: Arc<Self>) {
         sleep(GATHER_FOR).await;
-        let gathered = std::mem::take(&mut *self.gathering.lock());
-        // The deliveries of a webhook go to one partition of their tier, so they are acknowledged in their order.
-        let mut partitions: HashMap<(u32, WebhookId), Vec<Write>, Xxh3DefaultBuilder> = HashMap::default();
+        let gathered = self.gathering.take();
+        let mut writes = Vec::with_capacity(gathered.len());
         for (at, deferral) in gathered.into_iter().enumerate() {
             if at % STARTED_AT_ONCE == STARTED_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            if let Some(write) = self.start_deferral(deferral) {
-                partitions.entry((write.tier, write.delivery.webhook_id)).or_default().push(write);
-            }
+            writes.extend(self.start_deferral(deferral).map(Some));
         }
+        // The deliveries of a webhook go to one partition of their tier, so they are acknowledged in their order.
+        writes.sort_by_key(Write::partition);
+        let partitions = writes.chunk_by_mut(|one, next| Write::partition(one) == Write::partition(next));
         let together_until = Instant::now() + TOGETHER_MAX;
-        join_all(partitions.into_values().map(|writes| self.finish_in_order(writes, together_until))).await;
+        join_all(partitions.map(|writes| self.finish_in_order(writes, together_until))).await;
     }
 
-    /// Settles the deferrals to one partition when they are durable.
-    async fn finish_in_order(self: &Arc<Self>, writes: Vec<Write>, together_until: Instant) {
-        for mut write in writes {
+    /// Settles the deferrals to one partition when they are durable. Takes each of `writes`.
+    async fn finish_in_order(self: &Arc<Self>, writes: &mut [Option<Write>], together_until: Instant) {
+        for mut write in writes.iter_mut().filter_map(Option::take) {
             match timeout_at(together_until, &mut write.sending).await {
                 Ok(Ok(())) => {
-                    write.sending.written();
-                    let settled = Settled::Delivery(write.delivery.id);
-                    self.settler.settle(Settlement::silent(settled, write.handling)).await;
+                    write.sending.observe_duration();
+                    self.settle_deferred(&write.delivery, write.handling).await;
                 }
                 Ok(Err(refused)) => self.finish_alone(write, Some(refused)),
                 Err(_) => self.finish_alone(write, None),
             }
         }
+    }
+
+    async fn settle_deferred(&self, delivery: &Delivery, handling: Handling) {
+        self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
     }
 
     /// Gives a deferral to the producer. One that doesn't go to a tier continues in a task of its own.
@@ -152,7 +167,7 @@ impl Dispatcher {
         self.spawn_guarded(delivery.clone(), receipt, last, panics, async move {
             let handed_off = dispatcher.hand_off.finish_retry(&delivery, tier, last, sending, &mut handling).await;
             if handed_off == HandedOff::Written {
-                dispatcher.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
+                dispatcher.settle_deferred(&delivery, handling).await;
             }
         });
     }
@@ -178,7 +193,7 @@ impl Dispatcher {
 
     async fn hand_off_and_settle(&self, delivery: &Delivery, fate: Fate, last: LastError, mut handling: Handling) {
         if self.hand_off_by_fate(delivery, fate, last, &mut handling).await == HandedOff::Written {
-            self.settler.settle(Settlement::silent(Settled::Delivery(delivery.id), handling)).await;
+            self.settle_deferred(delivery, handling).await;
         }
     }
 }

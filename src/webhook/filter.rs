@@ -145,7 +145,7 @@ mod tests {
             task_id: "t1".into(),
             event_type: EventType::TaskCompleted,
             body: body.to_string().into(),
-            classic: Some(Box::new(ClassicParts { task_type: Some("coding".to_owned()), ..ClassicParts::default() })),
+            classic: Some(Box::new(ClassicParts { task_type: Some("coding".into()), ..ClassicParts::default() })),
             not_understood: vec![],
         }
     }

@@ -110,7 +110,7 @@ impl Sending {
     }
 
     /// Observes how long the write took. To be called when it has succeeded.
-    pub(in crate::pipeline) fn written(&self) {
+    pub(in crate::pipeline) fn observe_duration(&self) {
         metrics::HAND_OFF_DURATION.observe(self.began.elapsed());
     }
 }

@@ -1,5 +1,6 @@
 //! The fields of an event that filters look at.
 
+use compact_str::CompactString;
 use serde_json::Value;
 
 use crate::event::Event;
@@ -35,7 +36,7 @@ impl Fields {
     pub fn of(event: &Event) -> Self {
         let mut fields: Value = serde_json::from_slice(&event.body).unwrap_or_default();
         if let (Value::Object(fields), Some(parts)) = (&mut fields, &event.classic) {
-            let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::String);
+            let text = |text: &Option<CompactString>| text.as_deref().map_or(Value::Null, Value::from);
             fields.insert("fromState".to_owned(), text(&parts.from_state));
             if let Some(Value::Object(task)) = fields.get_mut("task") {
                 task.insert("repoBranch".to_owned(), text(&parts.repo_branch));
