@@ -32,7 +32,8 @@ struct Peer {
     has_queue: bool,
 }
 
-const PEERS: [Peer; 3] = [
+const PEERS: [Peer; 4] = [
+    Peer { name: "Benthos", folder: "benthos", needs: "go", has_queue: false },
     Peer { name: "BullMQ", folder: "bullmq", needs: "npm", has_queue: true },
     Peer { name: "Parallel Consumer", folder: "parallel-consumer", needs: "mvn", has_queue: false },
     Peer { name: "Spring Kafka", folder: "spring", needs: "mvn", has_queue: false },

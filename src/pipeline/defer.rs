@@ -75,7 +75,7 @@ struct Write {
 }
 
 impl Write {
-    /// What its partition depends on.
+    /// What decides its partition; `None` once it was taken.
     fn partition(write: &Option<Self>) -> Option<(u32, WebhookId)> {
         write.as_ref().map(|write| (write.tier, write.delivery.webhook_id))
     }

@@ -5,6 +5,7 @@
 //! process again.
 
 mod going_back;
+mod rereading;
 mod standing;
 
 use std::collections::VecDeque;
@@ -72,6 +73,7 @@ struct State {
     /// The receipts of open records, by offset. Some of them may be settled already.
     receipts: VecDeque<Weak<Receipt>>,
     noted: standing::Noted,
+    rereading: rereading::Rereading,
 }
 
 impl Partition {
@@ -97,17 +99,14 @@ impl Partition {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Opens the offset of a record that was read, if its leader epoch isn't known.
-    #[cfg(test)]
-    pub fn open(self: &Arc<Self>, at: Offset, written: TimestampMs) -> Option<Arc<Receipt>> {
-        self.open_in(at, written, None)
-    }
-
     /// Opens the offset of a record that was read, with its leader epoch if it is known. Returns None if the note of a
-    /// predecessor says that it is settled.
+    /// predecessor says that it is settled, or if the record is read again after a pause.
     pub fn open_in(self: &Arc<Self>, at: Offset, written: TimestampMs, epoch: Option<i32>) -> Option<Arc<Receipt>> {
         let (Offset(offset), TimestampMs(timestamp_ms)) = (at, written);
         let mut state = self.state();
+        if !state.is_further(offset, timestamp_ms) {
+            return None;
+        }
         if !state.offsets.open(at, written) {
             tracing::warn!(topic = %self.topic, partition = self.number, offset, "the log has gone back: its end was lost or the topic was created again, so its records from here on are new");
             state.go_back(offset);
@@ -301,6 +300,13 @@ mod tests {
     use crate::report::Stage;
     use crate::webhook::WebhookId;
 
+    impl Partition {
+        /// Opens the offset of a record that was read, if its leader epoch isn't known.
+        pub fn open(self: &Arc<Self>, at: Offset, written: TimestampMs) -> Option<Arc<Receipt>> {
+            self.open_in(at, written, None)
+        }
+    }
+
     fn partition(note: Option<CommitNote>) -> Arc<Partition> {
         let committed = Committed { note, marks_are_void: false };
         let standstill = Standstill::watch(std::time::Duration::from_secs(60)).unwrap();
@@ -323,6 +329,32 @@ mod tests {
         partition.marked(MarkEntry { id: "3-0".into(), highest: 0 });
         new.settle();
         assert_eq!(partition.committed(1, String::new()).as_deref(), Some("3-0"));
+    }
+
+    #[test]
+    fn a_record_that_is_read_again_after_a_pause_is_not_handled_twice() {
+        let partition = partition(None);
+        let open = partition.open(Offset(5), TimestampMs(50)).unwrap();
+        assert_eq!(partition.reread(), Some(5));
+        assert!(partition.open(Offset(5), TimestampMs(50)).is_none());
+        assert_eq!((commit_of(&partition), partition.open_offsets()), (Some(5), 1));
+        open.settle();
+        assert_eq!(commit_of(&partition), Some(6));
+    }
+
+    #[test]
+    fn another_record_at_the_offset_of_the_last_one_lets_the_commit_go_back_to_the_beginning() {
+        let partition = partition(None);
+        let old = partition.open(Offset(5), TimestampMs(50)).unwrap();
+        assert_eq!(partition.reread(), Some(5));
+        assert!(partition.open(Offset(5), TimestampMs(99)).is_none());
+        assert!(partition.begins_anew());
+        assert!(partition.open(Offset(6), TimestampMs(99)).is_none(), "nothing is read until the position is changed");
+        old.settle();
+        assert_eq!(commit_of(&partition), Some(0));
+        partition.began_anew();
+        partition.open(Offset(0), TimestampMs(90)).unwrap().settle();
+        assert_eq!(commit_of(&partition), Some(1));
     }
 
     #[test]

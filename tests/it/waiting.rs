@@ -201,6 +201,34 @@ async fn marks_of_a_recreated_topic_are_trimmed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_created_again_during_a_pause_is_read_from_its_beginning() {
+    let settings = [("topics.partitions", "1"), ("kafka.open_offsets_max", "100"), ("delivery.timeout", "60s")];
+    let world = World::with(&settings).await;
+    world.webhook("/", &EventType::TASKS).await;
+    // The answers come after the topic was created again and has more records than were read.
+    world.receiver.answer(|_| Reply::status(200).after(Duration::from_secs(15)));
+    let worker = world.worker().await;
+    world.emit(EventType::TaskCompleted, 200).await;
+    eventually("the partition is paused", async || {
+        let metrics = worker.page("/metrics").await?.1;
+        metrics.contains("optio_webhooks_pauses_total{reason=\"open_offsets\"} 1").then_some(())
+    })
+    .await;
+    world.receiver.answer(|_| Reply::status(200));
+    world.delete(world.names().events()).await;
+    world.recreate_topics(1).await;
+    world.emit(EventType::TaskFailed, 260).await;
+    let failed = || {
+        let requests = world.receiver.requests();
+        requests.iter().filter(|request| request.header("x-optio-event") == "task.failed").count()
+    };
+    eventually("every event of the new topic arrives", async || (failed() == 260).then_some(())).await;
+    world.settled().await;
+    assert_eq!(failed(), 260);
+    assert!(worker.log().contains("created again during a pause"), "{}", worker.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_lost_offsets_the_setting_decides_where_the_group_starts() {
     let mut world = World::new().await;
     world.webhook("/", &EventType::TASKS).await;

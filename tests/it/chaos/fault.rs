@@ -35,6 +35,10 @@ pub enum Fault {
     PartitionAdded,
     /// A retry topic is deleted and made anew after everything in it was settled.
     TopicAnew,
+    /// All workers drain, an operator sets the offsets of the events back, and the workers start again.
+    OffsetsReset,
+    /// All workers drain, the offsets of both groups expire, and the workers start again.
+    OffsetsExpire,
     /// Records come that are no transitions, and some that are strange ones.
     Hostile,
     /// Every endpoint answers 503 for a while.
@@ -71,7 +75,7 @@ pub enum Toxic {
 }
 
 /// The faults of processes and parts that work by half.
-const OTHERS: [Fault; 19] = [
+const OTHERS: [Fault; 21] = [
     Fault::Kill,
     Fault::Drain,
     Fault::Freeze,
@@ -88,6 +92,8 @@ const OTHERS: [Fault; 19] = [
     Fault::RetriesRefused,
     Fault::PartitionAdded,
     Fault::TopicAnew,
+    Fault::OffsetsReset,
+    Fault::OffsetsExpire,
     Fault::Hostile,
     Fault::Outage,
     Fault::Deletion,
@@ -104,7 +110,8 @@ impl Fault {
         others.chain(network).collect()
     }
 
-    /// Whether requests that are in flight may be made again after it. Nothing else may repeat one.
+    /// Whether requests that are in flight may be made again after it. Otherwise, only records that an operator lets the
+    /// workers read again repeat any.
     pub fn may_repeat(self) -> bool {
         match self {
             // A drain, a rebalance or a refusal of an endpoint repeats nothing that was accepted.
@@ -112,6 +119,8 @@ impl Fault {
             | Self::Join
             | Self::PartitionAdded
             | Self::TopicAnew
+            | Self::OffsetsReset
+            | Self::OffsetsExpire
             | Self::Hostile
             | Self::Outage
             | Self::Deletion => false,

@@ -54,6 +54,8 @@ pub struct Ledger {
     pub webhooks: Vec<(WebhookId, Vec<EventType>)>,
     /// The number of records that are no transitions.
     pub malformed: usize,
+    /// The number of records that workers read again because offsets were set back or expired.
+    pub read_again: usize,
     /// The paths of deleted webhooks, with the time after which nothing may arrive there.
     pub deleted: HashMap<String, i64>,
     /// When the network held requests back on their way to the receivers, in Unix milliseconds. The arrival of such a
@@ -113,7 +115,7 @@ impl Ledger {
             broken.push(format!("lost: {malformed} of {} malformed records are dead letters", self.malformed));
         }
         for (id, delivered) in requests.iter() {
-            broken.extend(delivered.early(schedule, &self.held_back).map(|early| format!("early: {early} of {id}")));
+            broken.extend(delivered.early(schedule, self).map(|early| format!("early: {early} of {id}")));
             let until = self.deleted.get(&delivered.path);
             let late = until.and_then(|until| delivered.requests.iter().find(|seen| seen.arrived_at_ms > *until));
             broken.extend(late.map(|seen| {
@@ -121,8 +123,11 @@ impl Ledger {
             }));
         }
         let causes: usize = self.faults.iter().filter(|(fault, _)| fault.may_repeat()).map(|(_, count)| count).sum();
-        if repeated > causes * in_flight_max {
-            broken.push(format!("{repeated} repeated after {causes} faults that may repeat"));
+        // A record that is read again is sent again to each of its webhooks, at most once.
+        let read_again = self.read_again * self.webhooks.len();
+        if repeated > causes * in_flight_max + read_again {
+            let why = format!("{causes} faults that may repeat, and {} records that were read again", self.read_again);
+            broken.push(format!("{repeated} repeated after {why}"));
         }
         Figures {
             faults: self.faults.values().sum(),
@@ -141,16 +146,15 @@ impl Delivered {
     }
 
     /// The attempts that came before the wait after the attempt before them was over.
-    fn early<'a>(
-        &'a self,
-        schedule: &'a Schedule,
-        held_back: &'a [RangeInclusive<i64>],
-    ) -> impl Iterator<Item = String> + 'a {
-        self.requests.iter().filter_map(|seen| {
+    fn early<'a>(&'a self, schedule: &'a Schedule, ledger: &'a Ledger) -> impl Iterator<Item = String> + 'a {
+        self.requests.iter().filter_map(move |seen| {
             let before = seen.attempt - 1;
             let earliest =
                 self.requests.iter().filter(|one| one.attempt == before).map(|one| one.arrived_at_ms).min()?;
-            if held_back.iter().any(|held_back| held_back.contains(&earliest)) {
+            // A record that is read again begins with its first attempt again. That the one before did not arrive at all
+            // says nothing about the time between the two.
+            let is_of_second_reading = ledger.read_again > 0 && earliest > seen.arrived_at_ms;
+            if is_of_second_reading || ledger.held_back.iter().any(|held_back| held_back.contains(&earliest)) {
                 return None;
             }
             let wait = schedule.shortest(before)?.as_millis() as i64;

@@ -1,5 +1,7 @@
 //! The system under test: brokers, Redis, endpoints and workers, with proxies between them, and what is done to them.
 
+mod offsets;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use optio_webhooks::schedule::Schedule;
 use optio_webhooks::webhook::Webhook;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rdkafka::Message as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{DeliveryFuture, FutureRecord};
@@ -26,12 +29,15 @@ use crate::harness::odd::{Effect, odd_record};
 use crate::harness::proxy::Proxy;
 use crate::harness::service::Service;
 use crate::harness::worker::Worker;
+use crate::harness::world::header;
 use crate::harness::{Reply, World, acl, eventually};
 
 /// The most requests in flight at a worker, and so the most that one crash repeats.
 const IN_FLIGHT_MAX: usize = 64;
 /// The only events that the hostile endpoint gets, because each costs it seconds.
 const RARE: EventType = EventType::TaskNeedsAttention;
+/// How many lost deliveries are looked for in the topics.
+const EXPLAINED: usize = 3;
 /// The most workers.
 const WORKERS_MAX: usize = 3;
 /// The most partitions of the topic of events.
@@ -204,6 +210,8 @@ impl System {
                 tokio::time::sleep(pause).await;
                 self.world.recreate_topics(1).await;
             }
+            Fault::OffsetsReset => self.offsets_are_reset().await,
+            Fault::OffsetsExpire => self.offsets_expire().await,
             Fault::Hostile => self.odd_records().await,
             Fault::Outage => {
                 self.outage.store(true, Ordering::Relaxed);
@@ -326,7 +334,30 @@ impl System {
         for worker in &mut self.workers {
             assert!(!worker.log().contains("panicked"), "{}", worker.log());
         }
-        self.ledger.figures(&dead, &schedule, IN_FLIGHT_MAX)
+        let figures = self.ledger.figures(&dead, &schedule, IN_FLIGHT_MAX);
+        if !figures.broken.is_empty() {
+            self.explain(&figures.broken);
+        }
+        figures
+    }
+
+    /// Prints what each worker says, and the records of the first lost deliveries.
+    fn explain(&self, broken: &[String]) {
+        for worker in &self.workers {
+            println!("the whole log of a worker:\n{}", worker.log());
+        }
+        let names = self.world.names();
+        let tiers = (1..self.world.config().delivery.attempts_max).map(|tier| names.retry(tier));
+        for topic in tiers.chain([names.replays()]) {
+            for record in self.world.records(&topic) {
+                let of = |name: &str| header(&record, name);
+                let lost = format!("lost: {} for {}", of("optio-event-id"), of("optio-webhook-id"));
+                if broken.iter().take(EXPLAINED).any(|line| *line == lost) {
+                    let (partition, offset) = (record.partition(), record.offset());
+                    println!("{lost}: {topic}/{partition}/{offset}, {} attempts made", of("optio-attempts"));
+                }
+            }
+        }
     }
 
     /// Waits until everything is settled. If that takes too long, it prints what each worker says of itself, and which
