@@ -203,7 +203,7 @@ impl Partition {
     #[must_use]
     pub fn to_commit(&self) -> Option<(i64, String)> {
         let state = self.state();
-        if state.closed {
+        if state.closed || state.rereading.begins_anew() {
             return None;
         }
         let watermark = state.offsets.commit()?;
@@ -351,10 +351,11 @@ mod tests {
         assert!(partition.begins_anew());
         assert!(partition.open(Offset(6), TimestampMs(99)).is_none(), "nothing is read until the position is changed");
         old.settle();
-        assert_eq!(commit_of(&partition), Some(0));
-        partition.began_anew();
-        partition.open(Offset(0), TimestampMs(90)).unwrap().settle();
-        assert_eq!(commit_of(&partition), Some(1));
+        assert_eq!(commit_of(&partition), None, "no offset of the old log is committed");
+        partition.begin_anew(3);
+        assert_eq!(commit_of(&partition), Some(3), "a crash now skips nothing");
+        partition.open(Offset(3), TimestampMs(90)).unwrap().settle();
+        assert_eq!(commit_of(&partition), Some(4));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Consume;
 use crate::metrics::{self, PauseReason};
 use crate::pipeline::partition::Partition;
 
-/// The longest wait for a change of position, which needs no answer of a broker.
+/// The longest wait for the oldest offset of a partition, and for a change of its position.
 const SEEK_MAX: Duration = Duration::from_secs(5);
 
 impl Consume {
@@ -72,19 +72,25 @@ impl Consume {
         debug_assert!(added.is_ok(), "the offset of a record is valid");
     }
 
-    /// Reads a partition from its beginning.
+    /// Reads a partition from its oldest record. While the broker is away, nothing of it is read, and this is tried again.
     fn begin_anew(&self, partition: &Partition) {
         let Partition { topic, number, .. } = partition;
-        tracing::warn!(%topic, partition = number, "the topic was created again during a pause, so its records are read from the beginning");
-        let mut position = TopicPartitionList::new();
-        let added = position.add_partition_offset(topic, *number, Offset::Beginning);
-        match added.and_then(|()| self.seek(position)) {
-            Ok(()) => partition.began_anew(),
+        let oldest = match self.client.consumer.fetch_watermarks(topic, *number, SEEK_MAX) {
+            Ok((oldest, _)) => oldest,
             Err(error) => {
-                // The next consumer begins at the commit, which has gone back.
-                tracing::warn!(%topic, partition = number, %error, "the consumer can't go to the beginning");
-                self.client.must_be_replaced.store(true, Ordering::Relaxed);
+                tracing::warn!(%topic, partition = number, %error, "the oldest record can't be found yet");
+                return;
             }
+        };
+        tracing::warn!(%topic, partition = number, oldest, "the log has changed during a pause: its end was lost or the topic was created again, so it is read from its oldest record");
+        // The commit goes back first, so that a crash before the seek skips nothing.
+        partition.begin_anew(oldest);
+        let mut position = TopicPartitionList::new();
+        let added = position.add_partition_offset(topic, *number, Offset::Offset(oldest));
+        if let Err(error) = added.and_then(|()| self.seek(position)) {
+            // The next consumer begins at the commit.
+            tracing::warn!(%topic, partition = number, %error, "the position can't be changed");
+            self.client.must_be_replaced.store(true, Ordering::Relaxed);
         }
     }
 

@@ -54,11 +54,6 @@ impl Rereading {
     pub(super) fn begins_anew(&self) -> bool {
         self.begins_anew
     }
-
-    /// The log is read from its beginning from now on.
-    pub(super) fn began_anew(&mut self) {
-        *self = Self::default();
-    }
 }
 
 impl State {
@@ -68,15 +63,7 @@ impl State {
         if self.rereading.begins_anew() {
             return false;
         }
-        match self.rereading.read(offset, timestamp_ms) {
-            Says::Nothing => true,
-            Says::Same => false,
-            Says::Another => {
-                // The watermark goes back as well, so that a crash before the seek skips nothing.
-                self.go_back(0);
-                false
-            }
-        }
+        self.rereading.read(offset, timestamp_ms) == Says::Nothing
     }
 }
 
@@ -86,14 +73,17 @@ impl Partition {
         self.state().rereading.expect()
     }
 
-    /// Whether the log is another one, and nothing is read until [`Partition::began_anew`].
+    /// Whether the log is another one. Nothing is read and nothing is committed until [`Partition::begin_anew`].
     pub fn begins_anew(&self) -> bool {
         self.state().rereading.begins_anew()
     }
 
-    /// The consumer reads the log from its beginning now.
-    pub fn began_anew(&self) {
-        self.state().rereading.began_anew();
+    /// Forgets the records of the old log. The new one is read from its oldest record, at `oldest`, and the commit goes
+    /// back there as well.
+    pub fn begin_anew(&self, oldest: i64) {
+        let mut state = self.state();
+        state.go_back(oldest);
+        state.rereading = Rereading::default();
     }
 }
 
@@ -112,7 +102,5 @@ mod tests {
         assert!(!rereading.begins_anew());
         assert_eq!((rereading.expect(), rereading.read(0, 96)), (Some(0), Says::Another));
         assert!(rereading.begins_anew());
-        rereading.began_anew();
-        assert_eq!((rereading.begins_anew(), rereading.expect()), (false, None));
     }
 }

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::eventually;
 
@@ -47,12 +48,18 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The time between the request and its answer.
     pub after: Duration,
+    /// The answer comes when this becomes true.
+    pub when: Option<watch::Receiver<bool>>,
     pub body: Body,
 }
 
 impl Reply {
     pub fn status(status: u16) -> Self {
-        Self { status, headers: vec![], after: Duration::ZERO, body: Body::empty() }
+        Self { status, headers: vec![], after: Duration::ZERO, when: None, body: Body::empty() }
+    }
+
+    pub fn when(self, when: watch::Receiver<bool>) -> Self {
+        Self { when: Some(when), ..self }
     }
 
     pub fn after(self, after: Duration) -> Self {
@@ -144,6 +151,10 @@ async fn receive(State(shared): State<Arc<Shared>>, request: axum::extract::Requ
     let reply = script(&request);
     shared.requests.lock().unwrap().push(request);
     tokio::time::sleep(reply.after).await;
+    if let Some(mut when) = reply.when {
+        // A test that has ended waits for no answer.
+        let _ = when.wait_for(|is_time| *is_time).await;
+    }
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
         response = response.header(name, value);
